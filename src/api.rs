@@ -1,0 +1,1 @@
+//! The nouns: every object, label and wire message, nothing but data.

@@ -1,0 +1,1 @@
+//! Settings: defaults, file, environment and flags, with the origin of each.

@@ -1,0 +1,1 @@
+//! The corridors: read objects, ask the engine, carry out its answer.

@@ -1,0 +1,1 @@
+//! The door to the LAN and to DNS: what is out there.

@@ -1,0 +1,3 @@
+//! All decisions: pure functions and machines that never do I/O, read a clock or roll dice.
+
+#![forbid(clippy::disallowed_methods, clippy::disallowed_types)]

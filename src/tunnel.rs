@@ -1,0 +1,1 @@
+//! The door to packets: links, routes, NAT and WireGuard.
