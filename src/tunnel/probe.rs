@@ -54,6 +54,12 @@ impl Responder {
     pub(crate) fn is_alive(&self) -> bool {
         !self.task.is_finished()
     }
+
+    /// Stops, and has let the port go when this returns.
+    pub(crate) async fn stop(mut self) {
+        self.task.abort();
+        let _ = (&mut self.task).await;
+    }
 }
 
 impl Drop for Responder {

@@ -251,7 +251,7 @@ impl Userspace {
             Operation::AddAddress(address) => {
                 self.links.add_address(self.index().await?, address).await?;
                 let sources = state.sources.subscribe();
-                state.responder = None;
+                state.stop_responder().await;
                 let responder = Responder::start(&self.settings.interface, address, sources)?;
                 state.responder = Some(responder);
                 state.address = Some(address);
@@ -307,7 +307,7 @@ impl Userspace {
 
     /// Stops what runs and waits until the kernel has let the interface go.
     async fn remove(&self, state: &mut State) -> Result<(), Error> {
-        state.responder = None;
+        state.stop_responder().await;
         state.address = None;
         state.presented.clear();
         state.sources.send_replace(Vec::new());
@@ -341,6 +341,12 @@ impl Userspace {
 }
 
 impl State {
+    async fn stop_responder(&mut self) {
+        if let Some(responder) = self.responder.take() {
+            responder.stop().await;
+        }
+    }
+
     fn running(&self) -> Result<&Device, Error> {
         self.device.as_ref().ok_or(Error::NoInterface)
     }
