@@ -3,4 +3,8 @@
 #![forbid(clippy::disallowed_methods, clippy::disallowed_types)]
 
 pub mod addressing;
+pub mod backoff;
+pub mod naming;
 pub mod overlay;
+pub mod roster;
+pub mod sighting;
