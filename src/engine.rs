@@ -5,6 +5,9 @@
 pub mod addressing;
 pub mod backoff;
 pub mod naming;
+pub mod offer;
 pub mod overlay;
+pub mod peering;
+pub mod policy;
 pub mod roster;
 pub mod sighting;
