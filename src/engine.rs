@@ -1,3 +1,5 @@
 //! All decisions: pure functions and machines that never do I/O, read a clock or roll dice.
 
 #![forbid(clippy::disallowed_methods, clippy::disallowed_types)]
+
+pub mod addresses;
