@@ -164,13 +164,18 @@ fn judge_v6(ip: Ipv6Addr, scope: u32, here: bool) -> Result<(), Refusal> {
 }
 
 /// Tells whether an address is one of the transitions through which an IPv4 address that is refused
-/// could be reached after all: IPv4-compatible (::/96), NAT64 (64:ff9b::/96, 64:ff9b:1::/48), 6to4
+/// could be reached after all: IPv4-compatible (::/96), IPv4-translated
+/// (::ffff:0:0:0/96), NAT64 (64:ff9b::/96, 64:ff9b:1::/48), 6to4
 /// (2002::/16) and Teredo (2001::/32).
 fn embeds_v4(ip: Ipv6Addr) -> bool {
-    match ip.segments() {
-        [0, 0, 0, 0, 0, 0, ..] | [0x64, 0xff9b, 0 | 1, ..] | [0x2002, ..] | [0x2001, 0, ..] => true,
-        _ => false,
-    }
+    matches!(
+        ip.segments(),
+        [0, 0, 0, 0, 0, 0, ..]
+            | [0, 0, 0, 0, 0xffff, 0, ..]
+            | [0x64, 0xff9b, 0 | 1, ..]
+            | [0x2002, ..]
+            | [0x2001, 0, ..]
+    )
 }
 
 fn judge_subnet(ip: IpAddr, source: DiscoveryType, own: &OwnNetworks) -> Result<(), Refusal> {

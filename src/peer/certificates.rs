@@ -22,9 +22,9 @@ use super::keyfile;
 use crate::api::identity::{ClusterId, Fingerprint};
 
 /// How long a leaf is valid.
-pub const LEAF_LIFETIME: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+pub const LEAF_LIFETIME: Duration = Duration::from_hours(30 * 24);
 /// How far the start of a leaf lies in the past, for listeners whose clock is behind.
-const LEAF_BACKDATE: Duration = Duration::from_secs(60 * 60);
+const LEAF_BACKDATE: Duration = Duration::from_hours(1);
 /// The largest certificate that is looked at; ours have about 500 bytes.
 const CERTIFICATE_LIMIT: usize = 4096;
 /// What every Ed25519 SubjectPublicKeyInfo in DER begins with (RFC 8410, section 4); the 32 bytes of
@@ -273,7 +273,7 @@ fn parse<'a>(der: &'a [u8], which: &'static str) -> Result<X509Certificate<'a>, 
         return Err(Error::Malformed(which));
     }
     match X509Certificate::from_der(der) {
-        Ok((rest, certificate)) if rest.is_empty() => Ok(certificate),
+        Ok(([], certificate)) => Ok(certificate),
         _ => Err(Error::Malformed(which)),
     }
 }

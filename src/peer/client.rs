@@ -279,7 +279,10 @@ impl Connection {
                 address: self.place(),
                 detail: detail.clone(),
             },
-            other => self.not_a_peer(other.to_string()),
+            BodyError::TooLarge(_)
+            | BodyError::TooSlow(_)
+            | BodyError::TooDeep
+            | BodyError::NotJson(_) => self.not_a_peer(error.to_string()),
         }
     }
 

@@ -278,16 +278,15 @@ impl Gateway {
         seconds: u32,
     ) -> Result<Response<Body>, Failure> {
         let mut ready = VecDeque::new();
-        let revision = match since {
-            Some(revision) => revision,
-            None => {
-                let parameters = ListParams::default().fields(&own_name(own));
-                let list = self.api.list(&parameters).await?;
-                for object in list.items {
-                    ready.extend(line(&WatchEvent::Added(shown(object))));
-                }
-                list.metadata.resource_version.unwrap_or_default()
+        let revision = if let Some(revision) = since {
+            revision
+        } else {
+            let parameters = ListParams::default().fields(&own_name(own));
+            let list = self.api.list(&parameters).await?;
+            for object in list.items {
+                ready.extend(line(&WatchEvent::Added(shown(object))));
             }
+            list.metadata.resource_version.unwrap_or_default()
         };
         let parameters = WatchParams::default()
             .fields(&own_name(own))
@@ -422,11 +421,15 @@ fn backing_refusal(own: &ClusterId, error: &kube::Error) -> Response<Body> {
 async fn read_object(request: Request<Body>) -> Result<Value, Refusal> {
     let bytes = body::read(request.into_body(), BODY_LIMIT, BODY_TIME)
         .await
-        .map_err(|error| match error {
-            body::BodyError::TooLarge(_) => {
-                Refusal::new(413, "RequestEntityTooLarge", error.to_string())
-            }
-            other => Refusal::bad_request(other.to_string()),
+        .map_err(|error| {
+            let (code, reason) = match error {
+                body::BodyError::TooLarge(_) => (413, "RequestEntityTooLarge"),
+                body::BodyError::TooSlow(_)
+                | body::BodyError::Broken(_)
+                | body::BodyError::TooDeep
+                | body::BodyError::NotJson(_) => (400, "BadRequest"),
+            };
+            Refusal::new(code, reason, error.to_string())
         })?;
     let value: Value =
         body::parse(&bytes).map_err(|error| Refusal::bad_request(error.to_string()))?;

@@ -77,13 +77,11 @@ impl Buckets {
 
     /// Counts one request if it is allowed now, else tells how long to wait.
     pub fn try_take(&mut self, source: &str, now: Instant) -> Result<(), Duration> {
-        match self.wait(source, now) {
-            Some(wait) => Err(wait),
-            None => {
-                self.take(source, now);
-                Ok(())
-            }
+        if let Some(wait) = self.wait(source, now) {
+            return Err(wait);
         }
+        self.take(source, now);
+        Ok(())
     }
 
     fn forget_one(&mut self) {

@@ -123,20 +123,31 @@ impl Door {
     }
 
     async fn receive(self, stream: TcpStream, address: SocketAddr, place: Place) {
-        // Requests are small and somebody waits for each.
-        let _ = stream.set_nodelay(true);
         let shaken = tokio::select! {
-            shaken = timeout(HEADER_TIME, self.acceptor.accept(stream)) => shaken,
+            shaken = self.handshake(stream, address) => shaken,
             () = self.shutdown.cancelled() => return,
         };
         match shaken {
-            Ok(Ok(stream)) => match session(&stream, address) {
-                Some(session) => self.serve(stream, session, place).await,
-                None => tracing::debug!(%address, "Session gives no exporter or no identity"),
-            },
-            Ok(Err(error)) => tracing::debug!(%address, %error, "Handshake failed"),
-            Err(_) => tracing::debug!(%address, "Handshake took too long"),
+            Ok((stream, session)) => self.serve(stream, session, place).await,
+            Err(reason) => tracing::debug!(%address, reason, "Connection was not let in"),
         }
+    }
+
+    async fn handshake(
+        &self,
+        stream: TcpStream,
+        address: SocketAddr,
+    ) -> Result<(TlsStream<TcpStream>, Session), String> {
+        // Requests are small and somebody waits for each.
+        stream
+            .set_nodelay(true)
+            .map_err(|error| error.to_string())?;
+        let stream = timeout(HEADER_TIME, self.acceptor.accept(stream))
+            .await
+            .map_err(|_| "the handshake took too long".to_owned())?
+            .map_err(|error| error.to_string())?;
+        let session = session(&stream, address).ok_or("the session has no exporter")?;
+        Ok((stream, session))
     }
 
     async fn serve(&self, stream: TlsStream<TcpStream>, session: Session, mut place: Place) {
@@ -156,12 +167,11 @@ impl Door {
             ended = connection.as_mut() => Some(ended),
             () = leaving.as_mut() => None,
         };
-        let ended = match ended {
-            Some(ended) => ended,
-            None => {
-                connection.as_mut().graceful_shutdown();
-                timeout(GRACE, connection).await.unwrap_or(Ok(()))
-            }
+        let ended = if let Some(ended) = ended {
+            ended
+        } else {
+            connection.as_mut().graceful_shutdown();
+            timeout(GRACE, connection).await.unwrap_or(Ok(()))
         };
         if let Err(error) = ended {
             tracing::debug!(%error, "Connection of a peer ended");
@@ -172,18 +182,14 @@ impl Door {
     /// accepted by then gives the stranger's place back and stays.
     async fn leave(&self, peer: Option<Proven>, place: &mut Place) {
         let stranger_time = async {
-            if let Some(peer) = &peer {
-                if self.endpoint.accepted(&peer.cluster_id).await {
+            for time in [Duration::ZERO, STRANGER_TIME] {
+                sleep(time).await;
+                if let Some(peer) = &peer
+                    && self.endpoint.accepted(&peer.cluster_id).await
+                {
                     place.stranger = None;
-                    return std::future::pending().await;
+                    std::future::pending::<()>().await;
                 }
-                sleep(STRANGER_TIME).await;
-                if self.endpoint.accepted(&peer.cluster_id).await {
-                    place.stranger = None;
-                    return std::future::pending().await;
-                }
-            } else {
-                sleep(STRANGER_TIME).await;
             }
         };
         tokio::select! {

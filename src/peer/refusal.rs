@@ -4,6 +4,7 @@ use axum::{
     body::Body,
     http::{HeaderValue, Response, StatusCode, header},
 };
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ListMeta;
 use kube::core::Status;
 use serde::Serialize;
 use serde_json::json;
@@ -48,7 +49,7 @@ impl Refusal {
     /// Returns the answer.
     pub fn response(&self) -> Response<Body> {
         let mut status = Status::failure(&self.message, self.reason).with_code(self.code);
-        status.metadata = Some(Default::default());
+        status.metadata = Some(ListMeta::default());
         status_response(&status)
     }
 }
