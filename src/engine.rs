@@ -2,6 +2,7 @@
 
 #![forbid(clippy::disallowed_methods, clippy::disallowed_types)]
 
+pub mod addresses;
 pub mod addressing;
 pub mod backoff;
 pub mod naming;
