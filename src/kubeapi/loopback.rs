@@ -1,0 +1,1 @@
+//! The same API for kubectl: TLS on loopback, with a client certificate.
