@@ -1,1 +1,83 @@
 //! The nouns: every object, label and wire message, nothing but data.
+
+pub mod advertisement;
+pub mod cluster_config;
+pub mod foreign_cluster;
+pub mod identity;
+pub mod labels;
+pub mod network_config;
+pub mod peering_request;
+pub mod search_domain;
+pub mod tunnel_endpoint;
+pub mod wire;
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::CustomResourceExt as _;
+
+pub use advertisement::{Advertisement, AdvertisementSpec, AdvertisementStatus};
+pub use cluster_config::{ClusterConfig, ClusterConfigSpec};
+pub use foreign_cluster::{ForeignCluster, ForeignClusterSpec, ForeignClusterStatus};
+pub use identity::{ClusterId, ClusterName, Fingerprint};
+pub use network_config::{NetworkConfig, NetworkConfigSpec, NetworkConfigStatus};
+pub use peering_request::{PeeringRequest, PeeringRequestSpec, PeeringRequestStatus};
+pub use search_domain::{SearchDomain, SearchDomainSpec, SearchDomainStatus};
+pub use tunnel_endpoint::{TunnelEndpoint, TunnelEndpointSpec, TunnelEndpointStatus};
+
+/// Returns the definitions of all our kinds, as they are served and as they stand in `deploy/crds`.
+///
+/// Liqo 0.2 has no status subresource on ForeignCluster, PeeringRequest and SearchDomain, and its
+/// documents patch `status` through the main resource, so these three have none here either.
+pub fn crds() -> Vec<CustomResourceDefinition> {
+    vec![
+        without_status_subresource(ForeignCluster::crd()),
+        without_status_subresource(SearchDomain::crd()),
+        without_status_subresource(PeeringRequest::crd()),
+        Advertisement::crd(),
+        NetworkConfig::crd(),
+        TunnelEndpoint::crd(),
+        ClusterConfig::crd(),
+    ]
+}
+
+fn without_status_subresource(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
+    for version in &mut crd.spec.versions {
+        version.subresources = None;
+    }
+    crd
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_kinds_with_a_status_subresource_in_liqo_have_one() {
+        let with: Vec<String> = crds()
+            .into_iter()
+            .filter(|crd| {
+                crd.spec
+                    .versions
+                    .iter()
+                    .any(|version| version.subresources.is_some())
+            })
+            .map(|crd| crd.spec.names.kind)
+            .collect();
+        assert_eq!(
+            with,
+            [
+                "Advertisement",
+                "NetworkConfig",
+                "TunnelEndpoint",
+                "ClusterConfig"
+            ]
+        );
+    }
+
+    #[test]
+    fn every_kind_is_cluster_scoped_and_in_the_category_liqo() {
+        for crd in crds() {
+            assert_eq!(crd.spec.scope, "Cluster", "{}", crd.spec.names.kind);
+            assert_eq!(crd.spec.names.categories, Some(vec!["liqo".to_owned()]));
+        }
+    }
+}

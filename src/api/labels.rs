@@ -1,0 +1,132 @@
+//! Every label, annotation, finalizer, condition type and reason that we write.
+
+/// The id of the cluster that an object stands for (Liqo's label).
+pub const CLUSTER_ID: &str = "discovery.liqo.io/cluster-id";
+/// How the cluster of a ForeignCluster was found (Liqo's label).
+pub const DISCOVERY_TYPE: &str = "discovery.liqo.io/discovery-type";
+/// The SearchDomain that a ForeignCluster was found through (Liqo's label).
+pub const SEARCH_DOMAIN: &str = "discovery.liqo.io/searchdomain";
+/// The remote cluster of a TunnelEndpoint (Liqo's label, a bare key).
+pub const TUNNEL_CLUSTER_ID: &str = "clusterID";
+/// Whether a NetworkConfig describes our network or the peer's: `local` or `remote`.
+pub const NETWORK_SIDE: &str = "net.liqo.io/side";
+
+/// When a ForeignCluster was last refreshed by discovery, in Unix seconds (Liqo's annotation).
+pub const LAST_UPDATE: &str = "LastUpdate";
+/// The cluster behind a virtual node (Liqo's annotation).
+pub const NODE_CLUSTER_ID: &str = "cluster-id";
+
+/// Keeps a ForeignCluster until its peering is taken down (Liqo's finalizer).
+pub const FINALIZER_PEERED: &str = "foreigncluster.discovery.liqo.io/peered";
+
+/// The taint that keeps pods off a virtual node unless they ask for it (Liqo's).
+pub const VIRTUAL_NODE_TAINT: &str = "virtual-node.liqo.io/not-allowed";
+/// The label that says that a node is virtual (Liqo's).
+pub const VIRTUAL_NODE_TYPE: &str = "liqo.io/type";
+/// The value of [`VIRTUAL_NODE_TYPE`] and of the older label `type`.
+pub const VIRTUAL_NODE: &str = "virtual-node";
+
+/// The one ClusterConfig that is read (Liqo's name).
+pub const CLUSTER_CONFIG: &str = "liqo-configuration";
+/// The namespace of our own namespaced objects, and Liqo's `guestNamespace`.
+pub const NAMESPACE: &str = "liqo";
+/// The Secret that holds the identity key when a real cluster keeps our state.
+pub const IDENTITY_SECRET: &str = "landbridge-identity";
+/// The namespace of node heartbeats (Kubernetes convention).
+pub const NODE_LEASE_NAMESPACE: &str = "kube-node-lease";
+/// Who we are as a field manager and as a reporter of events.
+pub const MANAGER: &str = "landbridge";
+
+/// Condition types of a ForeignCluster, in the order of the path from discovered to usable.
+pub mod condition {
+    /// An advertisement or a person named the cluster.
+    pub const DISCOVERED: &str = "Discovered";
+    /// One of its endpoints answered.
+    pub const ENDPOINT_REACHABLE: &str = "EndpointReachable";
+    /// The endpoint proved to hold the key behind the cluster id.
+    pub const IDENTITY_VERIFIED: &str = "IdentityVerified";
+    /// The identity is accepted here; the reason says by what.
+    pub const TRUSTED: &str = "Trusted";
+    /// We consume what the peer offers.
+    pub const OUTGOING_PEERED: &str = "OutgoingPeered";
+    /// The peer consumes what we offer.
+    pub const INCOMING_PEERED: &str = "IncomingPeered";
+    /// The tunnel has a fresh handshake and answers an echo.
+    pub const NETWORK_READY: &str = "NetworkReady";
+    /// Everything that was asked for works.
+    pub const READY: &str = "Ready";
+}
+
+/// Reasons of conditions and events, in CamelCase as Kubernetes asks.
+pub mod reason {
+    /// Found by multicast DNS on a LAN.
+    pub const LAN: &str = "LAN";
+    /// Found in a DNS domain.
+    pub const WAN: &str = "WAN";
+    /// Written by a person.
+    pub const MANUAL: &str = "Manual";
+    /// The peer came to us.
+    pub const INCOMING_PEERING: &str = "IncomingPeering";
+    /// Its advertisement is gone or has expired.
+    pub const EXPIRED: &str = "Expired";
+    /// An endpoint answered.
+    pub const ANSWERED: &str = "Answered";
+    /// No endpoint answered.
+    pub const UNREACHABLE: &str = "Unreachable";
+    /// What answered is not a peer endpoint.
+    pub const INVALID_ANSWER: &str = "InvalidAnswer";
+    /// The address may not be dialled.
+    pub const ADDRESS_REFUSED: &str = "AddressRefused";
+    /// The key of the handshake gives the id.
+    pub const KEY_PROVEN: &str = "KeyProven";
+    /// Another key answered at the address.
+    pub const IDENTITY_MISMATCH: &str = "IdentityMismatch";
+    /// It has our own identity: a clone of this machine, or ourselves.
+    pub const OWN_IDENTITY: &str = "OwnIdentity";
+    /// Nothing was tried yet.
+    pub const PENDING: &str = "Pending";
+    /// A person or an earlier decision set `spec.trustMode: Trusted`.
+    pub const PINNED: &str = "Pinned";
+    /// Both sides know the fleet secret.
+    pub const FLEET_SECRET: &str = "FleetSecret";
+    /// `authConfig.allowEmptyToken` lets everybody in unseen.
+    pub const EMPTY_TOKEN_ALLOWED: &str = "EmptyTokenAllowed";
+    /// A person has to decide.
+    pub const APPROVAL_NEEDED: &str = "ApprovalNeeded";
+    /// A person said no.
+    pub const BLOCKED: &str = "Blocked";
+    /// The peer waits for a person on its side.
+    pub const WAITING_FOR_PEER: &str = "WaitingForPeer";
+    /// The peer refused us.
+    pub const REFUSED_BY_PEER: &str = "RefusedByPeer";
+    /// `spec.join` is false.
+    pub const NOT_JOINED: &str = "NotJoined";
+    /// The peer has not asked for our resources.
+    pub const NOT_REQUESTED: &str = "NotRequested";
+    /// The session stands and the peer has not made its offer yet.
+    pub const AWAITING_OFFER: &str = "AwaitingOffer";
+    /// An offer was made and accepted.
+    pub const PEERED: &str = "Peered";
+    /// The offer was refused.
+    pub const OFFER_REFUSED: &str = "OfferRefused";
+    /// The offer waits for a person.
+    pub const OFFER_PENDING: &str = "OfferPending";
+    /// The peer took its offer back.
+    pub const OFFER_WITHDRAWN: &str = "OfferWithdrawn";
+    /// The session is silent.
+    pub const PEER_SILENT: &str = "PeerSilent";
+    /// The echo came back through the tunnel.
+    pub const TUNNEL_UP: &str = "TunnelUp";
+    /// No echo came back yet.
+    pub const TUNNEL_DOWN: &str = "TunnelDown";
+    /// No tunnel is wanted.
+    pub const TUNNEL_NOT_NEEDED: &str = "TunnelNotNeeded";
+    /// The tunnel cannot be made on this machine; the message says what is missing.
+    pub const TUNNEL_UNAVAILABLE: &str = "TunnelUnavailable";
+    /// No free address range is left for the peer.
+    pub const CIDR_CONFLICT: &str = "CIDRConflict";
+    /// The peering is being taken down.
+    pub const LEAVING: &str = "Leaving";
+    /// What could not be withdrawn at the peer waits until it is seen again.
+    pub const REMOTE_CLEANUP_PENDING: &str = "RemoteCleanupPending";
+}

@@ -1,0 +1,84 @@
+//! The JSON of the peer endpoint: `/ids` and `/identity`.
+
+use serde::{Deserialize, Serialize};
+
+use super::identity::{ClusterId, ClusterName};
+
+/// The version of the peering protocol that we speak.
+pub const PROTOCOL: u32 = 1;
+
+/// The answer of `GET /ids`. The first three keys are Liqo's, spelt so.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Ids {
+    /// The id of the answering cluster.
+    pub cluster_id: ClusterId,
+    /// Its name, possibly empty.
+    #[serde(default)]
+    pub cluster_name: ClusterName,
+    /// The namespace that Liqo's peers write to.
+    #[serde(default)]
+    pub guest_namespace: String,
+    /// What only a Landbridge says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub landbridge: Option<Features>,
+}
+
+/// What a Landbridge says about itself in `/ids`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Features {
+    /// The version of the peering protocol.
+    pub protocol: u32,
+    /// The version of the program.
+    #[serde(default)]
+    pub version: String,
+    /// What it can do beyond the protocol's minimum.
+    #[serde(default)]
+    pub features: Vec<String>,
+}
+
+/// The body of `POST /identity`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IdentityRequest {
+    /// The id of the asking cluster; it must be the one that the TLS session proves.
+    #[serde(rename = "clusterID")]
+    pub cluster_id: ClusterId,
+    /// The name of the asking cluster.
+    #[serde(rename = "clusterName", default)]
+    pub cluster_name: ClusterName,
+    /// The URL at which the asking cluster's own peer endpoint can be reached, possibly empty.
+    #[serde(rename = "authUrl", default, skip_serializing_if = "String::is_empty")]
+    pub auth_url: String,
+    /// A token that the answering cluster gave out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<String>,
+    /// The proof of the fleet secret in the role of the asking cluster, 64 hexadecimal digits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proof: Option<String>,
+}
+
+/// The answer of `POST /identity`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IdentityAnswer {
+    /// The decision.
+    pub decision: Decision,
+    /// The reason, for people.
+    #[serde(default)]
+    pub message: String,
+    /// The proof of the fleet secret in the role of the answering cluster, 64 hexadecimal digits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proof: Option<String>,
+}
+
+/// What the asked cluster decided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Decision {
+    /// 201: the gateway is open.
+    Accepted,
+    /// 202: a person has to decide.
+    Waiting,
+    /// 403: no.
+    Refused,
+    /// 403: no token was given and one is needed.
+    EmptyRefused,
+}
