@@ -202,6 +202,8 @@ pub struct Dial {
     pub url: String,
     /// Its address, with scope.
     pub address: Option<SocketAddr>,
+    /// Who named it, which decides what may be dialled.
+    pub source: DiscoveryType,
 }
 
 /// One thing to do. A new step breaks every place that has to know it.

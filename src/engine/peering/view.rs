@@ -306,25 +306,25 @@ impl<'a> View<'a> {
     /// was known before.
     pub(crate) fn dials(&self) -> Vec<Dial> {
         let mut dials: Vec<Dial> = Vec::new();
-        let mut add = |url: &str, address| {
+        let own_source = self.object.spec.discovery_type;
+        let mut add = |url: &str, address, source| {
             if !url.is_empty() && dials.iter().all(|known| known.url != url) {
                 dials.push(Dial {
                     url: url.to_owned(),
                     address,
+                    source,
                 });
             }
         };
         if let Some(neighbour) = &self.facts.neighbour {
             for endpoint in &neighbour.endpoints {
-                add(
-                    &endpoint.url,
-                    neighbour.addresses.get(&endpoint.url).copied(),
-                );
+                let address = neighbour.addresses.get(&endpoint.url).copied();
+                add(&endpoint.url, address, neighbour.source);
             }
         }
-        add(&self.object.spec.auth_url, None);
+        add(&self.object.spec.auth_url, None, own_source);
         for endpoint in &self.status.endpoints {
-            add(&endpoint.url, None);
+            add(&endpoint.url, None, own_source);
         }
         dials
     }
