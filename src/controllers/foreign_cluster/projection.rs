@@ -20,7 +20,7 @@ use crate::{
         TunnelEndpoint,
         advertisement::{NodeReference, Offer, SecretReference},
         foreign_cluster::TrustMode,
-        labels::{self, FINALIZER_PEERED},
+        labels::{self, FINALIZER_PEERED, reason},
         peering_request::Acceptance,
     },
     controllers::{
@@ -139,7 +139,11 @@ pub(super) async fn set_trust(
     object: &ForeignCluster,
     mode: TrustMode,
 ) -> Result<(), Error> {
-    let patch = json!({ "spec": { "trustMode": mode } });
+    let by = (mode == TrustMode::Trusted).then_some(reason::FLEET_SECRET);
+    let patch = json!({
+        "metadata": {"annotations": { labels::TRUSTED_BY: by }},
+        "spec": {"trustMode": mode},
+    });
     patch_object(
         context,
         object,

@@ -23,6 +23,8 @@ use crate::{
 
 /// The stage of the timeline that says that everything worked once.
 pub const STAGE_PEERED: &str = "Peered";
+/// The stage of the timeline that says that `spec.join` was true once.
+pub const STAGE_JOIN_REQUESTED: &str = "JoinRequested";
 /// The longest text from a peer that goes into a message.
 const MESSAGE_LIMIT: usize = 256;
 
@@ -85,7 +87,6 @@ pub(super) fn derive(view: &View<'_>) -> ForeignClusterStatus {
     status.outgoing = outgoing(view);
     status.incoming = incoming(view);
     status.network = network_links(view);
-    status.observed_generation = view.object.metadata.generation;
     if view.connected.is_some() && !view.condition_holds(condition::ENDPOINT_REACHABLE) {
         status.last_seen = Some(Time(view.now));
     }
@@ -114,7 +115,8 @@ fn settle(view: &View<'_>, verdict: &Verdict) -> Condition {
         status: value.to_owned(),
         reason: verdict.reason.clone(),
         message: verdict.message.clone(),
-        observed_generation: view.object.metadata.generation,
+        // Without a status subresource every write of the status is a new generation.
+        observed_generation: None,
         last_transition_time: since.unwrap_or(Time(view.now)),
     }
 }
@@ -648,6 +650,9 @@ fn timeline(
     };
     for one in verdicts.iter().filter(|one| one.holds == Some(true)) {
         reach(one.kind, view.now);
+    }
+    if view.object.spec.join {
+        reach(STAGE_JOIN_REQUESTED, view.now);
     }
     if phase == Phase::Peered {
         reach(STAGE_PEERED, view.now);
