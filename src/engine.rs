@@ -3,3 +3,9 @@
 #![forbid(clippy::disallowed_methods, clippy::disallowed_types)]
 
 pub mod addresses;
+pub mod addressing;
+pub mod backoff;
+pub mod naming;
+pub mod overlay;
+pub mod roster;
+pub mod sighting;
