@@ -170,8 +170,7 @@ fn judge_v6(ip: Ipv6Addr, scope: u32, here: bool) -> Result<(), Refusal> {
 fn embeds_v4(ip: Ipv6Addr) -> bool {
     matches!(
         ip.segments(),
-        [0, 0, 0, 0, 0, 0, ..]
-            | [0, 0, 0, 0, 0xffff, 0, ..]
+        [0, 0, 0, 0, 0 | 0xffff, 0, ..]
             | [0x64, 0xff9b, 0 | 1, ..]
             | [0x2002, ..]
             | [0x2001, 0, ..]
