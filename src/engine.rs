@@ -2,7 +2,13 @@
 
 #![forbid(clippy::disallowed_methods, clippy::disallowed_types)]
 
+pub mod addresses;
+pub mod addressing;
 pub mod backoff;
 pub mod naming;
+pub mod offer;
+pub mod overlay;
+pub mod peering;
+pub mod policy;
 pub mod roster;
 pub mod sighting;
