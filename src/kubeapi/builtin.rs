@@ -20,7 +20,6 @@ const OWNERS: (&str, &str) = ("metadata.ownerReferences", "uid");
 
 const NODE_KEYS: &[(&str, &str)] = &[
     OWNERS,
-    ("spec.taints", "key"),
     ("status.conditions", "type"),
     ("status.addresses", "type"),
 ];

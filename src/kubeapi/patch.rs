@@ -210,7 +210,7 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    const KEYS: &[(&str, &str)] = &[("spec.taints", "key"), ("status.conditions", "type")];
+    const KEYS: &[(&str, &str)] = &[("spec.parts", "key"), ("status.conditions", "type")];
 
     fn strategic(object: &Value, patch: Value) -> Value {
         Patch::Strategic(patch, KEYS).apply(object).unwrap()
@@ -252,26 +252,26 @@ mod tests {
 
     #[test]
     fn a_strategic_patch_merges_lists_by_their_key() {
-        let node = json!({"spec": {"taints": [{"key": "a", "effect": "NoSchedule"}]}});
+        let node = json!({"spec": {"parts": [{"key": "a", "effect": "NoSchedule"}]}});
         let added = strategic(
             &node,
-            json!({"spec": {"taints": [{"key": "b", "effect": "NoExecute"}]}}),
+            json!({"spec": {"parts": [{"key": "b", "effect": "NoExecute"}]}}),
         );
-        assert_eq!(added["spec"]["taints"].as_array().unwrap().len(), 2);
+        assert_eq!(added["spec"]["parts"].as_array().unwrap().len(), 2);
         let changed = strategic(
             &added,
-            json!({"spec": {"taints": [{"key": "a", "value": "1"}]}}),
+            json!({"spec": {"parts": [{"key": "a", "value": "1"}]}}),
         );
         assert_eq!(
-            changed["spec"]["taints"][0],
+            changed["spec"]["parts"][0],
             json!({"key": "a", "effect": "NoSchedule", "value": "1"})
         );
         let removed = strategic(
             &changed,
-            json!({"spec": {"taints": [{"key": "a", "$patch": "delete"}]}}),
+            json!({"spec": {"parts": [{"key": "a", "$patch": "delete"}]}}),
         );
         assert_eq!(
-            removed["spec"]["taints"],
+            removed["spec"]["parts"],
             json!([{"key": "b", "effect": "NoExecute"}])
         );
     }
@@ -279,19 +279,19 @@ mod tests {
     #[test]
     fn a_strategic_patch_obeys_its_directives() {
         let object = json!({"metadata": {"finalizers": ["a", "b"]}, "data": {"x": "1"},
-            "spec": {"taints": [{"key": "a"}, {"key": "b"}]}});
+            "spec": {"parts": [{"key": "a"}, {"key": "b"}]}});
         let patched = strategic(
             &object,
             json!({
                 "metadata": {"$deleteFromPrimitiveList/finalizers": ["a"]},
                 "data": {"$patch": "replace", "y": "2"},
-                "spec": {"$setElementOrder/taints": [{"key": "b"}, {"key": "a"}]}
+                "spec": {"$setElementOrder/parts": [{"key": "b"}, {"key": "a"}]}
             }),
         );
         assert_eq!(patched["metadata"]["finalizers"], json!(["b"]));
         assert_eq!(patched["data"], json!({"y": "2"}));
         assert_eq!(
-            patched["spec"]["taints"],
+            patched["spec"]["parts"],
             json!([{"key": "b"}, {"key": "a"}])
         );
     }
