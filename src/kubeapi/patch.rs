@@ -1,6 +1,7 @@
 //! Patches: merge (RFC 7386), JSON (RFC 6902) and the strategic ones of built-in kinds.
 
 use super::{catalog::Resource, refusal::Refusal};
+use crate::kubeapi::tree::Tree;
 use serde_json::{Map, Value};
 
 const JSON: &str = "application/json-patch+json";
@@ -131,18 +132,20 @@ fn merge_list(list: &mut Value, items: &[Value], key: &str) {
     let Some(list) = list.as_array_mut() else {
         return;
     };
-    if items.iter().any(|item| item["$patch"] == "replace") {
+    if items.iter().any(|item| item.field("$patch") == "replace") {
         *list = items
             .iter()
-            .filter(|item| item["$patch"] != "replace")
+            .filter(|item| item.field("$patch") != "replace")
             .cloned()
             .collect();
         return;
     }
     for item in items {
-        let place = list.iter().position(|known| known[key] == item[key]);
-        if item["$patch"] == "delete" {
-            list.retain(|known| known[key] != item[key]);
+        let place = list
+            .iter()
+            .position(|known| known.field(key) == item.field(key));
+        if item.field("$patch") == "delete" {
+            list.retain(|known| known.field(key) != item.field(key));
         } else if let Some(known) = place.and_then(|place| list.get_mut(place)) {
             merge_strategic(known, item, "", &[]);
         } else {
@@ -181,7 +184,7 @@ fn delete_from_list(fields: &mut Map<String, Value>, directive: &str, change: &V
 }
 
 fn order(items: &mut [Value], wanted: &Value, key: Option<&str>) {
-    let identity = |item: &Value| key.map_or_else(|| item.clone(), |key| item[key].clone());
+    let identity = |item: &Value| key.map_or_else(|| item.clone(), |key| item.field(key).clone());
     let wanted: Vec<Value> = wanted
         .as_array()
         .into_iter()
@@ -217,7 +220,8 @@ mod tests {
     }
 
     fn json_patched(object: &Value, patch: Value) -> Result<Value, Refusal> {
-        Patch::Json(serde_json::from_value(patch).unwrap()).apply(object)
+        let patch = serde_json::from_value(patch).map_err(|_| Refusal::unprocessable())?;
+        Patch::Json(patch).apply(object)
     }
 
     #[test]
