@@ -42,6 +42,7 @@ pub mod store;
 mod table;
 #[cfg(test)]
 mod tests;
+mod tree;
 mod validate;
 mod watch;
 mod write;

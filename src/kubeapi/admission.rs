@@ -8,6 +8,7 @@ use super::{
     refusal::{FieldError, Refusal},
     validate::validate,
 };
+use crate::kubeapi::tree::Tree;
 use base64::Engine;
 use serde_json::{Map, Value, json};
 
@@ -123,10 +124,7 @@ impl Case<'_> {
     }
 
     fn check_kind(&self, object: &Value) -> Result<(), Refusal> {
-        let (version, kind) = (
-            object["apiVersion"].as_str().unwrap_or_default(),
-            object["kind"].as_str().unwrap_or_default(),
-        );
+        let (version, kind) = (object.text("apiVersion"), object.text("kind"));
         let expected = self.resource.api_version();
         if version != expected {
             return Err(Refusal::bad_request(format!(
@@ -178,7 +176,7 @@ impl Case<'_> {
             )));
         }
         let subject = self.resource.subject(&name);
-        let known = old["metadata"]["uid"].as_str().unwrap_or_default();
+        let known = old.field("metadata").text("uid");
         if !text("uid").is_empty() && text("uid") != known {
             let why = format!(
                 "Precondition failed: UID in precondition: {}, UID in object meta: {known}",
@@ -186,9 +184,7 @@ impl Case<'_> {
             );
             return Err(Refusal::conflict(subject, &why));
         }
-        let current = old["metadata"]["resourceVersion"]
-            .as_str()
-            .unwrap_or_default();
+        let current = old.field("metadata").text("resourceVersion");
         let revision = text("resourceVersion");
         if revision.is_empty() || revision == "0" {
             if !self.resource.rules.unconditional {
@@ -210,7 +206,7 @@ impl Case<'_> {
             "deletionGracePeriodSeconds",
             "generation",
         ] {
-            copy(&old["metadata"], metadata, field);
+            copy(old.field("metadata"), metadata, field);
         }
         Ok(())
     }
@@ -236,7 +232,7 @@ impl Case<'_> {
                 let metadata = metadata_of(object)?.clone();
                 *object = old.clone();
                 if !custom {
-                    object["metadata"] = Value::Object(metadata);
+                    object.set(&["metadata"], Value::Object(metadata));
                 }
                 remove(object, "status");
                 if let (Some(status), Some(fields)) = (status, object.as_object_mut()) {
@@ -244,9 +240,9 @@ impl Case<'_> {
                 }
             }
             Part::Finalize => {
-                let spec = object["spec"].clone();
+                let spec = object.field("spec").clone();
                 *object = old.clone();
-                object["spec"] = spec;
+                object.set(&["spec"], spec);
             }
         }
         Ok(())
@@ -258,10 +254,13 @@ impl Case<'_> {
         match self.resource.role {
             Role::Namespace => {
                 let name = name_of(object);
-                object["metadata"]["labels"]["kubernetes.io/metadata.name"] = json!(name);
+                object.set(
+                    &["metadata", "labels", "kubernetes.io/metadata.name"],
+                    json!(name),
+                );
                 if old.is_none() {
-                    object["spec"] = json!({"finalizers": ["kubernetes"]});
-                    object["status"] = json!({"phase": "Active"});
+                    object.set(&["spec"], json!({"finalizers": ["kubernetes"]}));
+                    object.set(&["status"], json!({"phase": "Active"}));
                 }
             }
             Role::Secret => encode_texts(object),
@@ -294,7 +293,7 @@ impl Case<'_> {
     }
 
     fn check(&self, object: &Value, name: &str) -> Result<(), Refusal> {
-        let mut errors = naming::check_metadata(&object["metadata"], self.resource);
+        let mut errors = naming::check_metadata(object.field("metadata"), self.resource);
         errors.extend(validate(self.catalog.schema(self.resource), object));
         if errors.is_empty() && self.resource.role == Role::Definition {
             let definition = serde_json::from_value(object.clone()).map_err(|e| e.to_string());
@@ -312,11 +311,13 @@ impl Case<'_> {
     }
 
     fn check_finalizers(&self, old: &Value, object: &Value) -> Result<(), Refusal> {
-        if old["metadata"]["deletionTimestamp"].is_null() {
+        if old.field("metadata").field("deletionTimestamp").is_null() {
             return Ok(());
         }
-        let known = old["metadata"]["finalizers"].as_array();
-        let new: Vec<String> = object["metadata"]["finalizers"]
+        let known = old.field("metadata").field("finalizers").as_array();
+        let new: Vec<String> = object
+            .field("metadata")
+            .field("finalizers")
             .as_array()
             .into_iter()
             .flatten()
@@ -352,18 +353,19 @@ impl Case<'_> {
         }
         let [before, after] = wanted;
         if before != after {
-            let generation = old["metadata"]["generation"].as_i64().unwrap_or(0);
-            object["metadata"]["generation"] = json!(generation + 1);
+            let generation = old
+                .field("metadata")
+                .field("generation")
+                .as_i64()
+                .unwrap_or(0);
+            object.set(&["metadata", "generation"], json!(generation + 1));
         }
     }
 }
 
 /// The name of an object.
 pub(super) fn name_of(object: &Value) -> String {
-    object["metadata"]["name"]
-        .as_str()
-        .unwrap_or_default()
-        .to_owned()
+    object.field("metadata").text("name").to_owned()
 }
 
 fn metadata_of(object: &mut Value) -> Result<&mut Map<String, Value>, Refusal> {
@@ -422,15 +424,15 @@ fn encode_texts(object: &mut Value) {
 
 /// Says that a definition is served, which it is as soon as it is stored.
 fn establish(object: &mut Value, now: jiff::Timestamp) {
-    let known = &object["status"]["conditions"];
-    let since = known[0]["lastTransitionTime"].clone();
+    let known = &object.field("status").field("conditions");
+    let since = known[0].field("lastTransitionTime").clone();
     let since = if since.is_null() {
         naming::time(now)
     } else {
         since
     };
     let condition = |kind: &str, reason: &str, message: &str| json!({"type": kind, "status": "True", "reason": reason, "message": message, "lastTransitionTime": since});
-    let mut names = object["spec"]["names"].clone();
+    let mut names = object.field("spec").field("names").clone();
     if let Some(fields) = names.as_object_mut() {
         let kind = fields
             .get("kind")
@@ -440,12 +442,14 @@ fn establish(object: &mut Value, now: jiff::Timestamp) {
         fields.entry("listKind").or_insert_with(|| json!(list));
         fields.entry("singular").or_insert_with(|| json!(singular));
     }
-    let versions: Vec<Value> = object["spec"]["versions"]
+    let versions: Vec<Value> = object
+        .field("spec")
+        .field("versions")
         .as_array()
         .into_iter()
         .flatten()
-        .filter(|version| version["storage"] == true)
-        .map(|version| version["name"].clone())
+        .filter(|version| version.field("storage") == true)
+        .map(|version| version.field("name").clone())
         .collect();
     let Some(fields) = object.as_object_mut() else {
         return;

@@ -20,7 +20,6 @@ const OWNERS: (&str, &str) = ("metadata.ownerReferences", "uid");
 
 const NODE_KEYS: &[(&str, &str)] = &[
     OWNERS,
-    ("spec.taints", "key"),
     ("status.conditions", "type"),
     ("status.addresses", "type"),
 ];
@@ -53,6 +52,7 @@ const NEW_EVENT_FIELDS: &[&str] = &[
 /// Every built-in kind.
 pub(super) fn resources() -> Vec<Resource> {
     let mut resources = core();
+    resources.extend(core_in_namespaces());
     resources.extend(named_groups());
     resources.extend(reviews());
     resources
@@ -94,6 +94,11 @@ fn core() -> Vec<Resource> {
                 built_in::nodes(),
             )
         },
+    ]
+}
+
+fn core_in_namespaces() -> Vec<Resource> {
+    vec![
         Resource {
             namespaced: true,
             role: Role::Secret,

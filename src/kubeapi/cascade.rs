@@ -9,6 +9,7 @@ use super::{
     store::{Expectation, Rejected, Write},
     write::is_finished,
 };
+use crate::kubeapi::tree::Tree;
 use serde_json::{Value, json};
 use std::{future::Future, pin::Pin};
 
@@ -20,12 +21,12 @@ impl Server {
         object: &'a Value,
     ) -> Pin<Box<dyn Future<Output = Result<(), Refusal>> + Send + 'a>> {
         Box::pin(async move {
-            let uid = object["metadata"]["uid"].as_str().unwrap_or_default();
+            let uid = object.field("metadata").text("uid");
             self.collect_dependents(uid).await?;
             if resource.role == Role::Definition {
                 self.collect_kind(object).await?;
             }
-            let namespace = object["metadata"]["namespace"].as_str().unwrap_or_default();
+            let namespace = object.field("metadata").text("namespace");
             if !namespace.is_empty() && self.is_terminating(namespace) {
                 self.empty_namespace(namespace).await?;
             }
@@ -45,7 +46,7 @@ impl Server {
             if self.has_owner(&object) {
                 continue;
             }
-            let namespace = object["metadata"]["namespace"].as_str().unwrap_or_default();
+            let namespace = object.field("metadata").text("namespace");
             let options = DeleteOptions::default();
             allow_missing(
                 self.delete_object(resource, namespace, &name_of(&object), &options)
@@ -57,28 +58,30 @@ impl Server {
 
     fn has_owner(&self, object: &Value) -> bool {
         let catalog = self.catalog();
-        let namespace = object["metadata"]["namespace"].as_str().unwrap_or_default();
-        let references = object["metadata"]["ownerReferences"].as_array();
+        let namespace = object.field("metadata").text("namespace");
+        let references = object.field("metadata").field("ownerReferences").as_array();
         references.into_iter().flatten().any(|reference| {
-            let text = |field: &str| reference[field].as_str().unwrap_or_default();
+            let text = |field: &str| reference.text(field);
             let Some(owner) = catalog.by_kind(text("apiVersion"), text("kind")) else {
                 return false;
             };
             let namespace = if owner.namespaced { namespace } else { "" };
             self.store
                 .get(&owner.key(namespace, text("name")))
-                .is_some_and(|stored| stored.value()["metadata"]["uid"] == reference["uid"])
+                .is_some_and(|stored| {
+                    stored.value().field("metadata").field("uid") == reference.field("uid")
+                })
         })
     }
 
     /// Deletes the objects of a kind whose definition is gone.
     async fn collect_kind(&self, definition: &Value) -> Result<(), Refusal> {
-        let spec = &definition["spec"];
+        let spec = &definition.field("spec");
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let prefix = format!(
             "{}/{}/",
-            text(&spec["group"]),
-            text(&spec["names"]["plural"])
+            text(spec.field("group")),
+            text(spec.field("names").field("plural"))
         );
         for (key, stored) in self.store.list(&prefix, None).0 {
             let write = Write {
@@ -99,7 +102,13 @@ impl Server {
         catalog
             .by_role(Role::Namespace)
             .and_then(|namespaces| self.store.get(&namespaces.key("", namespace)))
-            .is_some_and(|stored| !stored.value()["metadata"]["deletionTimestamp"].is_null())
+            .is_some_and(|stored| {
+                !stored
+                    .value()
+                    .field("metadata")
+                    .field("deletionTimestamp")
+                    .is_null()
+            })
     }
 
     /// Deletes what is in a namespace that shall go, and the namespace when nothing holds it.
@@ -148,7 +157,7 @@ impl Server {
             if !is_marked(&object) {
                 return Ok(());
             }
-            object["spec"]["finalizers"] = json!([]);
+            object.set(&["spec", "finalizers"], json!([]));
             let write = Write {
                 key: key.clone(),
                 expected: Expectation::Revision(stored.revision),
@@ -184,7 +193,10 @@ impl Server {
 }
 
 fn is_marked(object: &Value) -> bool {
-    !object["metadata"]["deletionTimestamp"].is_null()
+    !object
+        .field("metadata")
+        .field("deletionTimestamp")
+        .is_null()
 }
 
 /// What is gone already needs no deletion.

@@ -77,6 +77,10 @@ pub(super) enum View {
 
 /// The rules in which the built-in kinds differ from custom ones, and from each other.
 #[derive(Debug, Clone, Copy)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a rule of its own, and every combination occurs"
+)]
 pub(super) struct Rules {
     /// `/status` exists, and status is written only there.
     pub(super) status: bool,

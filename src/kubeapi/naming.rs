@@ -1,8 +1,10 @@
 //! Names, uids and times of objects, and the rules for names and labels.
 
 use super::{catalog::Resource, refusal::FieldError};
+use crate::kubeapi::tree::Tree;
 use ring::rand::{SecureRandom, SystemRandom};
 use serde_json::{Map, Value, json};
+use std::fmt::Write;
 
 const SUFFIX_LETTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
 
@@ -24,7 +26,8 @@ pub(super) fn uid() -> String {
         if matches!(index, 4 | 6 | 8 | 10) {
             text.push('-');
         }
-        text.push_str(&format!("{byte:02x}"));
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{byte:02x}");
     }
     text
 }
@@ -63,7 +66,7 @@ fn random<const LENGTH: usize>() -> [u8; LENGTH] {
 /// Checks the name, the labels and the annotations of an object.
 pub(super) fn check_metadata(metadata: &Value, resource: &Resource) -> Vec<FieldError> {
     let mut errors = Vec::new();
-    let name = metadata["name"].as_str().unwrap_or_default();
+    let name = metadata.text("name");
     if name.is_empty() {
         let why = "name or generateName is required";
         errors.push(FieldError::required("metadata.name", why));
@@ -76,7 +79,7 @@ pub(super) fn check_metadata(metadata: &Value, resource: &Resource) -> Vec<Field
             SUBDOMAIN,
         ));
     }
-    for (key, value) in metadata["labels"].as_object().into_iter().flatten() {
+    for (key, value) in metadata.field("labels").as_object().into_iter().flatten() {
         if !is_qualified(key) {
             errors.push(FieldError::invalid(
                 "metadata.labels",
@@ -88,7 +91,8 @@ pub(super) fn check_metadata(metadata: &Value, resource: &Resource) -> Vec<Field
             errors.push(FieldError::invalid("metadata.labels", value, LABEL_VALUE));
         }
     }
-    for key in metadata["annotations"]
+    for key in metadata
+        .field("annotations")
         .as_object()
         .into_iter()
         .flatten()

@@ -7,6 +7,7 @@ use super::{
     store::Stored,
     table::{self, Include},
 };
+use crate::kubeapi::tree::Tree;
 use axum::{
     body::{Body, Bytes},
     http::{HeaderMap, HeaderValue, Response, StatusCode, header},
@@ -61,7 +62,7 @@ pub(super) fn as_shown(resource: &Resource, mut object: Value) -> Value {
         View::Stored => object,
         View::NewEvent => event_view::to_new(object),
         View::Versioned => {
-            object["apiVersion"] = json!(resource.api_version());
+            object.set(&["apiVersion"], json!(resource.api_version()));
             object
         }
     }
@@ -88,10 +89,10 @@ impl ListEnd {
     fn metadata(&self) -> Value {
         let mut metadata = json!({"resourceVersion": self.revision.to_string()});
         if let Some(next) = &self.next {
-            metadata["continue"] = json!(next);
+            metadata.set(&["continue"], json!(next));
         }
         if let Some(remaining) = self.remaining {
-            metadata["remainingItemCount"] = json!(remaining);
+            metadata.set(&["remainingItemCount"], json!(remaining));
         }
         metadata
     }
@@ -125,9 +126,9 @@ impl Presenter<'_> {
         match self.format {
             Format::Json => respond_json(status, &object),
             Format::Yaml => respond_yaml(status, &object),
-            Format::Partial => respond_json(status, &table::partial(object)),
+            Format::Partial => respond_json(status, &table::partial(&object)),
             Format::Table => {
-                let revision = object["metadata"]["resourceVersion"].clone();
+                let revision = object.field("metadata").field("resourceVersion").clone();
                 let table = self.table(vec![object], json!({"resourceVersion": revision}));
                 respond_json(status, &table)
             }
@@ -149,7 +150,7 @@ impl Presenter<'_> {
             Format::Partial => (
                 "PartialObjectMetadataList".to_owned(),
                 "meta.k8s.io/v1".to_owned(),
-                objects.into_iter().map(table::partial).collect(),
+                objects.iter().map(table::partial).collect(),
             ),
             Format::Json | Format::Yaml => (
                 self.resource.list_kind.clone(),
@@ -200,12 +201,13 @@ impl Presenter<'_> {
     pub(super) fn watched(&self, object: Value, first: bool) -> Value {
         match self.format {
             Format::Json | Format::Yaml => object,
-            Format::Partial => table::partial(object),
+            Format::Partial => table::partial(&object),
             Format::Table => {
-                let metadata = json!({"resourceVersion": object["metadata"]["resourceVersion"]});
+                let metadata =
+                    json!({"resourceVersion": object.field("metadata").field("resourceVersion")});
                 let mut table = self.table(vec![object], metadata);
                 if !first {
-                    table["columnDefinitions"] = Value::Null;
+                    table.set(&["columnDefinitions"], Value::Null);
                 }
                 table
             }

@@ -6,6 +6,7 @@ use super::{
     catalog::{Catalog, Resource, Role, check_definition},
     store::{Expectation, Rejected, Store, Write},
 };
+use crate::kubeapi::tree::Tree;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use serde_json::{Value, json};
 use std::{
@@ -53,7 +54,7 @@ impl Server {
         self.reload_catalog();
         self.sweep()
             .await
-            .map_err(|refusal| not_stored(&refusal.status()["message"]))
+            .map_err(|refusal| not_stored(refusal.status().field("message")))
     }
 
     /// Makes the catalog anew from the definitions in the store.
@@ -101,14 +102,14 @@ impl Server {
             Some(stored) => {
                 let old = stored.value();
                 let mut wanted = old.clone();
-                wanted["spec"] = object["spec"].clone();
+                wanted.set(&["spec"], object.field("spec").clone());
                 let change = case.admit_change(&old, wanted, super::admission::Part::Main);
                 (Expectation::Revision(stored.revision), change)
             }
         };
         let admitted = admitted.map_err(|refusal| Error::Definition {
             name: name.clone(),
-            reason: refusal.status()["message"].to_string(),
+            reason: refusal.status().field("message").to_string(),
         })?;
         if known.is_some_and(|stored| stored.value() == admitted.object) {
             return Ok(());

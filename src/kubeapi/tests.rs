@@ -476,8 +476,8 @@ fn word(event: &WatchEvent<DynamicObject>) -> String {
 }
 
 fn status_of(error: kube::Error) -> (u16, String) {
-    match error {
-        kube::Error::Api(status) => (status.code, status.reason.clone()),
-        other => panic!("{other}"),
-    }
+    let kube::Error::Api(status) = error else {
+        panic!("{error}");
+    };
+    (status.code, status.reason.clone())
 }

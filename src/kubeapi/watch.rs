@@ -11,6 +11,7 @@ use super::{
     store::{Event, Operation, Start, Stored},
     table::Include,
 };
+use crate::kubeapi::tree::Tree;
 use axum::{
     body::{Body, Bytes},
     http::{Response, StatusCode},
@@ -229,7 +230,7 @@ impl Stream {
         };
         let mut metadata = json!({"resourceVersion": self.revision.to_string()});
         if annotations.as_object().is_some_and(|map| !map.is_empty()) {
-            metadata["annotations"] = annotations.clone();
+            metadata.set(&["annotations"], annotations.clone());
         }
         let object = json!({"apiVersion": api_version, "kind": kind, "metadata": metadata});
         Bytes::from(format!(
@@ -280,7 +281,10 @@ impl Stream {
             return Bytes::from(line);
         }
         let mut object = as_shown(&self.resource, stored.value());
-        object["metadata"]["resourceVersion"] = json!(revision.to_string());
+        object.set(
+            &["metadata", "resourceVersion"],
+            json!(revision.to_string()),
+        );
         let object = presenter.watched(object, self.first);
         self.first = false;
         Bytes::from(format!("{}\n", json!({"type": word, "object": object})))

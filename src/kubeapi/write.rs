@@ -11,6 +11,7 @@ use super::{
     routes::{Parameters, Target},
     store::{Expectation, Rejected, Write},
 };
+use crate::kubeapi::tree::Tree;
 use axum::{
     body::Body,
     http::{HeaderValue, Response, StatusCode, header},
@@ -230,7 +231,12 @@ impl Server {
             .store
             .get(&namespaces.key("", name))
             .ok_or_else(|| Refusal::not_found(namespaces.subject(name)))?;
-        if namespace.value()["metadata"]["deletionTimestamp"].is_null() {
+        if namespace
+            .value()
+            .field("metadata")
+            .field("deletionTimestamp")
+            .is_null()
+        {
             return Ok(());
         }
         let why = format!(
@@ -249,10 +255,16 @@ impl Server {
 
 /// Whether nothing holds back the deletion of an object any more.
 pub(super) fn is_finished(resource: &Resource, object: &Value) -> bool {
-    let holds = |list: &Value| list.as_array().is_some_and(|list| !list.is_empty());
-    !object["metadata"]["deletionTimestamp"].is_null()
-        && !holds(&object["metadata"]["finalizers"])
-        && !(resource.role == Role::Namespace && holds(&object["spec"]["finalizers"]))
+    let metadata = object.field("metadata");
+    let mut holds = vec![metadata.field("finalizers")];
+    if resource.role == Role::Namespace {
+        holds.push(object.field("spec").field("finalizers"));
+    }
+    let held = holds
+        .into_iter()
+        .filter_map(Value::as_array)
+        .any(|finalizers| !finalizers.is_empty());
+    metadata.get("deletionTimestamp").is_some() && !held
 }
 
 fn warn(mut response: Response<Body>, warnings: &[String]) -> Response<Body> {

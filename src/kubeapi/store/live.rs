@@ -4,6 +4,7 @@ use super::{
     Backend, Commit, LOG_LENGTH, LOG_MINUTES, Loaded, Operation,
     committer::{Committer, Outcome, Rejected, Write},
 };
+use crate::kubeapi::tree::Tree;
 use crate::kubeapi::{Clock, Error};
 use axum::body::Bytes;
 use jiff::Timestamp;
@@ -40,7 +41,7 @@ impl Stored {
             .map(|references| {
                 references
                     .iter()
-                    .filter_map(|reference| reference["uid"].as_str().map(Box::from))
+                    .filter_map(|reference| reference.field("uid").as_str().map(Box::from))
                     .collect()
             })
             .unwrap_or_default();

@@ -19,6 +19,13 @@ pub struct Sqlite {
     connection: Connection,
 }
 
+struct LogRow {
+    revision: u64,
+    key: String,
+    word: String,
+    object: Vec<u8>,
+}
+
 impl Sqlite {
     /// Opens or creates the file, takes it for this process alone and checks it.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
@@ -78,13 +85,17 @@ impl Sqlite {
         rows.collect()
     }
 
-    fn log(&self) -> rusqlite::Result<Vec<(u64, String, String, Vec<u8>)>> {
+    fn log(&self) -> rusqlite::Result<Vec<LogRow>> {
         let mut query = self
             .connection
             .prepare("select rv, key, op, obj from log order by rv")?;
         let rows = query.query_map([], |row| {
-            let revision = row.get::<_, i64>(0)?.unsigned_abs();
-            Ok((revision, row.get(1)?, row.get(2)?, row.get(3)?))
+            Ok(LogRow {
+                revision: row.get::<_, i64>(0)?.unsigned_abs(),
+                key: row.get(1)?,
+                word: row.get(2)?,
+                object: row.get(3)?,
+            })
         })?;
         rows.collect()
     }
@@ -153,14 +164,15 @@ impl Backend for Sqlite {
             return Err(self.damaged(reason));
         }
         let mut log = Vec::new();
-        for (revision, key, word, object) in self.log().map_err(|error| self.explain(&error))? {
-            let operation = Operation::parse(&word)
-                .ok_or_else(|| self.damaged(format!("change {revision} is called {word}")))?;
+        for row in self.log().map_err(|error| self.explain(&error))? {
+            let operation = Operation::parse(&row.word).ok_or_else(|| {
+                self.damaged(format!("change {} is called {}", row.revision, row.word))
+            })?;
             log.push(Change {
-                revision,
-                key,
+                revision: row.revision,
+                key: row.key,
                 operation,
-                object,
+                object: row.object,
             });
         }
         for (key, object) in objects
