@@ -147,7 +147,7 @@ impl Report {
             .get("tunnelAddress")
             .filter(|text| !text.is_empty())
         {
-            line.push_str(&format!("   tunnel {address} (udp {})", say("tunnelPort")));
+            line = format!("{line}   tunnel {address} (udp {})", say("tunnelPort"));
         }
         crate::telemetry::escape(&line) + "\n"
     }
