@@ -98,7 +98,7 @@ impl Report {
     }
 
     /// Writes the report for people: what is not well comes first.
-    pub(super) fn text(&self) -> String {
+    pub(in crate::cli) fn text(&self) -> String {
         let mut text = self.health();
         text.push_str(&self.myself());
         if !self.peers.is_empty() {
