@@ -122,6 +122,9 @@ pub struct Connection {
     /// Why, for people.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub status_message: Option<String>,
+    /// The round-trip time of an echo through the tunnel, for people, as in `0.4 ms`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub latency: Option<String>,
     /// What the tunnel was told: port, endpointIP, allowedIPs, publicKey.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub peer_configuration: BTreeMap<String, String>,
