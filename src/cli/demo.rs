@@ -46,9 +46,6 @@ pub(super) fn demo(options: &Demo) -> Result<(), Failure> {
     sandbox::settle()?;
     let mut lab = Lab::build(options.clusters)?;
     let outcome = play(options, &mut lab);
-    if let Err(Failure::NotSo(_) | Failure::Unreachable(_)) = &outcome {
-        output::remark(&lab.logs());
-    }
     lab.stop();
     outcome
 }
@@ -93,13 +90,15 @@ fn follow(
             Ok(item) => item,
             Err(RecvTimeoutError::Timeout) if left.is_zero() => return Err(stuck(lab)),
             Err(RecvTimeoutError::Timeout) => {
-                lab.check()?;
+                if let Some(text) = lab.ended() {
+                    return Err(failed(lab, text));
+                }
                 continue;
             }
             Err(RecvTimeoutError::Disconnected) => return Err(stuck(lab)),
         };
         let text = match item.what {
-            What::Interrupted => return Err(Failure::Usage("interrupted".to_owned())),
+            What::Interrupted => return Err(Failure::NotSo("interrupted".to_owned())),
             What::Ready { text } => {
                 ready.insert(item.cluster.clone());
                 text
@@ -136,10 +135,8 @@ fn ping_all(lab: &Lab, show: &Show) -> Result<(), Failure> {
                 .map_err(|error| Failure::NotSo(format!("cannot ping: {error}")))?;
             let Some(best) = replies.iter().min() else {
                 let name = &member.name;
-                return Err(Failure::NotSo(format!(
-                    "no ping of {} came back from {peer} at {address} through the tunnel",
-                    member.name
-                )));
+                let text = format!("no ping of {name} came back from {peer} at {address}");
+                return Err(failed(lab, text));
             };
             let (back, best) = (replies.len(), best.as_secs_f64() * 1000.0);
             let text = format!(
@@ -174,10 +171,14 @@ fn stuck(lab: &Lab) -> Failure {
         let status = observe::status(member).unwrap_or_else(|failure| format!("{failure}\n"));
         output::remark(&format!("--- {}: landbridge status\n{status}", member.name));
     }
-    Failure::NotSo(format!(
-        "the clusters did not peer within {} s",
-        PATIENCE.as_secs()
-    ))
+    let seconds = PATIENCE.as_secs();
+    failed(lab, format!("the clusters did not peer within {seconds} s"))
+}
+
+/// Shows the logs, since they go away with the demo.
+fn failed(lab: &Lab, text: String) -> Failure {
+    output::remark(&lab.logs());
+    Failure::NotSo(text)
 }
 
 /// Lines with the time since the start.

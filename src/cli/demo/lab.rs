@@ -155,18 +155,12 @@ impl Lab {
         )))
     }
 
-    /// Complains about a daemon that ended by itself.
-    pub(super) fn check(&mut self) -> Result<(), Failure> {
-        let mut ended = None;
-        for (name, child) in &mut self.daemons {
-            if let Ok(Some(status)) = child.try_wait() {
-                ended = Some(format!("the daemon of {name} ended: {status}"));
-            }
-        }
-        match ended {
-            Some(text) => Err(Failure::NotSo(text)),
-            None => Ok(()),
-        }
+    /// Tells of a daemon that ended by itself.
+    pub(super) fn ended(&mut self) -> Option<String> {
+        self.daemons.iter_mut().find_map(|(name, child)| {
+            let status = child.try_wait().ok().flatten()?;
+            Some(format!("the daemon of {name} ended: {status}"))
+        })
     }
 
     /// Returns the ends of all logs.
