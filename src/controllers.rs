@@ -9,6 +9,7 @@ pub mod peering_request;
 pub mod reception;
 pub mod roster;
 pub mod status;
+pub mod tunnel_endpoint;
 
 pub use context::{Clock, Context};
 
