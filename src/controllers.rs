@@ -5,6 +5,7 @@ pub mod context;
 pub mod enrolment;
 pub mod foreign_cluster;
 pub mod links;
+pub mod own_node;
 pub mod peering_request;
 pub mod reception;
 pub mod roster;
