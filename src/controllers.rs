@@ -3,6 +3,7 @@
 pub mod cluster_config;
 pub mod context;
 pub mod enrolment;
+mod events;
 pub mod foreign_cluster;
 pub mod links;
 pub mod own_node;
