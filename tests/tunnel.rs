@@ -326,13 +326,7 @@ impl Pair {
 
     fn echo(&self, side: usize) -> Result<Duration, Error> {
         let driver = Arc::clone(&self.sides[side].driver);
-        let target = self
-            .overlay(side)
-            .peers
-            .values()
-            .next()
-            .unwrap()
-            .target();
+        let target = self.overlay(side).peers.values().next().unwrap().target();
         self.sides[side].run(async move {
             let mut answer = driver.probe(target).await;
             for _ in 0..8 {
@@ -388,7 +382,9 @@ impl Pair {
     fn close_and_check(&self) {
         for side in 0..2 {
             let driver = Arc::clone(&self.sides[side].driver);
-            self.sides[side].run(async move { driver.close().await }).unwrap();
+            self.sides[side]
+                .run(async move { driver.close().await })
+                .unwrap();
             self.assert_clean(side);
         }
     }
@@ -502,7 +498,10 @@ fn command(line: &str) -> Output {
     let mut words = line.split(' ');
     let program = words.next().unwrap_or_default();
     let missing = |error| panic!("{program}: {error}");
-    Command::new(program).args(words).output().unwrap_or_else(missing)
+    Command::new(program)
+        .args(words)
+        .output()
+        .unwrap_or_else(missing)
 }
 
 fn net(text: &str) -> Ipv4Net {

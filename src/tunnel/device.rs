@@ -92,9 +92,7 @@ impl Device {
     pub(crate) async fn set_peer(&self, link: &Link) -> Result<(), Error> {
         let key = to_engine(&link.public_key);
         let range = link.allowed.to_string();
-        let range = range
-            .parse()
-            .expect("a range of ipnet is one of ipnetwork");
+        let range = range.parse().expect("a range of ipnet is one of ipnetwork");
         let result = self
             .engine
             .write(async |device| {

@@ -205,9 +205,10 @@ fn facts(link: &LinkMessage) -> LinkFacts {
         index: link.header.index,
         mtu: mtu.unwrap_or(0),
         up: link.header.flags.contains(LinkFlags::Up),
-        held: link.attributes.iter().any(
-            |it| matches!(it, LinkAttribute::Carrier(carrier) if *carrier == 1),
-        ),
+        held: link
+            .attributes
+            .iter()
+            .any(|it| matches!(it, LinkAttribute::Carrier(carrier) if *carrier == 1)),
     }
 }
 

@@ -124,12 +124,9 @@ impl IpRecv for Receiver {
         pool: &mut PacketBufPool,
     ) -> io::Result<impl Iterator<Item = Packet<Ip>> + Send + 'a> {
         loop {
-            let read = self.device.recv_multiple(
-                &mut self.bundle,
-                &mut self.pieces,
-                &mut self.sizes,
-                0,
-            );
+            let read =
+                self.device
+                    .recv_multiple(&mut self.bundle, &mut self.pieces, &mut self.sizes, 0);
             match read.await {
                 Ok(count) => {
                     self.collect(count, pool);

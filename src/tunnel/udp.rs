@@ -43,7 +43,10 @@ impl UdpTransportFactory for Factory {
     type Send = Sender;
     type Recv = UdpSocket;
 
-    async fn bind(&mut self, params: &UdpTransportFactoryParams) -> io::Result<(Sender, UdpSocket)> {
+    async fn bind(
+        &mut self,
+        params: &UdpTransportFactoryParams,
+    ) -> io::Result<(Sender, UdpSocket)> {
         let (socket, receiver) = self.sockets.bind(params).await?;
         // Needs CAP_NET_ADMIN, as the tunnel does anyway; without it the default is kept.
         let _ = setsockopt(&socket, sockopt::RcvBufForce, &BUFFER);
@@ -165,7 +168,12 @@ impl Sender {
 
 /// What kernels and network cards say when they cannot cut a run into packets.
 fn is_offload_refused(error: &io::Error) -> bool {
-    [Errno::EIO, Errno::EINVAL, Errno::EMSGSIZE, Errno::EOPNOTSUPP]
-        .iter()
-        .any(|errno| error.raw_os_error() == Some(*errno as i32))
+    [
+        Errno::EIO,
+        Errno::EINVAL,
+        Errno::EMSGSIZE,
+        Errno::EOPNOTSUPP,
+    ]
+    .iter()
+    .any(|errno| error.raw_os_error() == Some(*errno as i32))
 }
