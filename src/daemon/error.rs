@@ -26,7 +26,9 @@ pub enum Error {
         path: PathBuf,
     },
     /// Indicates an address that cannot be listened on.
-    #[error("cannot listen on {address} for {purpose}: {source}; set {key} to another one, port 0 takes any free port")]
+    #[error(
+        "cannot listen on {address} for {purpose}: {source}; set {key} to another one, port 0 takes any free port"
+    )]
     Listen {
         /// The address.
         address: SocketAddr,
@@ -53,7 +55,9 @@ pub enum Error {
     #[error("cannot use the cluster: {0}")]
     Cluster(String),
     /// Indicates resource definitions that we may not install.
-    #[error("the cluster lacks our resource definitions and this account may not install them ({0}); an administrator can: landbridge crd | kubectl apply -f -")]
+    #[error(
+        "the cluster lacks our resource definitions and this account may not install them ({0}); an administrator can: landbridge crd | kubectl apply -f -"
+    )]
     Definitions(String),
     /// Indicates that an object that we need could not be read or made.
     #[error(transparent)]

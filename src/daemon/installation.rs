@@ -47,7 +47,10 @@ pub(super) async fn install_definitions(client: &Client) -> Result<(), Error> {
     let api: Api<CustomResourceDefinition> = Api::all(client.clone());
     for wanted in api::crds() {
         let name = wanted.name_any();
-        let present = api.get_opt(&name).await.map_err(|error| cannot(&name, &error))?;
+        let present = api
+            .get_opt(&name)
+            .await
+            .map_err(|error| cannot(&name, &error))?;
         if present.is_some_and(|present| serves(&present, &wanted)) {
             continue;
         }
@@ -71,7 +74,11 @@ fn cannot(name: &str, error: &kube::Error) -> Error {
 fn serves(present: &CustomResourceDefinition, wanted: &CustomResourceDefinition) -> bool {
     let schemas = |crd: &CustomResourceDefinition| {
         let version = |version: &_| serde_json::to_value(version).ok();
-        crd.spec.versions.iter().map(|one| version(&one.schema)).collect::<Vec<_>>()
+        crd.spec
+            .versions
+            .iter()
+            .map(|one| version(&one.schema))
+            .collect::<Vec<_>>()
     };
     schemas(present) == schemas(wanted)
 }
@@ -79,8 +86,13 @@ fn serves(present: &CustomResourceDefinition, wanted: &CustomResourceDefinition)
 async fn wait_until_served(api: &Api<CustomResourceDefinition>, name: &str) -> Result<(), Error> {
     let served = async {
         loop {
-            let present = api.get_opt(name).await.map_err(|error| cannot(name, &error))?;
-            let conditions = present.and_then(|crd| crd.status).and_then(|status| status.conditions);
+            let present = api
+                .get_opt(name)
+                .await
+                .map_err(|error| cannot(name, &error))?;
+            let conditions = present
+                .and_then(|crd| crd.status)
+                .and_then(|status| status.conditions);
             let established = |one: &k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinitionCondition| {
                 one.type_ == "Established" && one.status == "True"
             };
@@ -99,7 +111,9 @@ async fn wait_until_served(api: &Api<CustomResourceDefinition>, name: &str) -> R
 pub(super) async fn identity(client: &Client) -> Result<Identity, Error> {
     ensure_namespace(client, labels::NAMESPACE).await?;
     let api: Api<Secret> = Api::namespaced(client.clone(), labels::NAMESPACE);
-    let refuse = |error: kube::Error| Error::Cluster(format!("the Secret {}: {error}", labels::IDENTITY_SECRET));
+    let refuse = |error: kube::Error| {
+        Error::Cluster(format!("the Secret {}: {error}", labels::IDENTITY_SECRET))
+    };
     if let Some(secret) = api.get_opt(labels::IDENTITY_SECRET).await.map_err(refuse)? {
         return read_identity(&secret);
     }
@@ -110,7 +124,11 @@ pub(super) async fn identity(client: &Client) -> Result<Identity, Error> {
             ..ObjectMeta::default()
         },
         data: Some(
-            [(IDENTITY_KEY.to_owned(), ByteString(identity.to_pem().as_bytes().to_vec()))].into(),
+            [(
+                IDENTITY_KEY.to_owned(),
+                ByteString(identity.to_pem().as_bytes().to_vec()),
+            )]
+            .into(),
         ),
         ..Secret::default()
     };

@@ -8,7 +8,8 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    discovery::interfaces::InterfaceRules, engine::addresses::OwnNetworks, engine::overlay::INTERFACE,
+    discovery::interfaces::InterfaceRules, engine::addresses::OwnNetworks,
+    engine::overlay::INTERFACE,
 };
 
 /// How often the interfaces are read. Reading them takes microseconds; what depends on them must
@@ -38,9 +39,20 @@ impl Follower {
     pub(super) fn new(base: OwnNetworks, rules: InterfaceRules) -> (Self, Networks) {
         let (own, own_receiver) = watch::channel(base.clone());
         let (ranges, ranges_receiver) = watch::channel(BTreeSet::new());
-        let follower = Self { base, rules, own, ranges };
+        let follower = Self {
+            base,
+            rules,
+            own,
+            ranges,
+        };
         follower.look();
-        (follower, Networks { own: own_receiver, ranges: ranges_receiver })
+        (
+            follower,
+            Networks {
+                own: own_receiver,
+                ranges: ranges_receiver,
+            },
+        )
     }
 
     /// Follows the interfaces until the shutdown.
@@ -62,7 +74,10 @@ impl Follower {
             return;
         };
         for row in rows.filter(|row| row.interface_name != INTERFACE) {
-            let subnet = row.address.as_ref().and_then(|address| subnet_of(address, row.netmask.as_ref()));
+            let subnet = row
+                .address
+                .as_ref()
+                .and_then(|address| subnet_of(address, row.netmask.as_ref()));
             let Some(subnet) = subnet else {
                 continue;
             };

@@ -35,7 +35,7 @@ const LOCK: &str = "lock";
 /// The API that keeps our objects, and our identity.
 pub(super) struct Platform {
     pub(super) client: Client,
-    pub(super) identity: Identity,
+    pub(super) identity: Arc<Identity>,
     /// The embedded API, when there is one to be served.
     pub(super) embedded: Option<Embedded>,
     /// Keeps a second daemon away from the data directory.
@@ -56,7 +56,12 @@ pub(super) async fn open(config: &Config, target: Target) -> Result<Platform, Er
         Target::Embedded => {
             let identity = Identity::load_or_create(&config.data_dir.join(IDENTITY))?;
             let embedded = embedded(config).await?;
-            Ok(Platform { client: embedded.api.client(), identity, embedded: Some(embedded), _lock: lock })
+            Ok(Platform {
+                client: embedded.api.client(),
+                identity: Arc::new(identity),
+                embedded: Some(embedded),
+                _lock: lock,
+            })
         }
         Target::Kubeconfig(path) => {
             let client = installation::client_of(&path).await?;
@@ -72,7 +77,12 @@ pub(super) async fn open(config: &Config, target: Target) -> Result<Platform, Er
 async fn real(client: Client, lock: Flock<fs::File>) -> Result<Platform, Error> {
     installation::install_definitions(&client).await?;
     let identity = installation::identity(&client).await?;
-    Ok(Platform { client, identity, embedded: None, _lock: lock })
+    Ok(Platform {
+        client,
+        identity: Arc::new(identity),
+        embedded: None,
+        _lock: lock,
+    })
 }
 
 async fn embedded(config: &Config) -> Result<Embedded, Error> {
@@ -80,12 +90,14 @@ async fn embedded(config: &Config) -> Result<Embedded, Error> {
     let clock = clock::wall();
     let credentials = Credentials::load_or_create(&config.data_dir, clock())?;
     let address = config.api.listen;
-    let listener = TcpListener::bind(address).await.map_err(|source| Error::Listen {
-        address,
-        purpose: "the Kubernetes API",
-        key: "api.listen",
-        source,
-    })?;
+    let listener = TcpListener::bind(address)
+        .await
+        .map_err(|source| Error::Listen {
+            address,
+            purpose: "the Kubernetes API",
+            key: "api.listen",
+            source,
+        })?;
     let api = KubeApi::open(Options {
         backend: Box::new(store),
         commit: Commit::Threaded,
@@ -93,13 +105,24 @@ async fn embedded(config: &Config) -> Result<Embedded, Error> {
         crds: api::crds(),
     })
     .await?;
-    Ok(Embedded { api, listener, credentials })
+    Ok(Embedded {
+        api,
+        listener,
+        credentials,
+    })
 }
 
 /// Makes the data directory, private to us, and holds its lock.
 fn claim(directory: &Path) -> Result<Flock<fs::File>, Error> {
-    let refuse = |source| Error::DataDir { path: directory.to_owned(), source };
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(refuse)?;
+    let refuse = |source| Error::DataDir {
+        path: directory.to_owned(),
+        source,
+    };
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(directory)
+        .map_err(refuse)?;
     let path: PathBuf = directory.join(LOCK);
     let file = fs::OpenOptions::new()
         .create(true)
@@ -108,9 +131,14 @@ fn claim(directory: &Path) -> Result<Flock<fs::File>, Error> {
         .mode(0o600)
         .open(&path)
         .map_err(refuse)?;
-    let mut lock = Flock::lock(file, FlockArg::LockExclusiveNonblock)
-        .map_err(|_| Error::DataDirInUse { path: directory.to_owned() })?;
+    let mut lock =
+        Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|_| Error::DataDirInUse {
+            path: directory.to_owned(),
+        })?;
     // The number helps a person to find the holder; nothing depends on it.
-    drop(lock.set_len(0).and_then(|()| writeln!(lock, "{}", std::process::id())));
+    drop(
+        lock.set_len(0)
+            .and_then(|()| writeln!(lock, "{}", std::process::id())),
+    );
     Ok(lock)
 }

@@ -29,11 +29,15 @@ pub(super) async fn write(
         Some(present) if present.data.as_ref() == Some(&data) => return Ok(()),
         Some(_) => {
             let patch = Patch::Merge(json!({ "data": data }));
-            api.patch(NAME, &PatchParams::apply(labels::MANAGER), &patch).await
+            api.patch(NAME, &PatchParams::apply(labels::MANAGER), &patch)
+                .await
         }
         None => {
             let map = ConfigMap {
-                metadata: ObjectMeta { name: Some(NAME.to_owned()), ..ObjectMeta::default() },
+                metadata: ObjectMeta {
+                    name: Some(NAME.to_owned()),
+                    ..ObjectMeta::default()
+                },
                 data: Some(data),
                 ..ConfigMap::default()
             };
