@@ -5,10 +5,12 @@ pub mod context;
 pub mod enrolment;
 pub mod foreign_cluster;
 pub mod links;
+pub mod own_node;
 pub mod peering_request;
 pub mod reception;
 pub mod roster;
 pub mod status;
+pub mod tunnel_endpoint;
 
 pub use context::{Clock, Context};
 

@@ -1,5 +1,8 @@
 //! Real packets through real tunnels, between network namespaces of our own.
 
+#[path = "tunnel/controller.rs"]
+mod controller;
+
 use std::{
     collections::BTreeMap,
     net::{Ipv4Addr, SocketAddr},

@@ -21,6 +21,7 @@ use ipnet::Ipv4Net;
 use crate::api::identity::ClusterId;
 
 pub mod filter;
+pub mod health;
 mod key;
 pub mod wanted;
 

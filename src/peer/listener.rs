@@ -43,7 +43,7 @@ const HEADER_TIME: Duration = Duration::from_secs(5);
 /// How long a stranger may stay.
 const STRANGER_TIME: Duration = Duration::from_secs(30);
 /// How long requests may take to finish when the listener stops.
-const GRACE: Duration = Duration::from_secs(3);
+const GRACE: Duration = Duration::from_millis(500);
 /// How long to wait when the system has no more connections to give.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// The largest head of a request, in bytes.
@@ -92,7 +92,7 @@ pub async fn serve(
     }
     connections.close();
     // Connections end by themselves within the grace; what is left is dropped with the runtime.
-    let _ = timeout(GRACE + HEADER_TIME, connections.wait()).await;
+    let _ = timeout(GRACE * 2, connections.wait()).await;
     Ok(())
 }
 

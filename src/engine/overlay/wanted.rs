@@ -178,7 +178,12 @@ fn read(local: &Local, object: &TunnelEndpoint) -> Result<Read, Rejection> {
             remote,
             local_nat: (presented != local.range).then_some(presented),
         },
-        mtu: backend(MTU).parse().unwrap_or(LARGEST_MTU),
+        // A peer without an opinion says 0 or nothing.
+        mtu: backend(MTU)
+            .parse()
+            .ok()
+            .filter(|mtu| *mtu > 0)
+            .unwrap_or(LARGEST_MTU),
     })
 }
 

@@ -69,7 +69,7 @@ pub(super) fn derive(view: &View<'_>) -> ForeignClusterStatus {
         network_ready(view),
     ];
     let phase = phase(view, &verdicts);
-    verdicts.push(ready(phase, &verdicts));
+    verdicts.push(ready(view, phase, &verdicts));
     status.phase = Some(phase);
     status.auth_status = auth_status(view);
     status.ttl = view
@@ -492,7 +492,8 @@ fn joined_phase(view: &View<'_>, network: bool, peered: bool) -> Phase {
     }
 }
 
-fn ready(phase: Phase, verdicts: &[Verdict]) -> Verdict {
+/// The first broken link of what was asked for.
+fn ready(view: &View<'_>, phase: Phase, verdicts: &[Verdict]) -> Verdict {
     if phase == Phase::Peered {
         return verdict(
             condition::READY,
@@ -501,7 +502,16 @@ fn ready(phase: Phase, verdicts: &[Verdict]) -> Verdict {
             "everything that was asked for works",
         );
     }
-    let broken = verdicts.iter().find(|one| one.holds != Some(true));
+    let matters = |one: &&Verdict| match one.kind {
+        condition::DISCOVERED => view.connected.is_none() && !view.wants_join(),
+        condition::INCOMING_PEERED => view.facts.request.is_some(),
+        condition::NETWORK_READY => view.wants_network(),
+        _ => true,
+    };
+    let broken = verdicts
+        .iter()
+        .filter(matters)
+        .find(|one| one.holds != Some(true));
     let (why, message) = broken.map_or((phase.as_str(), String::new()), |one| {
         (one.reason.as_str(), one.message.clone())
     });
