@@ -88,9 +88,10 @@ impl Case<'_> {
             remove(&mut object, "status");
         }
         dress(self.resource, &mut object, None, self.now);
-        let warnings = self.normalise(&mut object)?;
+        let mut warnings = self.normalise(&mut object)?;
         let name = name_of(&object);
         self.check(&object, &name)?;
+        warnings.extend(naming::finalizer_warnings(&object, None));
         let metadata = metadata_of(&mut object)?;
         metadata.insert("uid".to_owned(), json!(naming::uid()));
         metadata.insert("creationTimestamp".to_owned(), naming::time(self.now));
@@ -116,9 +117,10 @@ impl Case<'_> {
         self.check_identity(old, &mut object)?;
         self.keep_other_parts(old, &mut object, part)?;
         dress(self.resource, &mut object, Some(old), self.now);
-        let warnings = self.normalise(&mut object)?;
+        let mut warnings = self.normalise(&mut object)?;
         self.check(&object, &name)?;
         self.check_finalizers(old, &object)?;
+        warnings.extend(naming::finalizer_warnings(&object, Some(old)));
         self.count(old, &mut object);
         Ok(Admitted { object, warnings })
     }
