@@ -1,6 +1,118 @@
 //! The front door: the command line.
 
-/// Runs the command line and returns its exit code.
-pub fn main() -> std::process::ExitCode {
-    std::process::ExitCode::SUCCESS
+mod add;
+mod approve;
+mod args;
+mod completions;
+mod config;
+mod connection;
+mod crd;
+mod demo;
+mod get;
+mod join;
+mod kubeconfig;
+mod man;
+mod output;
+mod peers;
+mod run;
+mod status;
+mod version;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+pub use args::command;
+use args::{Arguments, Verb};
+
+use crate::telemetry;
+
+/// Indicates that a verb did not do what was asked. The kind decides the exit code.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    /// Indicates that the thing asked for is not so.
+    #[error("{0}")]
+    NotSo(String),
+    /// Indicates that what was typed, or a file that was named, cannot be used.
+    #[error("{0}")]
+    Usage(String),
+    /// Indicates that no daemon answers.
+    #[error("{0}")]
+    Unreachable(String),
+}
+
+impl Failure {
+    /// Returns the exit code, which scripts may rely on.
+    fn code(&self) -> u8 {
+        match self {
+            Self::NotSo(_) => 1,
+            Self::Usage(_) => 2,
+            Self::Unreachable(_) => 3,
+        }
+    }
+}
+
+impl From<crate::config::Error> for Failure {
+    fn from(error: crate::config::Error) -> Self {
+        Self::Usage(error.to_string())
+    }
+}
+
+/// Runs the command line and returns its exit code: 0 well, 1 the thing asked for is not so,
+/// 2 usage, 3 the daemon cannot be reached.
+pub fn main() -> ExitCode {
+    // Fails only when a provider is installed already, which is as good.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let arguments = Arguments::parse();
+    match dispatch(arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            output::complain(&failure.to_string());
+            ExitCode::from(failure.code())
+        }
+    }
+}
+
+fn dispatch(arguments: Arguments) -> Result<(), Failure> {
+    set_up_logs(&arguments)?;
+    match arguments.verb {
+        Verb::Run(options) => run::run(options),
+        Verb::Demo(options) => demo::demo(&options),
+        Verb::Status(options) => wait_for(status::status(options)),
+        Verb::Get(options) => wait_for(get::get(options)),
+        Verb::Add(options) => wait_for(add::add(options)),
+        Verb::Join(options) => wait_for(join::set(options, true)),
+        Verb::Leave(options) => wait_for(join::set(options, false)),
+        Verb::Approve(options) => wait_for(approve::approve(options)),
+        Verb::Kubeconfig(options) => kubeconfig::kubeconfig(&options),
+        Verb::Crd(options) => crd::crd(&options),
+        Verb::Config(options) => config::config(options),
+        Verb::Completions(options) => completions::completions(&options),
+        Verb::Man(options) => man::man(&options),
+        Verb::Version => version::version(),
+    }
+}
+
+/// The daemon tells what it does; the other verbs speak for themselves unless logs are asked for.
+fn set_up_logs(arguments: &Arguments) -> Result<(), Failure> {
+    let wished = arguments
+        .log_level
+        .clone()
+        .or_else(|| std::env::var("RUST_LOG").ok())
+        .filter(|level| !level.is_empty());
+    let level = match (wished, &arguments.verb) {
+        (Some(level), _) => level,
+        (None, Verb::Run(_)) => "info".to_owned(),
+        (None, _) => return Ok(()),
+    };
+    telemetry::init(&level, arguments.log_format).map_err(|error| Failure::Usage(error.to_string()))
+}
+
+/// Runs a verb that talks to the daemon.
+fn wait_for(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::NotSo(format!("cannot start the runtime: {error}")))?
+        .block_on(work)
 }

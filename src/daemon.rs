@@ -1,1 +1,47 @@
 //! The one place where everything is put together.
+//!
+//! ```text
+//! settings -> build (key, store or cluster, sockets, tunnel) -> run (every task, one shutdown)
+//! ```
+
+mod build;
+mod clock;
+mod error;
+mod installation;
+mod networks;
+mod platform;
+mod run;
+mod self_description;
+
+use std::path::PathBuf;
+
+pub use error::Error;
+
+use crate::config::Config;
+
+/// Which API keeps our objects.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    /// Our own, in the data directory.
+    Embedded,
+    /// The cluster of a kubeconfig.
+    Kubeconfig(PathBuf),
+    /// The cluster that this process runs in.
+    InCluster,
+}
+
+/// Runs the daemon until a signal ends it.
+///
+/// # Errors
+///
+/// Anything that keeps the daemon from starting, in one line with what mends it.
+pub fn run(config: Config, target: Target) -> Result<(), Error> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(Error::Runtime)?;
+    let outcome = runtime.block_on(Box::pin(run::run(config, target)));
+    runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+    outcome
+}

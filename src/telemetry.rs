@@ -1,1 +1,247 @@
-//! Logs.
+//! Logs: to standard error, as text for people or as JSON, safe to print.
+
+use std::{
+    env, fmt,
+    io::{self, IsTerminal as _},
+    str::FromStr,
+};
+
+use tracing::{Subscriber, field::Field};
+use tracing_subscriber::{
+    EnvFilter,
+    field::MakeExt as _,
+    fmt::{
+        FmtContext, FormatEvent, FormatFields, FormattedFields,
+        format::{self, FmtSpan, Writer},
+        time::{FormatTime as _, SystemTime},
+    },
+    registry::LookupSpan,
+};
+
+/// Indicates that logs cannot be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Indicates a filter that cannot be read.
+    #[error("log level {filter:?} is not usable: use error, warn, info, debug or trace ({reason})")]
+    Filter {
+        /// The filter.
+        filter: String,
+        /// The reason.
+        reason: String,
+    },
+    /// Indicates that somebody else already takes the logs of this process.
+    #[error("logs are already set up")]
+    AlreadySet,
+}
+
+/// How an event is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Format {
+    /// Text; without time under systemd's journal, which has its own.
+    #[default]
+    Auto,
+    /// Text with time.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+impl FromStr for Format {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "text" => Ok(Self::Text),
+            "json" => Ok(Self::Json),
+            other => Err(format!("{other:?} is unknown: use auto, text or json")),
+        }
+    }
+}
+
+/// Sends the logs of this process to standard error.
+///
+/// A single word as level is about this program only: of the libraries below it, warnings are
+/// written. Everything else is a filter as `RUST_LOG` takes it.
+pub fn init(level: &str, format: Format) -> Result<(), Error> {
+    let filter = filter(level)?;
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_span_events(FmtSpan::NONE);
+    let outcome = match format {
+        Format::Json => builder.json().flatten_event(true).try_init(),
+        Format::Auto | Format::Text => {
+            let journal = format == Format::Auto && env::var_os("JOURNAL_STREAM").is_some();
+            let colour = io::stderr().is_terminal()
+                && env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+            builder
+                .with_ansi(colour)
+                .fmt_fields(format::debug_fn(write_field).delimited(" "))
+                .event_format(Line { time: !journal })
+                .try_init()
+        }
+    };
+    outcome.map_err(|_| Error::AlreadySet)
+}
+
+fn filter(level: &str) -> Result<EnvFilter, Error> {
+    let word = !level.contains(['=', ',', '[']);
+    let directives = if word {
+        format!("warn,landbridge={level}")
+    } else {
+        level.to_owned()
+    };
+    EnvFilter::try_new(directives).map_err(|error| Error::Filter {
+        filter: level.to_owned(),
+        reason: error.to_string(),
+    })
+}
+
+/// Writes an event as `time LEVEL room: Message field=value`.
+struct Line {
+    time: bool,
+}
+
+impl<S, N> FormatEvent<S, N> for Line
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &tracing::Event<'_>,
+    ) -> fmt::Result {
+        let metadata = event.metadata();
+        if self.time {
+            SystemTime.format_time(&mut writer)?;
+            writer.write_char(' ')?;
+        }
+        let (before, after) = if writer.has_ansi_escapes() {
+            (colour(*metadata.level()), "\u{1b}[0m")
+        } else {
+            ("", "")
+        };
+        write!(writer, "{before}{:>5}{after} ", metadata.level())?;
+        let target = metadata.target();
+        let room = target.strip_prefix("landbridge::").unwrap_or(target);
+        write!(writer, "{room}: ")?;
+        context.format_fields(writer.by_ref(), event)?;
+        for span in context.event_scope().into_iter().flatten() {
+            if let Some(fields) = span.extensions().get::<FormattedFields<N>>()
+                && !fields.is_empty()
+            {
+                write!(writer, " {fields}")?;
+            }
+        }
+        writeln!(writer)
+    }
+}
+
+fn colour(level: tracing::Level) -> &'static str {
+    match level {
+        tracing::Level::ERROR => "\u{1b}[31m",
+        tracing::Level::WARN => "\u{1b}[33m",
+        tracing::Level::INFO => "\u{1b}[32m",
+        tracing::Level::DEBUG | tracing::Level::TRACE => "\u{1b}[2m",
+    }
+}
+
+/// Writes a field so that what a stranger sent can neither break the line nor steer a terminal.
+fn write_field(writer: &mut Writer<'_>, field: &Field, value: &dyn fmt::Debug) -> fmt::Result {
+    let text = escape(&format!("{value:?}"));
+    if field.name() == "message" {
+        writer.write_str(&text)
+    } else {
+        write!(writer, "{}={text}", field.name())
+    }
+}
+
+/// Replaces control characters by their escapes.
+pub(crate) fn escape(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for character in text.chars() {
+        if character.is_control() {
+            safe.extend(character.escape_default());
+        } else {
+            safe.push(character);
+        }
+    }
+    safe
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    #[test]
+    fn control_characters_do_not_reach_the_terminal() {
+        let written = logged(|| {
+            let name = "ro\u{1b}[31mme\nINFO forged";
+            tracing::info!(%name, quoted = name, "Found {name}");
+        });
+        assert_eq!(written.lines().count(), 1, "{written}");
+        assert!(!written.contains('\u{1b}'), "{written}");
+        assert!(
+            written.contains(r"name=ro\u{1b}[31mme\nINFO forged"),
+            "{written}"
+        );
+    }
+
+    #[test]
+    fn an_event_is_level_room_message_and_fields() {
+        let written = logged(|| tracing::warn!(target: "landbridge::peer", port = 5870, "Busy"));
+        assert_eq!(written, " WARN peer: Busy port=5870\n");
+    }
+
+    #[test]
+    fn a_word_is_about_this_program_and_a_filter_is_taken_whole() {
+        assert_eq!(
+            filter("debug").expect("a level").to_string(),
+            "landbridge=debug,warn"
+        );
+        assert_eq!(
+            filter("mdns_sd=trace").expect("a filter").to_string(),
+            "mdns_sd=trace"
+        );
+        let error = filter("loud").expect_err("no level").to_string();
+        assert!(
+            error.starts_with("log level \"loud\" is not usable"),
+            "{error}"
+        );
+    }
+
+    fn logged(work: impl FnOnce()) -> String {
+        let sink = Sink::default();
+        let writer = sink.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_writer(move || writer.clone())
+            .with_ansi(false)
+            .fmt_fields(format::debug_fn(write_field).delimited(" "))
+            .event_format(Line { time: false })
+            .finish();
+        tracing::subscriber::with_default(subscriber, work);
+        let bytes = sink.0.lock().expect("not poisoned").clone();
+        String::from_utf8(bytes).expect("text")
+    }
+
+    #[derive(Clone, Default)]
+    struct Sink(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Sink {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            if let Ok(mut written) = self.0.lock() {
+                written.extend_from_slice(bytes);
+            }
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+}

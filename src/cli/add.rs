@@ -1,0 +1,133 @@
+//! `landbridge add URL`: the ForeignCluster that a person writes.
+
+use axum::http::Uri;
+use kube::{Api, api::PostParams};
+
+use super::{
+    Failure,
+    args::Add,
+    connection::{connect, explain},
+    output,
+};
+use crate::api::{ForeignCluster, ForeignClusterSpec, foreign_cluster::DiscoveryType, labels};
+
+/// The port of the peer endpoint when none is given.
+const DEFAULT_PORT: u16 = 5870;
+
+/// Creates the object and says what happens next.
+pub(super) async fn add(options: Add) -> Result<(), Failure> {
+    let (url, host) = peer_url(&options.url).map_err(Failure::Usage)?;
+    let name = options.name.unwrap_or_else(|| object_name(&host));
+    let mut cluster = ForeignCluster::new(
+        &name,
+        ForeignClusterSpec {
+            auth_url: url.clone(),
+            join: options.join,
+            discovery_type: DiscoveryType::Manual,
+            ..ForeignClusterSpec::default()
+        },
+    );
+    let label = DiscoveryType::Manual.as_str().to_owned();
+    cluster.metadata.labels = Some([(labels::DISCOVERY_TYPE.to_owned(), label)].into());
+    let api: Api<ForeignCluster> = Api::all(connect(&options.connect).await?);
+    let parameters = PostParams {
+        field_manager: Some(labels::MANAGER.to_owned()),
+        ..PostParams::default()
+    };
+    api.create(&parameters, &cluster).await.map_err(|error| {
+        if matches!(&error, kube::Error::Api(status) if status.is_already_exists()) {
+            let message = format!("foreigncluster/{name} exists already: choose another --name");
+            return Failure::NotSo(message);
+        }
+        explain(&error)
+    })?;
+    let next = if options.join {
+        "its identity is read from there, then it is joined; landbridge status --wait follows it"
+            .to_owned()
+    } else {
+        format!("its identity is read from there; landbridge join {name} peers with it")
+    };
+    output::print(&format!(
+        "foreigncluster/{name} created for {url}: {next}\n"
+    ))
+}
+
+/// Completes what was typed to `https://host:port` and returns it with the host.
+fn peer_url(typed: &str) -> Result<(String, String), String> {
+    let hint = "write it like https://milan.example.com:5870";
+    let full = if typed.contains("://") {
+        typed.to_owned()
+    } else {
+        format!("https://{typed}")
+    };
+    let refuse = || format!("{typed:?} is not the URL of a peer endpoint: {hint}");
+    let uri: Uri = full.parse().map_err(|_| refuse())?;
+    let host = uri
+        .host()
+        .filter(|host| !host.is_empty())
+        .ok_or_else(refuse)?;
+    let plain = matches!(uri.path(), "" | "/") && uri.query().is_none();
+    let user = uri
+        .authority()
+        .is_some_and(|authority| authority.as_str().contains('@'));
+    if uri.scheme_str() != Some("https") || !plain || user {
+        return Err(refuse());
+    }
+    // A URL with its scheme is complete: without a port, https means 443.
+    let port = match uri.port_u16() {
+        Some(port) => port,
+        None if typed.contains("://") => 443,
+        None => DEFAULT_PORT,
+    };
+    Ok((format!("https://{host}:{port}"), host.to_owned()))
+}
+
+/// Makes a host into an object name (DNS-1123 subdomain).
+fn object_name(host: &str) -> String {
+    let name: String = host
+        .to_ascii_lowercase()
+        .chars()
+        .map(|character| match character {
+            'a'..='z' | '0'..='9' | '-' | '.' => character,
+            _ => '-',
+        })
+        .collect();
+    name.trim_matches(['-', '.']).to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_typed_becomes_a_url_and_a_name() {
+        for (typed, url, name) in [
+            ("10.77.0.2", "https://10.77.0.2:5870", "10.77.0.2"),
+            ("milan:7000", "https://milan:7000", "milan"),
+            (
+                "https://Milan.example.com/",
+                "https://Milan.example.com:443",
+                "milan.example.com",
+            ),
+            (
+                "https://[fd00::2]:5870",
+                "https://[fd00::2]:5870",
+                "fd00--2",
+            ),
+        ] {
+            let (found, host) = peer_url(typed).expect(typed);
+            assert_eq!((found.as_str(), object_name(&host).as_str()), (url, name));
+        }
+        for typed in [
+            "",
+            "http://milan",
+            "https://milan/ids",
+            "https://",
+            "https://a@milan",
+            "a b",
+        ] {
+            let message = peer_url(typed).expect_err(typed);
+            assert!(message.contains("write it like https://"), "{message}");
+        }
+    }
+}

@@ -1,0 +1,345 @@
+//! What can be typed. Help, man pages and completions are generated from this one definition.
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
+
+use crate::{
+    config::{Flag, Sources},
+    telemetry::Format,
+};
+
+/// Exit codes, for the end of the help.
+const EXIT_CODES: &str =
+    "Exit codes: 0 well, 1 the thing asked for is not so, 2 usage, 3 the daemon cannot be reached.";
+
+/// Returns the definition of the command line.
+pub fn command() -> clap::Command {
+    Arguments::command()
+}
+
+/// Turns Kubernetes clusters on one LAN into peers, with no central server.
+#[derive(Debug, Parser)]
+#[command(name = "landbridge", version, after_help = EXIT_CODES)]
+pub(super) struct Arguments {
+    /// How much to log: error, warn, info, debug, trace, or a filter as RUST_LOG takes it
+    #[arg(
+        long,
+        global = true,
+        value_name = "LEVEL",
+        env = "LANDBRIDGE_LOG_LEVEL"
+    )]
+    pub(super) log_level: Option<String>,
+    /// How to log: auto (text, without time under systemd), text or json
+    #[arg(
+        long,
+        global = true,
+        value_name = "FORMAT",
+        env = "LANDBRIDGE_LOG_FORMAT",
+        default_value = "auto"
+    )]
+    pub(super) log_format: Format,
+    #[command(subcommand)]
+    pub(super) verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Verb {
+    /// Run the daemon
+    Run(Run),
+    /// Build clusters on this machine, let them peer, and ping through their tunnel
+    Demo(Demo),
+    /// Say what is well and what is not, with a line for each cluster
+    Status(Status),
+    /// List the clusters that are known, like kubectl get foreignclusters
+    Get(Get),
+    /// Add a cluster that discovery cannot reach
+    Add(Add),
+    /// Peer with a cluster
+    Join(Named),
+    /// Take a peering down
+    Leave(Named),
+    /// Accept the identity of a cluster
+    Approve(Named),
+    /// Print the kubeconfig of the embedded API
+    Kubeconfig(Kubeconfig),
+    /// Print the definitions of our kinds for kubectl apply
+    Crd(Crd),
+    /// Look at the settings
+    Config(Config),
+    /// Print a completion script
+    Completions(Completions),
+    /// Write the man pages
+    Man(Man),
+    /// Print the version
+    Version,
+}
+
+/// The settings that a person types, and where the others are.
+#[derive(Debug, Clone, Default, Args)]
+pub(super) struct Settings {
+    /// The file with the settings [default: /etc/landbridge/landbridge.yaml as root, else $XDG_CONFIG_HOME/landbridge/landbridge.yaml]
+    #[arg(long, value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
+    /// Where key, store and kubeconfig are [default: /var/lib/landbridge as root, else $XDG_STATE_HOME/landbridge]
+    #[arg(long, value_name = "DIR")]
+    pub(super) data_dir: Option<String>,
+}
+
+/// Settings that only the daemon has a use for.
+#[derive(Debug, Clone, Default, Args)]
+pub(super) struct NodeSettings {
+    #[command(flatten)]
+    pub(super) common: Settings,
+    /// What people see this cluster as [default: the host name]
+    #[arg(long)]
+    pub(super) name: Option<String>,
+    /// The range of the pods [default: 10.244.0.0/16]
+    #[arg(long, value_name = "RANGE")]
+    pub(super) pod_cidr: Option<String>,
+    /// The secret that all machines of one owner share
+    #[arg(long, value_name = "FILE")]
+    pub(super) fleet_secret_file: Option<String>,
+}
+
+impl Settings {
+    /// Returns where the settings come from.
+    pub(super) fn sources(&self) -> Sources {
+        let mut sources = Sources::of_process();
+        sources.file.clone_from(&self.config);
+        sources
+            .flags
+            .extend(flag("--data-dir", "dataDir", self.data_dir.as_ref()));
+        sources
+    }
+}
+
+impl NodeSettings {
+    /// Returns where the settings come from.
+    pub(super) fn sources(&self) -> Sources {
+        let mut sources = self.common.sources();
+        sources.flags.extend(
+            [
+                flag("--name", "cluster.name", self.name.as_ref()),
+                flag("--pod-cidr", "cluster.podCIDR", self.pod_cidr.as_ref()),
+                flag(
+                    "--fleet-secret-file",
+                    "trust.fleetSecretFile",
+                    self.fleet_secret_file.as_ref(),
+                ),
+            ]
+            .into_iter()
+            .flatten(),
+        );
+        sources
+    }
+}
+
+fn flag(name: &'static str, key: &'static str, value: Option<&String>) -> Option<Flag> {
+    value.map(|value| Flag {
+        name,
+        key,
+        value: value.clone(),
+    })
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Run {
+    #[command(flatten)]
+    pub(super) settings: NodeSettings,
+    /// Keep the objects in the cluster of this kubeconfig instead of the embedded API
+    #[arg(long, value_name = "FILE", conflicts_with = "in_cluster")]
+    pub(super) kubeconfig: Option<PathBuf>,
+    /// Keep the objects in the cluster that this process runs in
+    #[arg(long)]
+    pub(super) in_cluster: bool,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(super) struct Demo {
+    /// How many clusters
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u8).range(2..=8))]
+    pub(super) clusters: u8,
+    /// How they find each other
+    #[arg(long, value_enum, default_value_t = Scenario::Lan)]
+    pub(super) scenario: Scenario,
+    /// Keep them until Ctrl-C, and say how to look at them
+    #[arg(long)]
+    pub(super) hold: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Scenario {
+    /// By multicast DNS on one LAN
+    Lan,
+    /// In a DNS domain (not in this version)
+    Dns,
+    /// By a ForeignCluster that a person writes
+    Manual,
+}
+
+/// Which daemon to talk to.
+#[derive(Debug, Clone, Default, Args)]
+pub(super) struct Connect {
+    #[command(flatten)]
+    pub(super) settings: Settings,
+    /// The kubeconfig of the API that keeps the objects [default: kubeconfig in the data directory]
+    #[arg(long, value_name = "FILE")]
+    pub(super) kubeconfig: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Status {
+    #[command(flatten)]
+    pub(super) connect: Connect,
+    /// Wait until every cluster that is to be joined, and at least one, is peered [default duration: 60s]
+    #[arg(long, value_name = "DURATION", num_args = 0..=1, require_equals = true, default_missing_value = "60s", value_parser = duration)]
+    pub(super) wait: Option<Duration>,
+    /// How to print
+    #[arg(short, long, value_enum, default_value_t = StatusOutput::Text)]
+    pub(super) output: StatusOutput,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum StatusOutput {
+    /// For people
+    Text,
+    /// For programs
+    Json,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Get {
+    /// One cluster: object name, cluster name or the start of its id
+    pub(super) name: Option<String>,
+    #[command(flatten)]
+    pub(super) connect: Connect,
+    /// How to print
+    #[arg(short, long, value_enum, default_value_t = GetOutput::Table)]
+    pub(super) output: GetOutput,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum GetOutput {
+    /// The columns of kubectl
+    Table,
+    /// The columns of kubectl -o wide
+    Wide,
+    /// The objects as JSON
+    Json,
+    /// The objects as YAML
+    Yaml,
+    /// The names only
+    Name,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Add {
+    /// The peer endpoint of the cluster: https://host:port, or host for port 5870
+    pub(super) url: String,
+    /// The name of the object [default: made of the host]
+    #[arg(long)]
+    pub(super) name: Option<String>,
+    /// Peer with it at once
+    #[arg(long)]
+    pub(super) join: bool,
+    #[command(flatten)]
+    pub(super) connect: Connect,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Named {
+    /// Object name, cluster name or the start of the cluster id
+    pub(super) name: String,
+    #[command(flatten)]
+    pub(super) connect: Connect,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Kubeconfig {
+    #[command(flatten)]
+    pub(super) settings: Settings,
+    /// Print where it is: export KUBECONFIG=$(landbridge kubeconfig --path)
+    #[arg(long)]
+    pub(super) path: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Crd {
+    /// Write a file for each kind into this directory instead
+    #[arg(long, value_name = "DIR")]
+    pub(super) write: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Config {
+    #[command(subcommand)]
+    pub(super) verb: ConfigVerb,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum ConfigVerb {
+    /// Print the settings that hold
+    Show(ConfigShow),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ConfigShow {
+    #[command(flatten)]
+    pub(super) settings: NodeSettings,
+    /// Print where each value comes from
+    #[arg(long)]
+    pub(super) origin: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Completions {
+    /// For which shell
+    #[arg(value_enum)]
+    pub(super) shell: clap_complete::Shell,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Man {
+    /// The directory for the pages
+    pub(super) directory: PathBuf,
+}
+
+/// Reads a duration like 60s, 2m or 1h30m.
+fn duration(text: &str) -> Result<Duration, String> {
+    text.parse::<jiff::SignedDuration>()
+        .ok()
+        .and_then(|duration| Duration::try_from(duration).ok())
+        .ok_or_else(|| "write a duration like 60s or 2m".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_definition_is_sound() {
+        command().debug_assert();
+    }
+
+    #[test]
+    fn wait_takes_a_duration_or_has_one() {
+        let wait = |arguments: &[&str]| {
+            let parsed = Arguments::try_parse_from(arguments).expect("usable");
+            let Verb::Status(status) = parsed.verb else {
+                panic!("another verb");
+            };
+            status.wait
+        };
+        assert_eq!(wait(&["landbridge", "status"]), None);
+        assert_eq!(
+            wait(&["landbridge", "status", "--wait"]),
+            Some(Duration::from_mins(1))
+        );
+        assert_eq!(
+            wait(&["landbridge", "status", "--wait=1m30s"]),
+            Some(Duration::from_secs(90))
+        );
+        assert!(Arguments::try_parse_from(["landbridge", "status", "--wait=soon"]).is_err());
+    }
+}

@@ -1,0 +1,104 @@
+//! The ForeignClusters, and which one a person means.
+
+use kube::{Api, Client, ResourceExt as _, api::ListParams};
+
+use super::{Failure, connection::explain};
+use crate::api::ForeignCluster;
+
+/// Lists all that are known, by name.
+pub(super) async fn list(client: &Client) -> Result<Vec<ForeignCluster>, Failure> {
+    let api: Api<ForeignCluster> = Api::all(client.clone());
+    let list = api
+        .list(&ListParams::default())
+        .await
+        .map_err(|error| explain(&error))?;
+    Ok(list.items)
+}
+
+/// Finds the one that is meant by an object name, a cluster name or the start of an id.
+pub(super) async fn find(client: &Client, wanted: &str) -> Result<ForeignCluster, Failure> {
+    let all = list(client).await?;
+    pick(&all, wanted).cloned()
+}
+
+/// Returns the id of a cluster, once it is known.
+pub(super) fn id(cluster: &ForeignCluster) -> Option<&str> {
+    let identity = cluster.spec.cluster_identity.as_ref()?;
+    Some(identity.cluster_id.as_str()).filter(|id| !id.is_empty())
+}
+
+fn cluster_name(cluster: &ForeignCluster) -> Option<&str> {
+    let identity = cluster.spec.cluster_identity.as_ref()?;
+    identity.cluster_name.as_deref()
+}
+
+fn pick<'a>(all: &'a [ForeignCluster], wanted: &str) -> Result<&'a ForeignCluster, Failure> {
+    let by_object = |cluster: &&ForeignCluster| cluster.name_any() == wanted;
+    let by_name = |cluster: &&ForeignCluster| cluster_name(cluster) == Some(wanted);
+    let by_id = |cluster: &&ForeignCluster| {
+        !wanted.is_empty() && id(cluster).is_some_and(|id| id.starts_with(wanted))
+    };
+    let ways: [&dyn Fn(&&ForeignCluster) -> bool; 3] = [&by_object, &by_name, &by_id];
+    for way in ways {
+        let found: Vec<&ForeignCluster> = all.iter().filter(way).collect();
+        match found.as_slice() {
+            [] => {}
+            [one] => return Ok(one),
+            several => {
+                let names: Vec<String> = several.iter().map(|one| one.name_any()).collect();
+                return Err(Failure::NotSo(format!(
+                    "{wanted:?} may be any of {}: use the object's name",
+                    names.join(", ")
+                )));
+            }
+        }
+    }
+    Err(Failure::NotSo(format!(
+        "no cluster {wanted:?} is known: landbridge get lists them"
+    )))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::foreign_cluster::ClusterIdentity;
+
+    #[test]
+    fn a_cluster_is_meant_by_object_name_then_cluster_name_then_id() {
+        let all = [
+            cluster("milan", "Milano", "aa11"),
+            cluster("turin", "milan", "aa22"),
+            cluster("rome", "Rome", "bb33"),
+            cluster("rome-2", "Rome", "cc44"),
+        ];
+        let picked = |wanted: &str| pick(&all, wanted).map(ForeignCluster::name_any);
+        assert_eq!(picked("milan").expect("object name"), "milan");
+        assert_eq!(picked("Milano").expect("cluster name"), "milan");
+        assert_eq!(picked("aa2").expect("id"), "turin");
+        for (wanted, complaint) in [
+            (
+                "aa",
+                "\"aa\" may be any of milan, turin: use the object's name",
+            ),
+            ("Rome", "may be any of rome, rome-2"),
+            ("", "no cluster \"\" is known"),
+            (
+                "oslo",
+                "no cluster \"oslo\" is known: landbridge get lists them",
+            ),
+        ] {
+            let message = picked(wanted).expect_err(wanted).to_string();
+            assert!(message.contains(complaint), "{message}");
+        }
+    }
+
+    fn cluster(object: &str, name: &str, id: &str) -> ForeignCluster {
+        let mut cluster = ForeignCluster::default();
+        cluster.metadata.name = Some(object.to_owned());
+        cluster.spec.cluster_identity = Some(ClusterIdentity {
+            cluster_id: id.to_owned(),
+            cluster_name: Some(name.to_owned()),
+        });
+        cluster
+    }
+}

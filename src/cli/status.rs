@@ -1,0 +1,88 @@
+//! `landbridge status`: what is well and what is not, then this cluster, then a line for each other.
+
+mod report;
+
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::{Api, Client, api::ListParams};
+use tokio::time::{Instant, sleep};
+
+use super::{
+    Failure,
+    args::{Status, StatusOutput},
+    connection::{connect, explain},
+    output, peers,
+};
+use crate::api::{TunnelEndpoint, labels};
+pub(super) use report::Report;
+
+/// The ConfigMap in which the daemon says where it can be reached.
+const SELF: &str = "landbridge-status";
+/// How often `--wait` looks. A look is a handful of requests to this machine.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// Prints the state once, or waits until everything that is asked for is peered.
+pub(super) async fn status(options: Status) -> Result<(), Failure> {
+    let report = match options.wait {
+        Some(patience) => wait(&options, patience).await?,
+        None => look(&connect(&options.connect).await?).await?,
+    };
+    let text = match options.output {
+        StatusOutput::Text => report.text(),
+        StatusOutput::Json => {
+            let value = serde_json::to_value(&report)
+                .map_err(|error| Failure::NotSo(format!("cannot print the status: {error}")))?;
+            format!("{value:#}\n")
+        }
+    };
+    output::print(&text)?;
+    match (options.wait, report.missing()) {
+        (Some(patience), Some(missing)) => Err(Failure::NotSo(format!(
+            "not peered after {patience:?}: {missing}"
+        ))),
+        (Some(_) | None, _) => Ok(()),
+    }
+}
+
+/// Looks until all is well or the time is over. A daemon that is still starting is waited for.
+async fn wait(options: &Status, patience: Duration) -> Result<Report, Failure> {
+    let deadline = Instant::now() + patience;
+    loop {
+        let outcome = match connect(&options.connect).await {
+            Ok(client) => look(&client).await,
+            Err(failure) => Err(failure),
+        };
+        let settled = match &outcome {
+            Ok(report) => report.missing().is_none(),
+            Err(Failure::Usage(_)) => true,
+            Err(Failure::NotSo(_) | Failure::Unreachable(_)) => false,
+        };
+        if settled || Instant::now() >= deadline {
+            return outcome;
+        }
+        sleep(LOOK.min(deadline - Instant::now())).await;
+    }
+}
+
+/// Reads everything that the status is made of.
+pub(super) async fn look(client: &Client) -> Result<Report, Failure> {
+    let ready = axum::http::Request::get("/readyz")
+        .body(Vec::new())
+        .expect("a constant path makes a request");
+    let ready = match client.request_text(ready).await {
+        Ok(_) => None,
+        Err(kube::Error::Api(status)) => Some(status.message.clone()),
+        Err(error) => return Err(explain(&error)),
+    };
+    let maps: Api<ConfigMap> = Api::namespaced(client.clone(), labels::NAMESPACE);
+    let map = maps.get_opt(SELF).await.map_err(|error| explain(&error))?;
+    let tunnels: Api<TunnelEndpoint> = Api::all(client.clone());
+    let tunnels = tunnels
+        .list(&ListParams::default())
+        .await
+        .map_err(|error| explain(&error))?;
+    let clusters = peers::list(client).await?;
+    let about = map.and_then(|map| map.data).unwrap_or_default();
+    Ok(Report::new(ready, about, &clusters, &tunnels.items))
+}

@@ -1,0 +1,345 @@
+//! What `status` says, made of the objects.
+
+use std::{collections::BTreeMap, net::Ipv4Addr};
+
+use ipnet::Ipv4Net;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::ResourceExt as _;
+use serde::Serialize;
+
+use crate::{
+    api::{
+        ForeignCluster, TunnelEndpoint,
+        foreign_cluster::{ForeignClusterStatus, Phase},
+        labels::condition,
+        network_config::UNCHANGED,
+    },
+    cli::{
+        output::{self, Tone, tint},
+        peers,
+    },
+};
+
+/// The conditions that the road to a peering passes, in order.
+const ROAD: [&str; 6] = [
+    condition::DISCOVERED,
+    condition::ENDPOINT_REACHABLE,
+    condition::IDENTITY_VERIFIED,
+    condition::TRUSTED,
+    condition::OUTGOING_PEERED,
+    condition::NETWORK_READY,
+];
+
+/// The state of a daemon and of the clusters that it knows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(in crate::cli) struct Report {
+    /// Why the daemon is not ready, if it is not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    not_ready: Option<String>,
+    /// What the daemon says about itself: clusterName, clusterID, version, peerEndpoint,
+    /// tunnelPort, tunnelAddress, apiServer, publicKey.
+    #[serde(flatten)]
+    about: BTreeMap<String, String>,
+    /// The other clusters.
+    pub(in crate::cli) peers: Vec<Peer>,
+}
+
+/// One other cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(in crate::cli) struct Peer {
+    /// The name of its object.
+    pub(in crate::cli) name: String,
+    #[serde(rename = "clusterID")]
+    cluster_id: String,
+    found_by: &'static str,
+    join: bool,
+    /// The state in one word.
+    pub(in crate::cli) state: &'static str,
+    /// The address of its machine through the tunnel.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(in crate::cli) address: Option<Ipv4Addr>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rtt: Option<String>,
+    /// Why it is not further.
+    why: String,
+}
+
+impl Report {
+    /// Puts together what was read.
+    pub(super) fn new(
+        not_ready: Option<String>,
+        about: BTreeMap<String, String>,
+        clusters: &[ForeignCluster],
+        tunnels: &[TunnelEndpoint],
+    ) -> Self {
+        Self {
+            not_ready,
+            about,
+            peers: clusters
+                .iter()
+                .map(|cluster| Peer::new(cluster, tunnels))
+                .collect(),
+        }
+    }
+
+    /// Says what is missing until everything that is asked for is peered.
+    pub(super) fn missing(&self) -> Option<String> {
+        if let Some(reason) = &self.not_ready {
+            return Some(format!("the daemon is not ready: {reason}"));
+        }
+        let mut wanted = self.peers.iter().filter(|peer| peer.join).peekable();
+        if wanted.peek().is_none() {
+            return Some("no cluster is to be joined yet".to_owned());
+        }
+        let missing: Vec<String> = wanted.filter_map(Peer::complaint).collect();
+        (!missing.is_empty()).then(|| missing.join("; "))
+    }
+
+    /// Writes the report for people: what is not well comes first.
+    pub(in crate::cli) fn text(&self) -> String {
+        let mut text = self.health();
+        text.push_str(&self.myself());
+        if !self.peers.is_empty() {
+            text.push('\n');
+            text.push_str(&self.table());
+        }
+        text
+    }
+
+    fn health(&self) -> String {
+        let mut lines = Vec::new();
+        if let Some(reason) = &self.not_ready {
+            let sign = tint("×", Tone::Bad);
+            lines.push(format!("{sign} the daemon is not ready: {reason}\n"));
+        }
+        for peer in &self.peers {
+            if let Some(complaint) = peer.complaint() {
+                let sign = match peer.state {
+                    "Unreachable" | "Refused" | "Degraded" => tint("×", Tone::Bad),
+                    _ => tint("‼", Tone::Care),
+                };
+                lines.push(format!("{sign} {}\n", crate::telemetry::escape(&complaint)));
+            }
+        }
+        if lines.is_empty() {
+            let sign = tint("√", Tone::Good);
+            let peered = self.peers.iter().filter(|peer| peer.is_peered()).count();
+            let known = self.peers.len();
+            lines.push(format!(
+                "{sign} all is well: {peered} of {known} known clusters peered\n"
+            ));
+        }
+        lines.concat()
+    }
+
+    fn myself(&self) -> String {
+        let say = |key: &str| self.about.get(key).map_or("-", String::as_str);
+        let mut line = format!(
+            "{}   {}   {}",
+            say("clusterName"),
+            say("clusterID"),
+            say("peerEndpoint")
+        );
+        if let Some(address) = self
+            .about
+            .get("tunnelAddress")
+            .filter(|text| !text.is_empty())
+        {
+            line = format!("{line}   tunnel {address} (udp {})", say("tunnelPort"));
+        }
+        crate::telemetry::escape(&line) + "\n"
+    }
+
+    fn table(&self) -> String {
+        let heading = ["CLUSTER", "FOUND BY", "STATE", "ADDRESS", "TUNNEL", "WHY"];
+        let mut rows = vec![heading.map(str::to_owned).to_vec()];
+        for peer in &self.peers {
+            rows.push(vec![
+                peer.name.clone(),
+                peer.found_by.to_owned(),
+                peer.state.to_owned(),
+                peer.address
+                    .map_or_else(|| "-".to_owned(), |address| address.to_string()),
+                peer.rtt.clone().unwrap_or_else(|| "-".to_owned()),
+                peer.why.clone(),
+            ]);
+        }
+        output::table(&rows)
+    }
+}
+
+impl Peer {
+    fn new(cluster: &ForeignCluster, tunnels: &[TunnelEndpoint]) -> Self {
+        let id = peers::id(cluster).unwrap_or_default();
+        let status = cluster.status.as_ref();
+        let network = status.and_then(|status| status.network.as_ref());
+        let tunnel = tunnels
+            .iter()
+            .find(|tunnel| !id.is_empty() && tunnel.spec.cluster_id == id);
+        Self {
+            name: cluster.name_any(),
+            cluster_id: id.to_owned(),
+            found_by: cluster.spec.discovery_type.as_str(),
+            join: cluster.spec.join,
+            state: status
+                .and_then(|status| status.phase)
+                .map_or("New", Phase::as_str),
+            address: tunnel.and_then(machine_address),
+            rtt: network.and_then(|network| network.rtt.clone()),
+            why: status
+                .map(|status| why(cluster, status))
+                .unwrap_or_default(),
+        }
+    }
+
+    /// Returns whether everything that was asked of the cluster works.
+    pub(in crate::cli) fn is_peered(&self) -> bool {
+        self.state == Phase::Peered.as_str()
+    }
+
+    /// Says what is not well; a cluster of which nothing is asked is well.
+    fn complaint(&self) -> Option<String> {
+        let waits = self.state == Phase::Waiting.as_str();
+        let troubled = (self.join && !self.is_peered()) || waits;
+        let reason = if self.why.is_empty() {
+            String::new()
+        } else {
+            format!(": {}", self.why)
+        };
+        troubled.then(|| format!("{} is {}{reason}", self.name, self.state))
+    }
+}
+
+/// Returns the address of the peer's machine: the first of its range as we see it.
+fn machine_address(tunnel: &TunnelEndpoint) -> Option<Ipv4Addr> {
+    let seen = tunnel
+        .status
+        .as_ref()
+        .and_then(|status| status.remote_nat_pod_cidr.as_deref())
+        .filter(|range| *range != UNCHANGED && !range.is_empty())
+        .unwrap_or(&tunnel.spec.pod_cidr);
+    seen.parse::<Ipv4Net>().ok()?.hosts().next()
+}
+
+/// Tells the first thing on the road that is not so.
+fn why(cluster: &ForeignCluster, status: &ForeignClusterStatus) -> String {
+    let find = |kind: &str| -> Option<&Condition> {
+        let mut conditions = status.conditions.iter();
+        conditions.find(|condition| condition.type_ == kind && condition.status != "True")
+    };
+    let road = ROAD.iter().filter(|kind| {
+        // What was never asked for is not missing.
+        cluster.spec.join
+            || !matches!(
+                **kind,
+                condition::OUTGOING_PEERED | condition::NETWORK_READY
+            )
+    });
+    match road.map(|kind| find(kind)).find_map(|found| found) {
+        Some(condition) if condition.message.is_empty() => condition.reason.clone(),
+        Some(condition) => condition.message.clone(),
+        None if cluster.spec.join => String::new(),
+        None => format!("not asked for: landbridge join {}", cluster.name_any()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+    use serde_json::json;
+
+    use super::*;
+    use crate::api::foreign_cluster::Network;
+
+    #[test]
+    fn a_peered_cluster_is_well_and_has_an_address() {
+        let report = report(&[cluster("milan", true, Some(Phase::Peered), &[])]);
+        assert_eq!(report.missing(), None);
+        assert_eq!(
+            report.text(),
+            "√ all is well: 1 of 1 known clusters peered\n\
+             rome   aa   https://10.77.0.1:5870   tunnel 10.244.0.1 (udp 5871)\n\n\
+             CLUSTER   FOUND BY   STATE    ADDRESS     TUNNEL   WHY\n\
+             milan     Manual     Peered   10.71.0.1   0.6 ms\n"
+        );
+        assert_eq!(
+            serde_json::to_value(&report).expect("JSON")["tunnelPort"],
+            json!("5871")
+        );
+    }
+
+    #[test]
+    fn the_first_broken_link_is_told_first() {
+        let broken = [
+            (condition::DISCOVERED, "True", "seen"),
+            (condition::TRUSTED, "False", "a person has to approve it"),
+            (condition::NETWORK_READY, "False", "no tunnel is wanted"),
+        ];
+        let report = report(&[cluster("milan", true, Some(Phase::Waiting), &broken)]);
+        let complaint = "milan is Waiting: a person has to approve it";
+        assert_eq!(report.missing().as_deref(), Some(complaint));
+        assert!(report.text().starts_with(&format!("‼ {complaint}\n")));
+    }
+
+    #[test]
+    fn waiting_needs_something_that_was_asked_for() {
+        let idle = report(&[cluster("milan", false, Some(Phase::Discovered), &[])]);
+        assert_eq!(
+            idle.missing().as_deref(),
+            Some("no cluster is to be joined yet")
+        );
+        assert!(idle.text().contains("not asked for: landbridge join milan"));
+        assert!(idle.text().starts_with("√"));
+        let fresh = report(&[cluster("milan", true, None, &[])]);
+        assert_eq!(fresh.missing().as_deref(), Some("milan is New"));
+    }
+
+    fn report(clusters: &[ForeignCluster]) -> Report {
+        let about = [
+            ("clusterName", "rome"),
+            ("clusterID", "aa"),
+            ("peerEndpoint", "https://10.77.0.1:5870"),
+            ("tunnelAddress", "10.244.0.1"),
+            ("tunnelPort", "5871"),
+        ];
+        let about = about.map(|(key, value)| (key.to_owned(), value.to_owned()));
+        let mut tunnel = TunnelEndpoint::default();
+        tunnel.spec.cluster_id = "bb".to_owned();
+        tunnel.spec.pod_cidr = "10.244.0.0/16".to_owned();
+        tunnel.status = serde_json::from_value(json!({"remoteNATPodCIDR": "10.71.0.0/16"})).ok();
+        Report::new(None, about.into(), clusters, &[tunnel])
+    }
+
+    fn cluster(
+        name: &str,
+        join: bool,
+        phase: Option<Phase>,
+        conditions: &[(&str, &str, &str)],
+    ) -> ForeignCluster {
+        let mut cluster = ForeignCluster::default();
+        cluster.metadata.name = Some(name.to_owned());
+        cluster.spec.join = join;
+        cluster.spec.cluster_identity = serde_json::from_value(json!({"clusterID": "bb"})).ok();
+        let network = Network {
+            rtt: Some("0.6 ms".to_owned()),
+            ..Network::default()
+        };
+        let conditions = conditions.iter().map(|(kind, status, message)| Condition {
+            type_: (*kind).to_owned(),
+            status: (*status).to_owned(),
+            message: (*message).to_owned(),
+            reason: "Reason".to_owned(),
+            last_transition_time: Time(jiff::Timestamp::UNIX_EPOCH),
+            observed_generation: None,
+        });
+        cluster.status = Some(ForeignClusterStatus {
+            phase,
+            network: Some(network),
+            conditions: conditions.collect(),
+            ..ForeignClusterStatus::default()
+        });
+        cluster
+    }
+}

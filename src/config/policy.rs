@@ -1,0 +1,212 @@
+//! The spec that the ClusterConfig object is first made with.
+
+use kube::CustomResourceExt as _;
+use serde_json::{Value, json};
+
+use super::{Config, Error, Incoming, keys, values};
+use crate::api::{ClusterConfig, ClusterConfigSpec};
+
+/// The section of the settings that is a part of the spec.
+const SECTION: &str = "clusterConfig";
+
+/// Builds the spec, or says which key of the section cannot be used.
+pub(super) fn spec(config: &Config) -> Result<ClusterConfigSpec, Error> {
+    let given = Value::Object(config.cluster_config.clone());
+    known(&given, &schema(), "")?;
+    let cluster = &config.cluster;
+    let owned = [
+        (
+            "discoveryConfig.clusterName",
+            "cluster.name",
+            cluster.name.clone(),
+        ),
+        (
+            "liqonetConfig.podCIDR",
+            "cluster.podCIDR",
+            cluster.pod_cidr.to_string(),
+        ),
+        (
+            "liqonetConfig.serviceCIDR",
+            "cluster.serviceCIDR",
+            cluster.service_cidr.to_string(),
+        ),
+    ];
+    let mut spec = default_spec();
+    let open = json!({"authConfig": {"allowEmptyToken": config.trust.incoming == Incoming::Open}});
+    json_patch::merge(&mut spec, &open);
+    for (path, owner, value) in owned {
+        if let Some(other) = keys::lookup(&given, path).filter(|other| **other != json!(value)) {
+            let message = format!("{other} contradicts {owner} {value:?}: set {owner} only");
+            return Err(refuse(path, message));
+        }
+        json_patch::merge(&mut spec, &keys::nest(path, json!(value)));
+    }
+    json_patch::merge(&mut spec, &given);
+    let spec: ClusterConfigSpec = serde_path_to_error::deserialize(spec)
+        .map_err(|error| refuse(&error.path().to_string(), error.inner().to_string()))?;
+    check(&spec)?;
+    Ok(spec)
+}
+
+fn refuse(path: &str, message: String) -> Error {
+    Error::Value {
+        place: String::new(),
+        key: keys::join(SECTION, path),
+        message,
+    }
+}
+
+fn default_spec() -> Value {
+    serde_json::to_value(ClusterConfigSpec::default()).expect("the default spec is plain data")
+}
+
+/// Returns the schema of the spec, generated from the type like the shipped definition.
+fn schema() -> Value {
+    let definition =
+        serde_json::to_value(ClusterConfig::crd()).expect("a definition is plain data");
+    definition
+        .pointer("/spec/versions/0/schema/openAPIV3Schema/properties/spec")
+        .cloned()
+        .unwrap_or_default()
+}
+
+/// Checks that every given key is in the schema, which names also the optional ones.
+fn known(given: &Value, schema: &Value, path: &str) -> Result<(), Error> {
+    let (Some(given), Some(properties)) = (
+        given.as_object(),
+        schema.get("properties").and_then(Value::as_object),
+    ) else {
+        return Ok(());
+    };
+    for (key, value) in given {
+        let path = keys::join(path, key);
+        match properties.get(key) {
+            Some(schema) => known(value, schema, &path)?,
+            None => {
+                return Err(Error::UnknownKey {
+                    place: String::new(),
+                    nearest: keys::nearest(key, properties.keys().map(String::as_str)),
+                    key: keys::join(SECTION, &path),
+                });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Checks the ranges that the schema gives, so that a mistake is told before the daemon starts.
+fn check(spec: &ClusterConfigSpec) -> Result<(), Error> {
+    let advertisement = &spec.advertisement_config;
+    let discovery = &spec.discovery_config;
+    let numbers = [
+        (
+            "advertisementConfig.outgoingConfig.resourceSharingPercentage",
+            i64::from(advertisement.outgoing_config.resource_sharing_percentage),
+            0..=100,
+        ),
+        (
+            "advertisementConfig.ingoingConfig.maxAcceptableAdvertisement",
+            i64::from(advertisement.ingoing_config.max_acceptable_advertisement),
+            0..=1_000_000,
+        ),
+        (
+            "discoveryConfig.ttl",
+            i64::from(discovery.ttl),
+            30..=i64::from(i32::MAX),
+        ),
+        (
+            "discoveryConfig.port",
+            i64::from(discovery.port),
+            1..=65_355,
+        ),
+    ];
+    for (path, number, usable) in numbers {
+        if !usable.contains(&number) {
+            let (low, high) = (usable.start(), usable.end());
+            return Err(refuse(
+                path,
+                format!("{number} is not within {low} to {high}"),
+            ));
+        }
+    }
+    let network = &spec.liqonet_config;
+    for (path, ranges) in [
+        ("liqonetConfig.reservedSubnets", &network.reserved_subnets),
+        ("liqonetConfig.additionalPools", &network.additional_pools),
+    ] {
+        for range in ranges {
+            values::check_range(range).map_err(|message| refuse(path, message))?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(section: Value) -> Result<ClusterConfigSpec, Error> {
+        let mut config = Config::default();
+        config.cluster.name = "rome".to_owned();
+        if let Value::Object(section) = section {
+            config.cluster_config = section;
+        }
+        spec(&config)
+    }
+
+    #[test]
+    fn a_part_of_the_spec_goes_over_the_defaults() {
+        let spec = with(json!({
+            "discoveryConfig": {"autojoin": false},
+            "advertisementConfig": {"outgoingConfig": {"resourceSharingPercentage": 50}},
+        }))
+        .expect("usable");
+        assert!(!spec.discovery_config.autojoin);
+        assert!(spec.discovery_config.autojoin_untrusted);
+        assert_eq!(spec.discovery_config.cluster_name.as_deref(), Some("rome"));
+        assert_eq!(
+            spec.advertisement_config
+                .outgoing_config
+                .resource_sharing_percentage,
+            50
+        );
+        assert_eq!(spec.liqonet_config.pod_cidr, "10.244.0.0/16");
+    }
+
+    #[test]
+    fn an_open_door_is_the_empty_token_of_liqo() {
+        let mut config = Config::default();
+        assert!(!spec(&config).expect("usable").auth_config.allow_empty_token);
+        config.trust.incoming = Incoming::Open;
+        assert!(spec(&config).expect("usable").auth_config.allow_empty_token);
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_named() {
+        for (section, complaint) in [
+            (
+                json!({"discoveryConfig": {"autoJoin": true}}),
+                "unknown key clusterConfig.discoveryConfig.autoJoin: did you mean autojoin?",
+            ),
+            (
+                json!({"discoveryConfig": {"ttl": 5}}),
+                "clusterConfig.discoveryConfig.ttl: 5 is not within 30",
+            ),
+            (
+                json!({"discoveryConfig": {"autojoin": "perhaps"}}),
+                "clusterConfig.discoveryConfig.autojoin: invalid type",
+            ),
+            (
+                json!({"liqonetConfig": {"podCIDR": "10.1.0.0/16"}}),
+                "contradicts cluster.podCIDR \"10.244.0.0/16\"",
+            ),
+            (
+                json!({"liqonetConfig": {"reservedSubnets": ["10.1.0.0"]}}),
+                "clusterConfig.liqonetConfig.reservedSubnets: \"10.1.0.0\" is not an IPv4 range",
+            ),
+        ] {
+            let message = with(section).expect_err(complaint).to_string();
+            assert!(message.contains(complaint), "{message}");
+        }
+    }
+}

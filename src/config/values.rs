@@ -1,0 +1,170 @@
+//! What each value must look like, and how to say it when it does not.
+
+use std::{
+    fmt::Display,
+    net::{IpAddr, SocketAddr},
+};
+
+use ipnet::Ipv4Net;
+use serde::{Deserialize, Deserializer, de::Error as _};
+use serde_json::Value;
+
+use super::{Incoming, TunnelMode};
+use crate::api::ClusterName;
+
+/// The smallest packet that every IPv4 host must take (RFC 791, section 3.1).
+const SMALLEST_MTU: u64 = 576;
+/// The largest IPv4 packet (65535) less the largest overhead of WireGuard over IPv6.
+const LARGEST_MTU: u64 = 65_455;
+
+pub(super) fn cluster_name<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
+    let name = text(from, "a name")?;
+    if ClusterName::neutralise(&name).as_str() == name {
+        Ok(name)
+    } else {
+        Err(D::Error::custom(format!(
+            "{name:?} is not a cluster name: use at most 63 bytes of printable characters, no space around them"
+        )))
+    }
+}
+
+pub(super) fn range<'de, D: Deserializer<'de>>(from: D) -> Result<Ipv4Net, D::Error> {
+    let given = text(from, "an IPv4 range")?;
+    check_range(&given).map_err(D::Error::custom)
+}
+
+/// Checks an IPv4 range: addresses of one network, and room for at least two of them.
+pub(super) fn check_range(given: &str) -> Result<Ipv4Net, String> {
+    let range: Ipv4Net = given
+        .parse()
+        .map_err(|_| format!("{given:?} is not an IPv4 range: write it like 10.244.0.0/16"))?;
+    if range != range.trunc() {
+        return Err(format!(
+            "{given} is an address in a range: write the range {}",
+            range.trunc()
+        ));
+    }
+    if (8..=30).contains(&range.prefix_len()) {
+        Ok(range)
+    } else {
+        Err(format!("{given} has not a usable size: use /8 to /30"))
+    }
+}
+
+pub(super) fn listen<'de, D: Deserializer<'de>>(from: D) -> Result<SocketAddr, D::Error> {
+    let given = text(from, "an address with a port")?;
+    given.parse().map_err(|_| {
+        let hint = "write it like 127.0.0.1:5870 or [::]:5870";
+        D::Error::custom(format!("{given:?} is not an address with a port: {hint}"))
+    })
+}
+
+pub(super) fn listen_on_loopback<'de, D: Deserializer<'de>>(
+    from: D,
+) -> Result<SocketAddr, D::Error> {
+    let address = listen(from)?;
+    let loopback = match address.ip() {
+        IpAddr::V4(ip) => ip.is_loopback(),
+        IpAddr::V6(ip) => ip.is_loopback(),
+    };
+    if loopback {
+        Ok(address)
+    } else {
+        Err(D::Error::custom(format!(
+            "{address} is not a loopback address: use 127.0.0.1:{} and reach it from elsewhere through ssh -L",
+            address.port()
+        )))
+    }
+}
+
+pub(super) fn url<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
+    let given = text(from, "a URL")?;
+    let parsed: Option<axum::http::Uri> = given.parse().ok();
+    let usable = parsed.is_some_and(|uri| {
+        uri.scheme_str() == Some("https")
+            && uri.host().is_some_and(|host| !host.is_empty())
+            && matches!(uri.path(), "" | "/")
+            && uri.query().is_none()
+    });
+    if given.is_empty() || usable {
+        Ok(given)
+    } else {
+        let hint = "write it like https://rome.example.com:5870";
+        Err(D::Error::custom(format!(
+            "{given:?} is not an https URL: {hint}"
+        )))
+    }
+}
+
+pub(super) fn tunnel_mode<'de, D: Deserializer<'de>>(from: D) -> Result<TunnelMode, D::Error> {
+    match text(from, "auto, userspace or off")?.as_str() {
+        "auto" => Ok(TunnelMode::Auto),
+        "userspace" => Ok(TunnelMode::Userspace),
+        "off" => Ok(TunnelMode::Off),
+        "kernel" => Err(D::Error::custom(
+            "kernel is not available in this version: use auto or userspace",
+        )),
+        other => Err(unknown(other, "auto, userspace or off")),
+    }
+}
+
+pub(super) fn incoming<'de, D: Deserializer<'de>>(from: D) -> Result<Incoming, D::Error> {
+    match text(from, "ask or open")?.as_str() {
+        "ask" => Ok(Incoming::Ask),
+        "open" => Ok(Incoming::Open),
+        "token" => Err(D::Error::custom(
+            "token is not available in this version: use ask with a fleetSecretFile",
+        )),
+        other => Err(unknown(other, "ask or open")),
+    }
+}
+
+pub(super) fn port<'de, D: Deserializer<'de>>(from: D) -> Result<u16, D::Error> {
+    let given = Value::deserialize(from)?;
+    let port = given.as_u64().and_then(|port| u16::try_from(port).ok());
+    port.ok_or_else(|| unlike(&given, "a port: use 1 to 65535, or 0 for any free one"))
+}
+
+pub(super) fn mtu<'de, D: Deserializer<'de>>(from: D) -> Result<u16, D::Error> {
+    let given = Value::deserialize(from)?;
+    let usable = |bytes: &u64| *bytes == 0 || (SMALLEST_MTU..=LARGEST_MTU).contains(bytes);
+    let bytes = given
+        .as_u64()
+        .filter(usable)
+        .and_then(|bytes| u16::try_from(bytes).ok());
+    bytes.ok_or_else(|| unlike(&given, "a packet size: use 576 to 65455, or 0"))
+}
+
+pub(super) fn switch<'de, D: Deserializer<'de>>(from: D) -> Result<bool, D::Error> {
+    let given = Value::deserialize(from)?;
+    given
+        .as_bool()
+        .ok_or_else(|| unlike(&given, "true or false"))
+}
+
+pub(super) fn names<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
+    let given = Value::deserialize(from)?;
+    let names: Option<Vec<String>> = given.as_array().and_then(|items| {
+        let name = |item: &Value| {
+            item.as_str()
+                .filter(|name| !name.is_empty())
+                .map(str::to_owned)
+        };
+        items.iter().map(name).collect()
+    });
+    names.ok_or_else(|| unlike(&given, "a list of names: write it like [eth0, wlan0]"))
+}
+
+fn text<'de, D: Deserializer<'de>>(from: D, wanted: &str) -> Result<String, D::Error> {
+    let given = Value::deserialize(from)?;
+    let text = given.as_str().map(str::to_owned);
+    text.ok_or_else(|| unlike(&given, format!("{wanted}: put it in quotes")))
+}
+
+fn unlike<E: serde::de::Error>(given: &Value, wanted: impl Display) -> E {
+    E::custom(format!("{given} is not {wanted}"))
+}
+
+fn unknown<E: serde::de::Error>(given: &str, choices: &str) -> E {
+    E::custom(format!("{given:?} is unknown: use {choices}"))
+}

@@ -1,0 +1,495 @@
+//! Who owns which address range: checks a peer's claim and finds a free range to see the peer under.
+//!
+//! ```text
+//! the peer claims 10.244.0.0/16 ---> private and of a sane size?  no ---> Refusal
+//!                                    free here?                   yes --> Unchanged
+//!                                    hash(own id, peer id) -----> first free range of that size
+//! ```
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    net::Ipv4Addr,
+};
+
+use ipnet::{IpNet, Ipv4Net};
+
+use crate::api::identity::ClusterId;
+
+/// Ranges shorter than this claim too much of the private space to be taken from a stranger.
+pub const SHORTEST_PREFIX: u8 = 9;
+/// Longer ranges have no room for a gateway and a pod.
+pub const LONGEST_PREFIX: u8 = 30;
+/// The size of the range that stands for what is outside of the pods' range.
+pub const EXTERNAL_PREFIX: u8 = 24;
+
+/// The ranges that remapped prefixes come from, in order (RFC 1918, section 3; Liqo's pools).
+pub const POOLS: [Ipv4Net; 3] = [
+    Ipv4Net::new_assert(Ipv4Addr::new(10, 0, 0, 0), 8),
+    Ipv4Net::new_assert(Ipv4Addr::new(192, 168, 0, 0), 16),
+    Ipv4Net::new_assert(Ipv4Addr::new(172, 16, 0, 0), 12),
+];
+/// The shared address space of carriers, which clusters use for pods too (RFC 6598, section 7).
+pub const SHARED_SPACE: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(100, 64, 0, 0), 10);
+
+/// What is in use on our side, and by whom.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ground {
+    /// The id of this cluster.
+    pub own_id: ClusterId,
+    /// The range of our pods.
+    pub pods: Ipv4Net,
+    /// The range of our services, when there are any.
+    pub services: Option<Ipv4Net>,
+    /// Our external range, when one was chosen.
+    pub external: Option<Ipv4Net>,
+    /// The networks of our nodes and interfaces, resolvers and gateways.
+    pub networks: BTreeSet<Ipv4Net>,
+    /// What an administrator keeps for other things.
+    pub reserved: BTreeSet<Ipv4Net>,
+    /// Further ranges that remapped prefixes may come from.
+    pub additional_pools: BTreeSet<Ipv4Net>,
+    /// The ranges under which peers are seen already; the first owner keeps.
+    pub given: BTreeMap<ClusterId, BTreeSet<Ipv4Net>>,
+}
+
+impl Ground {
+    /// Starts with nothing in use but the pods' range.
+    pub fn new(own_id: ClusterId, pods: Ipv4Net) -> Self {
+        Self {
+            own_id,
+            pods: pods.trunc(),
+            services: None,
+            external: None,
+            networks: BTreeSet::new(),
+            reserved: BTreeSet::new(),
+            additional_pools: BTreeSet::new(),
+            given: BTreeMap::new(),
+        }
+    }
+
+    /// Lists what a range for `peer` must not overlap.
+    fn taken(&self, peer: Option<&ClusterId>) -> Vec<Ipv4Net> {
+        let own = [Some(self.pods), self.services, self.external];
+        let given = self
+            .given
+            .iter()
+            .filter(|(owner, _)| Some(*owner) != peer)
+            .flat_map(|(_, ranges)| ranges);
+        own.into_iter()
+            .flatten()
+            .chain(self.networks.iter().copied())
+            .chain(self.reserved.iter().copied())
+            .chain(given.copied())
+            .map(|range| range.trunc())
+            .collect()
+    }
+
+    fn pools(&self) -> Vec<Ipv4Net> {
+        let mut pools = POOLS.to_vec();
+        for pool in &self.additional_pools {
+            // A pool inside of another one would be walked twice.
+            if !pools.iter().any(|known| overlap(known, pool)) {
+                pools.push(pool.trunc());
+            }
+        }
+        pools
+    }
+}
+
+/// How a peer's range is seen from here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Remap {
+    /// As the peer uses it itself.
+    Unchanged,
+    /// Under this range of the same size, one to one.
+    To(Ipv4Net),
+}
+
+impl Remap {
+    /// Returns the range under which `claim` is seen.
+    pub fn apply(self, claim: Ipv4Net) -> Ipv4Net {
+        match self {
+            Self::Unchanged => claim,
+            Self::To(range) => range,
+        }
+    }
+
+    /// Reads the value of a NAT field, where `None` (the word) stands for unchanged.
+    pub fn parse(text: &str) -> Result<Self, Refusal> {
+        if text == crate::api::network_config::UNCHANGED {
+            return Ok(Self::Unchanged);
+        }
+        check_claim(text).map(Self::To)
+    }
+}
+
+impl fmt::Display for Remap {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unchanged => formatter.write_str(crate::api::network_config::UNCHANGED),
+            Self::To(range) => range.fmt(formatter),
+        }
+    }
+}
+
+/// Indicates that no tunnel can be made for a claimed range.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// Indicates that a text is no address range.
+    #[error("{0:?} is not an address range such as 10.244.0.0/16")]
+    NotARange(String),
+    /// Indicates a range of IPv6, which tunnels do not carry yet.
+    #[error("range {0} is IPv6, which tunnels do not carry yet; set an IPv4 podCIDR")]
+    NotIpv4(IpNet),
+    /// Indicates a range outside of 10/8, 172.16/12, 192.168/16 and 100.64/10.
+    #[error(
+        "range {0} is not private; use one inside 10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16 or 100.64.0.0/10"
+    )]
+    NotPrivate(Ipv4Net),
+    /// Indicates a range that is too large or too small.
+    #[error("range {0} must have a prefix length from {SHORTEST_PREFIX} to {LONGEST_PREFIX}")]
+    Size(Ipv4Net),
+    /// Indicates that every range of this size is in use.
+    #[error(
+        "no range of the size of {0} is free; add one to spec.ipamConfig.additionalPools or release reserved subnets"
+    )]
+    Exhausted(Ipv4Net),
+}
+
+/// Checks that a range is one that a stranger may claim, and returns it without host bits.
+pub fn check_claim(text: &str) -> Result<Ipv4Net, Refusal> {
+    let shown = || text.chars().take(64).collect();
+    match text
+        .parse::<IpNet>()
+        .map_err(|_| Refusal::NotARange(shown()))?
+    {
+        IpNet::V4(range) => check_range(range),
+        IpNet::V6(range) => Err(Refusal::NotIpv4(range.into())),
+    }
+}
+
+/// Checks a parsed range like [`check_claim`].
+pub fn check_range(range: Ipv4Net) -> Result<Ipv4Net, Refusal> {
+    let range = range.trunc();
+    let private = POOLS.iter().chain([&SHARED_SPACE]);
+    if !private.into_iter().any(|space| space.contains(&range)) {
+        return Err(Refusal::NotPrivate(range));
+    }
+    if !(SHORTEST_PREFIX..=LONGEST_PREFIX).contains(&range.prefix_len()) {
+        return Err(Refusal::Size(range));
+    }
+    Ok(range)
+}
+
+/// Decides under which range a peer is seen.
+///
+/// The answer depends only on the arguments: the same ground, ids and claim give the same range in
+/// every life of the daemon. A `previous` answer is kept as long as it is still free.
+pub fn decide(
+    ground: &Ground,
+    peer: &ClusterId,
+    claim: Ipv4Net,
+    previous: Option<Remap>,
+) -> Result<Remap, Refusal> {
+    let claim = check_range(claim)?;
+    let taken = ground.taken(Some(peer));
+    let is_free = |range: &Ipv4Net| !taken.iter().any(|used| overlap(used, range));
+    match previous {
+        Some(Remap::To(range))
+            if range.prefix_len() == claim.prefix_len()
+                && check_range(range).is_ok()
+                && is_free(&range) =>
+        {
+            return Ok(Remap::To(range.trunc()));
+        }
+        _ if is_free(&claim) => return Ok(Remap::Unchanged),
+        _ => {}
+    }
+    let seed = hash(&[ground.own_id.as_str(), peer.as_str()]);
+    first_free(&ground.pools(), &taken, claim.prefix_len(), seed)
+        .map(Remap::To)
+        .ok_or(Refusal::Exhausted(claim))
+}
+
+/// Chooses our external range: a small free one that stays the same for the same ground.
+pub fn external_range(ground: &Ground) -> Option<Ipv4Net> {
+    let seed = hash(&[ground.own_id.as_str(), "external"]);
+    first_free(&ground.pools(), &ground.taken(None), EXTERNAL_PREFIX, seed)
+}
+
+/// Returns whether two ranges share an address.
+pub fn overlap(one: &Ipv4Net, other: &Ipv4Net) -> bool {
+    one.contains(&other.network()) || other.contains(&one.network())
+}
+
+/// Walks all ranges of one size through all pools, from a start given by `seed`, to a free one.
+fn first_free(pools: &[Ipv4Net], taken: &[Ipv4Net], prefix: u8, seed: u64) -> Option<Ipv4Net> {
+    let fitting: Vec<(Ipv4Net, u64)> = pools
+        .iter()
+        .filter(|pool| pool.prefix_len() <= prefix)
+        .map(|pool| (*pool, 1_u64 << (prefix - pool.prefix_len())))
+        .collect();
+    let total: u64 = fitting.iter().map(|(_, count)| count).sum();
+    if total == 0 {
+        return None;
+    }
+    let start = seed % total;
+    let mut walked = 0;
+    while walked < total {
+        let (candidate, left_in_pool) = at(&fitting, prefix, (start + walked) % total)?;
+        match taken.iter().find(|used| overlap(used, &candidate)) {
+            None => return Some(candidate),
+            // A larger range in use is passed in one step, so that the walk stays short.
+            Some(used) => walked += steps_past(&candidate, used).min(left_in_pool),
+        }
+    }
+    None
+}
+
+/// Returns the range at an index of the concatenated pools, and how many follow it in its pool,
+/// itself included.
+fn at(pools: &[(Ipv4Net, u64)], prefix: u8, index: u64) -> Option<(Ipv4Net, u64)> {
+    let mut index = index;
+    for (pool, count) in pools {
+        if index < *count {
+            let offset = u32::try_from(index << (32 - prefix)).ok()?;
+            let address = u32::from(pool.network()).checked_add(offset)?;
+            let range = Ipv4Net::new(Ipv4Addr::from(address), prefix).ok()?;
+            return Some((range, count - index));
+        }
+        index -= count;
+    }
+    None
+}
+
+fn steps_past(candidate: &Ipv4Net, used: &Ipv4Net) -> u64 {
+    if used.prefix_len() >= candidate.prefix_len() {
+        return 1;
+    }
+    let last = u64::from(u32::from(used.broadcast()));
+    let first = u64::from(u32::from(candidate.network()));
+    (last - first + 1) >> (32 - candidate.prefix_len())
+}
+
+fn hash(parts: &[&str]) -> u64 {
+    let text = parts.join("\n");
+    let digest = ring::digest::digest(&ring::digest::SHA256, text.as_bytes());
+    digest
+        .as_ref()
+        .iter()
+        .take(8)
+        .fold(0, |value, byte| (value << 8) | u64::from(*byte))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_free_claim_is_seen_as_it_is() {
+        let ground = ground("10.244.0.0/16");
+        assert_eq!(
+            decide(&ground, &id("b"), net("10.245.0.0/16"), None),
+            Ok(Remap::Unchanged)
+        );
+    }
+
+    #[test]
+    fn whatever_overlaps_ours_is_remapped_to_the_same_size() {
+        let mut ground = ground("10.244.0.0/16");
+        ground.services = Some(net("10.96.0.0/12"));
+        ground.networks.insert(net("192.168.1.0/24"));
+        ground.reserved.insert(net("172.20.0.0/14"));
+        ground
+            .given
+            .insert(id("c"), BTreeSet::from([net("10.7.0.0/16")]));
+        for claim in [
+            "10.244.0.0/16",
+            "10.244.3.0/24",
+            "10.240.0.0/12",
+            "10.100.0.0/16",
+            "192.168.0.0/16",
+            "192.168.1.128/25",
+            "172.21.0.0/16",
+            "10.7.8.0/24",
+            "10.0.0.0/9",
+            "10.128.0.0/9",
+        ] {
+            let answer = decide(&ground, &id("b"), net(claim), None);
+            match answer {
+                Ok(Remap::To(range)) => {
+                    assert_eq!(range.prefix_len(), net(claim).prefix_len());
+                    let taken = ground.taken(None);
+                    assert!(!taken.iter().any(|used| overlap(used, &range)), "{range}");
+                }
+                // Both halves of 10/8 are in use here and no other pool is that large.
+                Err(Refusal::Exhausted(_)) => assert_eq!(net(claim).prefix_len(), 9),
+                other => panic!("{claim} {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn hostile_claims_are_refused() {
+        for claim in [
+            "",
+            "0.0.0.0/0",
+            "10.0.0.0/8",
+            "10.0.0.0/7",
+            "10.0.0.0/31",
+            "10.1.2.3/32",
+            "127.0.0.0/16",
+            "169.254.0.0/16",
+            "169.254.169.254/30",
+            "224.0.0.0/16",
+            "240.0.0.0/16",
+            "255.255.255.0/24",
+            "8.8.8.0/24",
+            "172.0.0.0/9",
+            "172.32.0.0/16",
+            "192.0.0.0/16",
+            "192.169.0.0/16",
+            "100.0.0.0/9",
+            "100.128.0.0/16",
+            "fd00::/48",
+            "::/0",
+            "10.0.0.0",
+            "10.0.0.0/33",
+            "10.0.0.0/16; drop",
+            "\u{661}0.0.0.0/16",
+        ] {
+            assert!(check_claim(claim).is_err(), "{claim}");
+        }
+        assert_eq!(check_claim("100.64.3.4/16"), Ok(net("100.64.0.0/16")));
+        assert_eq!(check_claim("10.0.0.0/9"), Ok(net("10.0.0.0/9")));
+        assert_eq!(check_claim("10.0.0.4/30"), Ok(net("10.0.0.4/30")));
+    }
+
+    #[test]
+    fn the_first_owner_keeps_and_a_peer_does_not_conflict_with_itself() {
+        let mut ground = ground("10.244.0.0/16");
+        ground
+            .given
+            .insert(id("b"), BTreeSet::from([net("10.7.0.0/16")]));
+        assert_eq!(
+            decide(&ground, &id("b"), net("10.7.0.0/16"), None),
+            Ok(Remap::Unchanged)
+        );
+        assert!(matches!(
+            decide(&ground, &id("c"), net("10.7.0.0/16"), None),
+            Ok(Remap::To(_))
+        ));
+    }
+
+    #[test]
+    fn both_sides_of_the_default_range_choose_without_speaking() {
+        let (a, b) = (id("a"), id("b"));
+        let pods = net("10.244.0.0/16");
+        let seen_from_a = decide(&Ground::new(a.clone(), pods), &b, pods, None);
+        let seen_from_b = decide(&Ground::new(b, pods), &a, pods, None);
+        assert!(matches!(seen_from_a, Ok(Remap::To(_))));
+        assert_ne!(seen_from_a, seen_from_b);
+    }
+
+    #[test]
+    fn a_full_pool_is_refused_and_an_additional_one_helps() {
+        let mut ground = ground("10.244.0.0/16");
+        ground.reserved.extend(POOLS);
+        let claim = net("10.1.2.0/28");
+        assert_eq!(
+            decide(&ground, &id("b"), claim, None),
+            Err(Refusal::Exhausted(claim))
+        );
+        ground.additional_pools.insert(net("100.64.0.0/24"));
+        assert!(matches!(
+            decide(&ground, &id("b"), claim, None),
+            Ok(Remap::To(range)) if net("100.64.0.0/24").contains(&range)
+        ));
+    }
+
+    #[test]
+    fn a_nat_field_reads_back() {
+        for remap in [Remap::Unchanged, Remap::To(net("10.7.0.0/16"))] {
+            assert_eq!(Remap::parse(&remap.to_string()), Ok(remap));
+        }
+        assert!(Remap::parse("none").is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn an_answer_is_free_stable_and_of_the_same_size(
+            pods in private_range(), claim in private_range(), services in private_range(),
+            networks in prop::collection::btree_set(private_range(), 0..6),
+            given in prop::collection::btree_set(private_range(), 0..6),
+            peer in "[a-z]{1,8}",
+        ) {
+            let mut ground = Ground::new(id("own"), pods);
+            ground.services = Some(services);
+            ground.networks = networks;
+            ground.given.insert(id("0ther"), given);
+            let peer = id(&peer);
+            let answer = decide(&ground, &peer, claim, None);
+            prop_assert_eq!(&answer, &decide(&ground, &peer, claim, None));
+            if let Ok(remap) = answer {
+                let range = remap.apply(claim.trunc());
+                prop_assert_eq!(range.prefix_len(), claim.prefix_len());
+                prop_assert!(check_range(range).is_ok());
+                prop_assert!(!ground.taken(Some(&peer)).iter().any(|used| overlap(used, &range)));
+                prop_assert_eq!(decide(&ground, &peer, claim, Some(remap)), Ok(remap));
+                ground.given.insert(peer.clone(), BTreeSet::from([range]));
+                prop_assert_eq!(decide(&ground, &peer, claim, Some(remap)), Ok(remap));
+            }
+        }
+
+        #[test]
+        fn no_two_peers_are_seen_under_overlapping_ranges(
+            claims in prop::collection::vec(private_range(), 1..12),
+        ) {
+            let mut ground = Ground::new(id("own"), net("10.244.0.0/16"));
+            for (number, claim) in claims.into_iter().enumerate() {
+                let peer = id(&format!("peer-{number}"));
+                if let Ok(remap) = decide(&ground, &peer, claim, None) {
+                    ground.given.insert(peer, BTreeSet::from([remap.apply(claim.trunc())]));
+                }
+            }
+            let all = ground.taken(None);
+            for (index, one) in all.iter().enumerate() {
+                for other in all.iter().skip(index + 1) {
+                    prop_assert!(!overlap(one, other), "{} {}", one, other);
+                }
+            }
+        }
+
+        #[test]
+        fn any_text_is_answered(text in ".{0,40}") {
+            let _ = check_claim(&text);
+            let _ = Remap::parse(&text);
+        }
+    }
+
+    fn private_range() -> impl Strategy<Value = Ipv4Net> {
+        (any::<u32>(), 0..4_usize, 9_u8..=30).prop_map(|(bits, space, prefix)| {
+            let pool = [POOLS[0], POOLS[1], POOLS[2], SHARED_SPACE][space];
+            let prefix = prefix.max(pool.prefix_len().max(SHORTEST_PREFIX));
+            let address = u32::from(pool.network()) | (bits & u32::from(pool.hostmask()));
+            Ipv4Net::new(Ipv4Addr::from(address), prefix)
+                .unwrap()
+                .trunc()
+        })
+    }
+
+    fn ground(pods: &str) -> Ground {
+        Ground::new(id("a"), net(pods))
+    }
+
+    fn id(text: &str) -> ClusterId {
+        text.parse().unwrap()
+    }
+
+    fn net(text: &str) -> Ipv4Net {
+        text.parse().unwrap()
+    }
+}

@@ -1,0 +1,518 @@
+//! Which clusters are said to be out there: the one machine that turns sightings and time into
+//! candidates that appear, change and expire.
+//!
+//! Everything in a sighting is a claim by a stranger, so the machine is bounded in memory and in
+//! how fast it speaks, and what nobody has proven makes room for what somebody has.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
+
+use jiff::Timestamp;
+
+use crate::{
+    api::{
+        foreign_cluster::DiscoveryType,
+        identity::{ClusterId, ClusterName},
+    },
+    engine::sighting::{Event, Sighting},
+};
+
+mod clock;
+mod entry;
+
+use clock::{Clock, Pace};
+use entry::{Entry, HintKey};
+
+/// How much a roster holds and how fast it speaks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bounds {
+    /// The most candidates at a time.
+    pub candidates: usize,
+    /// The most unproven candidates that share their least crowded address.
+    pub candidates_per_address: usize,
+    /// The most candidates that appear in a second, and at once after a pause.
+    pub new_per_second: u32,
+    /// For how long changes are collected before they are told: IPv4 and IPv6 arrive apart.
+    pub debounce: Duration,
+    /// For how long a withdrawn advertisement is kept, in case it comes back or was forged.
+    pub damping: Duration,
+    /// The shortest time between two changes of a candidate that is not proven.
+    pub unproven_pause: Duration,
+    /// The first wait after a failed proof, and the longest.
+    pub retry: (Duration, Duration),
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            candidates: 1024,
+            candidates_per_address: 16,
+            new_per_second: 20,
+            debounce: Duration::from_millis(75),
+            damping: Duration::from_secs(1),
+            unproven_pause: Duration::from_secs(1),
+            retry: (Duration::from_secs(1), Duration::from_mins(1)),
+        }
+    }
+}
+
+/// What a candidate is known by.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Key {
+    /// The id that its advertisements claim, or that it has proven.
+    Cluster(ClusterId),
+    /// The advertisement itself, as long as no id is known.
+    Instance {
+        /// The kind of source that it comes from.
+        source: DiscoveryType,
+        /// The name of the advertisement.
+        instance: String,
+    },
+}
+
+/// A place where a candidate is said to be reachable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Endpoint {
+    /// The address and port of its peer endpoint.
+    pub address: SocketAddr,
+    /// The kind of source that named it.
+    pub source: DiscoveryType,
+    /// The interface that it was heard on.
+    pub interface: Option<String>,
+    /// When it was first named.
+    pub first_seen: Timestamp,
+}
+
+/// A cluster that is said to be out there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Candidate {
+    /// What it is known by.
+    pub key: Key,
+    /// The id that it claims or has proven; see `proven`.
+    pub cluster_id: Option<ClusterId>,
+    /// The name that it claims.
+    pub name: ClusterName,
+    /// The run of the program that advertises.
+    pub boot: Option<String>,
+    /// Where it is said to be, the most promising first. Never empty.
+    pub endpoints: Vec<Endpoint>,
+    /// The names of its advertisements, for a source that can be asked to look again.
+    pub instances: Vec<String>,
+    /// The longest time to live among its advertisements.
+    pub ttl: Duration,
+    /// Whether one of its endpoints has proven the id.
+    pub proven: bool,
+}
+
+/// What the machine reports.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// A candidate was not there before. It is to be proven.
+    Appeared(Candidate),
+    /// A candidate says something else than before, or it is time to try an unproven one again.
+    Changed(Candidate),
+    /// Nothing is left of a candidate, or it goes on under an id; it is told as it was last.
+    Expired(Candidate),
+    /// Somebody uses our own id in another run of the program: a clone, or a forgery. Only a
+    /// handshake with one of its endpoints can tell which.
+    Duplicate(Candidate),
+}
+
+/// The machine. Each `handle_` method may have changes ready: call [`Roster::poll_change`] until it
+/// returns nothing, then wait until [`Roster::poll_timeout`] or the next event.
+#[derive(Debug)]
+pub struct Roster {
+    own_id: ClusterId,
+    own_boot: String,
+    bounds: Bounds,
+    clock: Clock,
+    pace: Pace,
+    known: BTreeSet<ClusterId>,
+    entries: BTreeMap<Key, Entry>,
+    changes: VecDeque<Change>,
+    duplicate_told: Option<Duration>,
+    refused: u64,
+}
+
+/// How often a duplicate of ourselves is told.
+const DUPLICATE_PAUSE: Duration = Duration::from_secs(10);
+
+impl Roster {
+    /// Starts an empty roster of a cluster that advertises itself as `own_id` and `own_boot`.
+    pub fn new(own_id: ClusterId, own_boot: String, bounds: Bounds) -> Self {
+        Self {
+            own_id,
+            own_boot,
+            clock: Clock::default(),
+            pace: Pace::new(bounds.new_per_second),
+            bounds,
+            known: BTreeSet::new(),
+            entries: BTreeMap::new(),
+            changes: VecDeque::new(),
+            duplicate_told: None,
+            refused: 0,
+        }
+    }
+
+    /// Takes the ids that are known already: they come first and are never turned away.
+    pub fn set_known(&mut self, ids: BTreeSet<ClusterId>) {
+        self.known = ids;
+    }
+
+    /// Takes what a source reports.
+    pub fn handle_event(&mut self, event: Event, now: Timestamp) {
+        self.clock.observe(now);
+        match event {
+            Event::Seen(sighting) if self.is_own(&sighting) => {
+                self.check_duplicate(&sighting, now);
+            }
+            Event::Seen(sighting) if sighting.endpoints.is_empty() => {
+                let key = HintKey::of(&sighting);
+                self.withdraw(|hint| *hint == key);
+            }
+            Event::Seen(sighting) => self.see(&sighting, now),
+            Event::Gone { source, instance } => {
+                self.withdraw(|hint| hint.is_of(source, &instance));
+            }
+        }
+        self.settle();
+    }
+
+    /// Takes the result of a handshake with an endpoint of a candidate: the id that the key gave, or
+    /// nothing. `jitter`, between 0 and 1, spreads the next try.
+    pub fn handle_proof(
+        &mut self,
+        key: &Key,
+        endpoint: SocketAddr,
+        proof: Option<&ClusterId>,
+        jitter: f64,
+        now: Timestamp,
+    ) {
+        self.clock.observe(now);
+        match (key, proof) {
+            (Key::Instance { .. }, Some(id)) if *id == self.own_id => self.remove(key),
+            (Key::Instance { .. }, Some(id)) => {
+                let adopted = Key::Cluster(id.clone());
+                self.adopt(key, &adopted);
+                self.note_proof(&adopted, endpoint, true, jitter);
+            }
+            (Key::Cluster(claimed), Some(id)) => {
+                self.note_proof(key, endpoint, claimed == id, jitter);
+            }
+            (_, None) => self.note_proof(key, endpoint, false, jitter),
+        }
+        self.settle();
+    }
+
+    /// Does what time alone brings about.
+    pub fn handle_timeout(&mut self, now: Timestamp) {
+        self.clock.observe(now);
+        self.settle();
+    }
+
+    /// Returns the next change, in the order in which they came about.
+    pub fn poll_change(&mut self) -> Option<Change> {
+        self.changes.pop_front()
+    }
+
+    /// Returns when [`Roster::handle_timeout`] is to be called, if at all.
+    pub fn poll_timeout(&self) -> Option<Timestamp> {
+        let next_new = self.pace.next();
+        self.entries
+            .iter()
+            .filter_map(|(key, entry)| {
+                let told = entry.told_due(&self.bounds);
+                let told = if entry.is_told() || self.is_known(key) {
+                    told
+                } else {
+                    told.map(|due| due.max(next_new))
+                };
+                [told, entry.next_expiry(), entry.retry_at]
+                    .into_iter()
+                    .flatten()
+                    .min()
+            })
+            .min()
+            .map(|due| self.clock.timestamp(due))
+    }
+
+    /// Returns how many sightings were turned away because there was no room.
+    pub fn refused(&self) -> u64 {
+        self.refused
+    }
+
+    /// Returns how many candidates are held, told or not.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Returns whether no candidate is held.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    fn is_own(&self, sighting: &Sighting) -> bool {
+        match &sighting.cluster_id {
+            Some(id) => *id == self.own_id,
+            None => sighting.instance == self.own_id.as_str(),
+        }
+    }
+
+    fn is_known(&self, key: &Key) -> bool {
+        matches!(key, Key::Cluster(id) if self.known.contains(id))
+    }
+
+    fn check_duplicate(&mut self, sighting: &Sighting, now: Timestamp) {
+        let foreign = sighting
+            .boot
+            .as_ref()
+            .is_some_and(|boot| *boot != self.own_boot);
+        let recent = self
+            .duplicate_told
+            .is_some_and(|told| self.clock.elapsed() < told + DUPLICATE_PAUSE);
+        if !foreign || recent || sighting.endpoints.is_empty() {
+            return;
+        }
+        self.duplicate_told = Some(self.clock.elapsed());
+        let mut entry = Entry::new(self.clock.elapsed(), &self.bounds);
+        entry.see(sighting, now, self.clock.elapsed());
+        let key = Key::Cluster(self.own_id.clone());
+        self.changes
+            .push_back(Change::Duplicate(entry.candidate(&key)));
+    }
+
+    fn see(&mut self, sighting: &Sighting, now: Timestamp) {
+        let key = self.key_of(sighting);
+        let instance = Key::Instance {
+            source: sighting.source,
+            instance: sighting.instance.clone(),
+        };
+        if key != instance && self.entries.contains_key(&instance) {
+            self.adopt(&instance, &key);
+        }
+        if !self.entries.contains_key(&key) && !self.make_room(&key, sighting) {
+            self.refused = self.refused.saturating_add(1);
+            return;
+        }
+        let time = self.clock.elapsed();
+        let bounds = &self.bounds;
+        let entry = self
+            .entries
+            .entry(key)
+            .or_insert_with(|| Entry::new(time, bounds));
+        if !entry.see(sighting, now, time) {
+            self.refused = self.refused.saturating_add(1);
+        }
+    }
+
+    /// An advertisement without an id belongs to the cluster that has proven its id through it.
+    fn key_of(&self, sighting: &Sighting) -> Key {
+        if let Some(id) = &sighting.cluster_id {
+            return Key::Cluster(id.clone());
+        }
+        self.entries
+            .iter()
+            .find(|(key, entry)| {
+                matches!(key, Key::Cluster(_))
+                    && entry.has_advertisement(sighting.source, &sighting.instance)
+            })
+            .map_or_else(
+                || Key::Instance {
+                    source: sighting.source,
+                    instance: sighting.instance.clone(),
+                },
+                |(key, _)| key.clone(),
+            )
+    }
+
+    /// Goes on under the id what was known by its advertisement only.
+    fn adopt(&mut self, instance: &Key, cluster: &Key) {
+        let Some(mut orphan) = self.entries.remove(instance) else {
+            return;
+        };
+        if let Some(told) = orphan.forget_told() {
+            self.changes.push_back(Change::Expired(told));
+        }
+        let time = self.clock.elapsed();
+        if let Some(entry) = self.entries.get_mut(cluster) {
+            entry.absorb(orphan, time);
+        } else {
+            orphan.mark_changed(time);
+            self.entries.insert(cluster.clone(), orphan);
+        }
+    }
+
+    fn note_proof(&mut self, key: &Key, endpoint: SocketAddr, proven: bool, jitter: f64) {
+        let time = self.clock.elapsed();
+        if let Some(entry) = self.entries.get_mut(key) {
+            entry.note_proof(endpoint, proven, jitter, time);
+        }
+    }
+
+    fn withdraw(&mut self, concerned: impl Fn(&HintKey) -> bool) {
+        let deadline = self.clock.elapsed() + self.bounds.damping;
+        for entry in self.entries.values_mut() {
+            entry.withdraw(&concerned, deadline);
+        }
+    }
+
+    fn remove(&mut self, key: &Key) {
+        if let Some(told) = self
+            .entries
+            .remove(key)
+            .and_then(|mut entry| entry.forget_told())
+        {
+            self.changes.push_back(Change::Expired(told));
+        }
+    }
+
+    /// Says whether a newcomer may stay, and evicts another one for it if need be.
+    fn make_room(&mut self, newcomer: &Key, sighting: &Sighting) -> bool {
+        if self.is_known(newcomer) {
+            return self.entries.len() < self.bounds.candidates || self.evict(usize::MIN, |_| true);
+        }
+        let crowd = sighting
+            .endpoints
+            .iter()
+            .map(|endpoint| self.unproven_at(endpoint.ip()))
+            .min()
+            .unwrap_or_default();
+        if crowd >= self.bounds.candidates_per_address {
+            let addresses: BTreeSet<IpAddr> =
+                sighting.endpoints.iter().map(SocketAddr::ip).collect();
+            return self.evict(usize::MAX, |entry| {
+                entry
+                    .addresses()
+                    .any(|address| addresses.contains(&address))
+            });
+        }
+        self.entries.len() < self.bounds.candidates || self.evict(crowd, |_| true)
+    }
+
+    /// Evicts the unproven candidate that failed, or else the one from the most crowded address if
+    /// that is more crowded than `crowd`; among equals the oldest.
+    fn evict(&mut self, crowd: usize, eligible: impl Fn(&Entry) -> bool) -> bool {
+        let crowds = self.crowds();
+        let victim = self
+            .entries
+            .iter()
+            .filter(|(key, entry)| !entry.proven && !self.is_known(key) && eligible(entry))
+            .map(|(key, entry)| {
+                let own_crowd = crowd_of(entry, &crowds);
+                let rank = (entry.has_failed(), own_crowd);
+                (rank, std::cmp::Reverse(entry.first_seen), key)
+            })
+            .max()
+            .filter(|((failed, own_crowd), _, _)| *failed || *own_crowd > crowd)
+            .map(|(_, _, key)| key.clone());
+        if let Some(key) = &victim {
+            self.remove(key);
+        }
+        victim.is_some()
+    }
+
+    fn unproven_at(&self, address: IpAddr) -> usize {
+        self.entries
+            .values()
+            .filter(|entry| !entry.proven && entry.addresses().any(|own| own == address))
+            .count()
+    }
+
+    fn crowds(&self) -> BTreeMap<IpAddr, usize> {
+        let mut crowds = BTreeMap::new();
+        for entry in self.entries.values().filter(|entry| !entry.proven) {
+            let addresses: BTreeSet<IpAddr> = entry.addresses().collect();
+            for address in addresses {
+                *crowds.entry(address).or_default() += 1;
+            }
+        }
+        crowds
+    }
+
+    /// Expires what is over, then tells what is due.
+    fn settle(&mut self) {
+        let time = self.clock.elapsed();
+        let mut over = Vec::new();
+        let mut due = Vec::new();
+        let mut waiting = Vec::new();
+        for (key, entry) in &mut self.entries {
+            entry.expire(time);
+            if entry.is_over() {
+                over.push(key.clone());
+            } else if entry.told_due(&self.bounds).is_some_and(|due| due <= time) {
+                let list = if entry.is_told() {
+                    &mut due
+                } else {
+                    &mut waiting
+                };
+                list.push(key.clone());
+            }
+        }
+        for key in over {
+            self.remove(&key);
+        }
+        for key in due {
+            self.tell(&key);
+        }
+        self.tell_new(waiting);
+    }
+
+    /// Tells newcomers as fast as the pace allows: known ids at once, then those from addresses that
+    /// stand for the fewest candidates already told and not proven, so that a flood waits behind the
+    /// others.
+    fn tell_new(&mut self, waiting: Vec<Key>) {
+        let (known, mut strangers): (Vec<Key>, Vec<Key>) =
+            waiting.into_iter().partition(|key| self.is_known(key));
+        for key in known {
+            self.tell(&key);
+        }
+        let time = self.clock.elapsed();
+        while !strangers.is_empty() && self.pace.take(time) {
+            let mut tried: BTreeMap<IpAddr, usize> = BTreeMap::new();
+            for entry in self.entries.values().filter(|entry| entry.is_unproven()) {
+                for address in entry.addresses() {
+                    *tried.entry(address).or_default() += 1;
+                }
+            }
+            let next = strangers
+                .iter()
+                .enumerate()
+                .filter_map(|(index, key)| {
+                    let entry = self.entries.get(key)?;
+                    Some((crowd_of(entry, &tried), entry.first_seen, index))
+                })
+                .min();
+            let Some((_, _, index)) = next else {
+                return;
+            };
+            let key = strangers.swap_remove(index);
+            self.tell(&key);
+        }
+    }
+
+    fn tell(&mut self, key: &Key) {
+        let time = self.clock.elapsed();
+        if let Some(change) = self
+            .entries
+            .get_mut(key)
+            .and_then(|entry| entry.tell(key, time))
+        {
+            self.changes.push_back(change);
+        }
+    }
+}
+
+/// Returns how crowded the least crowded address of a candidate is.
+fn crowd_of(entry: &Entry, crowds: &BTreeMap<IpAddr, usize>) -> usize {
+    entry
+        .addresses()
+        .map(|address| crowds.get(&address).copied().unwrap_or_default())
+        .min()
+        .unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,408 @@
+use proptest::prelude::*;
+
+use super::*;
+
+const OWN: &str = "00000000-0000-8000-8000-000000000000";
+
+fn id(number: u64) -> ClusterId {
+    format!("{number:08x}-0000-8000-8000-000000000001")
+        .parse()
+        .expect("the text is a UUID")
+}
+
+fn own() -> ClusterId {
+    OWN.parse().expect("the text is a UUID")
+}
+
+fn roster() -> Roster {
+    Roster::new(own(), "aaaa".to_owned(), Bounds::default())
+}
+
+fn at(milliseconds: i64) -> Timestamp {
+    Timestamp::from_millisecond(1_700_000_000_000 + milliseconds)
+        .expect("tests stay within the range of a timestamp")
+}
+
+/// A sighting of cluster `number` at `10.0.0.number`.
+fn sighting(number: u64) -> Sighting {
+    Sighting {
+        source: DiscoveryType::Lan,
+        instance: id(number).to_string(),
+        cluster_id: Some(id(number)),
+        name: ClusterName::neutralise("rome"),
+        boot: Some("bbbb".to_owned()),
+        endpoints: vec![address(&format!("10.0.0.{}", number % 250 + 1))],
+        interface: Some("eth0".to_owned()),
+        ttl: Duration::from_mins(2),
+    }
+}
+
+fn address(ip: &str) -> SocketAddr {
+    SocketAddr::new(ip.parse().expect("the test names an address"), 5870)
+}
+
+fn gone(number: u64) -> Event {
+    Event::Gone {
+        source: DiscoveryType::Lan,
+        instance: id(number).to_string(),
+    }
+}
+
+fn drain(roster: &mut Roster) -> Vec<Change> {
+    std::iter::from_fn(|| roster.poll_change()).collect()
+}
+
+/// Lets time pass until `until`, stopping wherever the machine asks for it.
+fn wait(roster: &mut Roster, until: Timestamp) -> Vec<Change> {
+    let mut changes = drain(roster);
+    while let Some(due) = roster.poll_timeout().filter(|due| *due <= until) {
+        roster.handle_timeout(due);
+        changes.extend(drain(roster));
+    }
+    roster.handle_timeout(until);
+    changes.extend(drain(roster));
+    changes
+}
+
+fn words(changes: &[Change]) -> Vec<&'static str> {
+    changes
+        .iter()
+        .map(|change| match change {
+            Change::Appeared(_) => "appeared",
+            Change::Changed(_) => "changed",
+            Change::Expired(_) => "expired",
+            Change::Duplicate(_) => "duplicate",
+        })
+        .collect()
+}
+
+fn candidate(change: &Change) -> &Candidate {
+    match change {
+        Change::Appeared(candidate)
+        | Change::Changed(candidate)
+        | Change::Expired(candidate)
+        | Change::Duplicate(candidate) => candidate,
+    }
+}
+
+#[test]
+fn two_packets_of_one_cluster_are_one_candidate_with_both_addresses() {
+    let mut roster = roster();
+    roster.handle_event(Event::Seen(sighting(1)), at(0));
+    let mut both = sighting(1);
+    both.endpoints.push(address("2001:db8::1"));
+    roster.handle_event(Event::Seen(both), at(40));
+    assert!(
+        drain(&mut roster).is_empty(),
+        "nothing is told before 75 ms"
+    );
+    let changes = wait(&mut roster, at(1000));
+    assert_eq!(words(&changes), ["appeared"]);
+    assert_eq!(candidate(&changes[0]).endpoints.len(), 2);
+}
+
+#[test]
+fn a_repeated_sighting_is_no_news_and_keeps_the_candidate_alive() {
+    let mut roster = roster();
+    for second in [0, 100, 200, 300] {
+        roster.handle_event(Event::Seen(sighting(1)), at(second * 1000));
+    }
+    assert_eq!(words(&wait(&mut roster, at(419_000))), ["appeared"]);
+    assert_eq!(words(&wait(&mut roster, at(421_000))), ["expired"]);
+    assert!(roster.is_empty());
+    assert_eq!(roster.poll_timeout(), None);
+}
+
+#[test]
+fn a_goodbye_that_is_taken_back_within_a_second_is_no_news() {
+    let mut roster = roster();
+    roster.handle_event(Event::Seen(sighting(1)), at(0));
+    assert_eq!(words(&wait(&mut roster, at(500))), ["appeared"]);
+    roster.handle_event(gone(1), at(1000));
+    roster.handle_event(Event::Seen(sighting(1)), at(1900));
+    assert!(wait(&mut roster, at(60_000)).is_empty());
+    roster.handle_event(gone(1), at(60_000));
+    assert_eq!(words(&wait(&mut roster, at(61_000))), ["expired"]);
+}
+
+#[test]
+fn two_interfaces_are_two_hints_of_which_one_can_be_taken_back() {
+    let mut roster = roster();
+    let mut wireless = sighting(1);
+    wireless.interface = Some("wlan0".to_owned());
+    wireless.endpoints = vec![address("192.168.7.1")];
+    roster.handle_event(Event::Seen(sighting(1)), at(0));
+    roster.handle_event(Event::Seen(wireless.clone()), at(10));
+    assert_eq!(candidate(&wait(&mut roster, at(500))[0]).endpoints.len(), 2);
+    wireless.endpoints.clear();
+    roster.handle_event(Event::Seen(wireless), at(1000));
+    let changes = wait(&mut roster, at(4000));
+    assert_eq!(words(&changes), ["changed"]);
+    let endpoints = &candidate(&changes[0]).endpoints;
+    assert_eq!(endpoints.len(), 1);
+    assert_eq!(endpoints[0].interface.as_deref(), Some("eth0"));
+    assert_eq!(endpoints[0].first_seen, at(0));
+}
+
+#[test]
+fn our_own_records_are_not_a_candidate_and_a_clone_is_told_as_one() {
+    let mut roster = roster();
+    let mut mine = sighting(1);
+    mine.cluster_id = Some(own());
+    mine.boot = Some("aaaa".to_owned());
+    roster.handle_event(Event::Seen(mine.clone()), at(0));
+    assert!(wait(&mut roster, at(1000)).is_empty());
+    mine.boot = None;
+    roster.handle_event(Event::Seen(mine.clone()), at(1000));
+    assert!(wait(&mut roster, at(2000)).is_empty());
+    mine.boot = Some("bbbb".to_owned());
+    roster.handle_event(Event::Seen(mine.clone()), at(2000));
+    roster.handle_event(Event::Seen(mine), at(2100));
+    let changes = wait(&mut roster, at(3000));
+    assert_eq!(words(&changes), ["duplicate"]);
+    assert_eq!(
+        candidate(&changes[0]).endpoints[0].address,
+        address("10.0.0.2")
+    );
+    assert!(roster.is_empty());
+}
+
+#[test]
+fn an_advertisement_without_an_id_goes_on_under_the_id_that_it_proves() {
+    let mut roster = roster();
+    let mut silent = sighting(1);
+    silent.cluster_id = None;
+    roster.handle_event(Event::Seen(silent.clone()), at(0));
+    let changes = wait(&mut roster, at(500));
+    let key = candidate(&changes[0]).key.clone();
+    assert!(matches!(key, Key::Instance { .. }));
+    roster.handle_proof(&key, address("10.0.0.2"), Some(&id(9)), 0.5, at(600));
+    let changes = wait(&mut roster, at(1000));
+    assert_eq!(words(&changes), ["expired", "appeared"]);
+    assert_eq!(candidate(&changes[1]).key, Key::Cluster(id(9)));
+    assert!(candidate(&changes[1]).proven);
+    roster.handle_event(Event::Seen(silent), at(1000));
+    assert!(wait(&mut roster, at(5000)).is_empty());
+    assert_eq!(roster.len(), 1);
+}
+
+#[test]
+fn an_advertisement_without_an_id_that_proves_to_be_us_is_dropped() {
+    let mut roster = roster();
+    let mut silent = sighting(1);
+    silent.cluster_id = None;
+    roster.handle_event(Event::Seen(silent), at(0));
+    let changes = wait(&mut roster, at(500));
+    let key = candidate(&changes[0]).key.clone();
+    roster.handle_proof(&key, address("10.0.0.2"), Some(&own()), 0.5, at(600));
+    assert_eq!(words(&drain(&mut roster)), ["expired"]);
+}
+
+#[test]
+fn a_failed_proof_is_tried_again_with_growing_waits_until_one_succeeds() {
+    let mut roster = roster();
+    let key = Key::Cluster(id(1));
+    roster.handle_event(Event::Seen(sighting(1)), at(0));
+    assert_eq!(words(&wait(&mut roster, at(100))), ["appeared"]);
+    roster.handle_proof(&key, address("10.0.0.2"), None, 1.0, at(100));
+    assert!(wait(&mut roster, at(1099)).is_empty());
+    assert_eq!(words(&wait(&mut roster, at(1100))), ["changed"]);
+    // Another key than the claimed one is a failure too.
+    roster.handle_proof(&key, address("10.0.0.2"), Some(&id(2)), 1.0, at(1100));
+    assert!(wait(&mut roster, at(3099)).is_empty());
+    assert_eq!(words(&wait(&mut roster, at(3100))), ["changed"]);
+    roster.handle_proof(&key, address("10.0.0.2"), Some(&id(1)), 1.0, at(3100));
+    assert!(wait(&mut roster, at(100_000)).is_empty());
+}
+
+#[test]
+fn an_endpoint_that_proved_the_id_comes_before_a_forged_one() {
+    let mut roster = roster();
+    let mut forged = sighting(1);
+    forged.instance = "a forgery".to_owned();
+    forged.endpoints = vec![address("10.0.0.66")];
+    roster.handle_event(Event::Seen(forged), at(0));
+    roster.handle_event(Event::Seen(sighting(1)), at(10));
+    wait(&mut roster, at(500));
+    let key = Key::Cluster(id(1));
+    roster.handle_proof(&key, address("10.0.0.66"), Some(&id(7)), 0.5, at(600));
+    roster.handle_proof(&key, address("10.0.0.2"), Some(&id(1)), 0.5, at(600));
+    let mut renamed = sighting(1);
+    renamed.name = ClusterName::neutralise("milan");
+    roster.handle_event(Event::Seen(renamed), at(700));
+    let changes = wait(&mut roster, at(5000));
+    assert_eq!(words(&changes), ["changed"]);
+    let candidate = candidate(&changes[0]);
+    assert_eq!(candidate.name.as_str(), "milan");
+    assert_eq!(candidate.endpoints[0].address, address("10.0.0.2"));
+}
+
+#[test]
+fn a_flood_from_one_address_leaves_room_for_a_real_peer() {
+    let mut roster = roster();
+    let mut appeared = Vec::new();
+    for number in 100..5100_u64 {
+        let mut fake = sighting(number);
+        fake.endpoints = vec![address("10.0.0.66")];
+        let now = at(i64::try_from(number).expect("small"));
+        roster.handle_event(Event::Seen(fake), now);
+        if number == 3000 {
+            roster.handle_event(Event::Seen(sighting(1)), now);
+        }
+        roster.handle_timeout(now);
+        appeared.extend(drain(&mut roster));
+    }
+    assert!(roster.len() <= 17, "{}", roster.len());
+    assert!(roster.refused() > 4000);
+    let real = Key::Cluster(id(1));
+    assert!(appeared.iter().any(|change| candidate(change).key == real));
+}
+
+#[test]
+fn a_flood_from_many_addresses_lets_a_known_cluster_and_a_newcomer_through() {
+    let bounds = Bounds {
+        candidates: 128,
+        ..Bounds::default()
+    };
+    let mut roster = Roster::new(own(), "aaaa".to_owned(), bounds.clone());
+    roster.set_known(BTreeSet::from([id(2)]));
+    let mut told = Vec::new();
+    for number in 0..12_000_u64 {
+        let mut fake = sighting(number + 1000);
+        let low = number % 40 + 3;
+        fake.endpoints = vec![address(&format!("10.0.7.{low}"))];
+        let now = at(i64::try_from(number).expect("small"));
+        roster.handle_event(Event::Seen(fake), now);
+        if number == 2000 {
+            roster.handle_event(Event::Seen(sighting(1)), now);
+            roster.handle_event(Event::Seen(sighting(2)), now);
+        }
+        roster.handle_timeout(now);
+        for change in drain(&mut roster) {
+            let candidate = candidate(&change).clone();
+            let lie = candidate.endpoints[0].address;
+            if !matches!(change, Change::Expired(_)) && candidate.key != Key::Cluster(id(1)) {
+                roster.handle_proof(&candidate.key, lie, None, 0.5, now);
+            }
+            told.push((number, words(&[change])[0], candidate.key));
+        }
+        assert!(roster.len() <= bounds.candidates);
+    }
+    let first = |key: Key| told.iter().find(|row| row.2 == key).map(|row| row.0 - 2000);
+    assert!(first(Key::Cluster(id(2))).is_some_and(|wait| wait < 100));
+    assert!(first(Key::Cluster(id(1))).is_some_and(|wait| wait < 10_000));
+}
+
+/// What a proptest does to the machine.
+#[derive(Debug, Clone)]
+enum Step {
+    See {
+        number: u64,
+        ip: u8,
+        named: bool,
+    },
+    Leave {
+        number: u64,
+    },
+    Prove {
+        number: u64,
+        ip: u8,
+        as_number: Option<u64>,
+    },
+    Pass {
+        milliseconds: i64,
+    },
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => (0_u64..40, 1_u8..6, any::<bool>())
+            .prop_map(|(number, ip, named)| Step::See { number, ip, named }),
+        1 => (0_u64..40).prop_map(|number| Step::Leave { number }),
+        2 => (0_u64..40, 1_u8..6, prop::option::of(0_u64..40))
+            .prop_map(|(number, ip, as_number)| Step::Prove { number, ip, as_number }),
+        2 => (-5_000_i64..20_000).prop_map(|milliseconds| Step::Pass { milliseconds }),
+    ]
+}
+
+fn small() -> Bounds {
+    Bounds {
+        candidates: 12,
+        candidates_per_address: 4,
+        new_per_second: 3,
+        ..Bounds::default()
+    }
+}
+
+/// Runs the steps, then an hour of silence, and returns everything that was told.
+fn run(steps: &[Step]) -> Vec<Change> {
+    let mut roster = Roster::new(own(), "aaaa".to_owned(), small());
+    let mut now = 0;
+    let mut told = Vec::new();
+    for step in steps {
+        match step {
+            Step::See { number, ip, named } => {
+                let mut sighting = sighting(*number);
+                sighting.endpoints = vec![address(&format!("10.0.0.{ip}"))];
+                if !named {
+                    sighting.cluster_id = None;
+                }
+                roster.handle_event(Event::Seen(sighting), at(now));
+            }
+            Step::Leave { number } => roster.handle_event(gone(*number), at(now)),
+            Step::Prove {
+                number,
+                ip,
+                as_number,
+            } => {
+                let endpoint = address(&format!("10.0.0.{ip}"));
+                let proof = as_number.map(id);
+                let keys = [
+                    Key::Cluster(id(*number)),
+                    Key::Instance {
+                        source: DiscoveryType::Lan,
+                        instance: id(*number).to_string(),
+                    },
+                ];
+                for key in keys {
+                    roster.handle_proof(&key, endpoint, proof.as_ref(), 0.5, at(now));
+                }
+            }
+            Step::Pass { milliseconds } => now += milliseconds,
+        }
+        told.extend(wait(&mut roster, at(now)));
+        assert!(roster.len() <= small().candidates);
+    }
+    told.extend(wait(&mut roster, at(now + 3_600_000)));
+    assert!(roster.is_empty(), "silence ends everything");
+    assert_eq!(roster.poll_timeout(), None);
+    told
+}
+
+proptest! {
+    #[test]
+    fn whatever_happens_every_candidate_appears_once_and_expires(
+        steps in prop::collection::vec(step(), 0..120),
+    ) {
+        let told = run(&steps);
+        let mut present: BTreeSet<Key> = BTreeSet::new();
+        for change in &told {
+            let key = candidate(change).key.clone();
+            prop_assert!(!candidate(change).endpoints.is_empty());
+            match change {
+                Change::Appeared(_) => {
+                    prop_assert!(present.insert(key.clone()), "{key:?} appeared twice");
+                }
+                Change::Changed(_) => prop_assert!(present.contains(&key)),
+                Change::Expired(_) => prop_assert!(present.remove(&key)),
+                Change::Duplicate(_) => prop_assert!(false, "nobody used our id"),
+            }
+        }
+        prop_assert!(present.is_empty(), "{present:?} never expired");
+    }
+
+    #[test]
+    fn the_same_events_tell_the_same_story(steps in prop::collection::vec(step(), 0..60)) {
+        prop_assert_eq!(run(&steps), run(&steps));
+    }
+}

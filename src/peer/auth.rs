@@ -1,0 +1,300 @@
+//! The peer endpoint: `/ids`, `/identity` and the way to the gateway (protocol, section 4).
+//!
+//! It is a service from request to response and knows no socket: the listener stands before it, and
+//! tests or a simulation call it directly.
+
+use std::{
+    convert::Infallible,
+    fmt,
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use axum::{
+    body::Body,
+    http::{HeaderValue, Method, Request, Response, StatusCode, header},
+};
+use futures::future::BoxFuture;
+use serde_json::json;
+use tokio::time::Instant;
+use tower::{Service, ServiceExt as _, util::BoxCloneSyncService};
+
+use super::{
+    body,
+    certificates::Proven,
+    client::Http,
+    gateway::Gateway,
+    limits::{Buckets, Rate},
+    refusal::{Refusal, json_response},
+};
+use crate::{
+    api::{
+        identity::ClusterId,
+        wire::{Decision, IdentityAnswer, IdentityRequest, Ids},
+    },
+    engine::addresses::{AuthUrl, normalise},
+};
+
+/// The largest body that a peer may send, in bytes.
+pub const BODY_LIMIT: usize = 64 * 1024;
+/// How long a body may take to arrive.
+pub const BODY_TIME: Duration = Duration::from_secs(10);
+/// How long a decision may take before the asker is sent away to ask again.
+const DECISION_TIME: Duration = Duration::from_secs(4);
+/// The longest text that a peer may put into a field of `/identity`.
+const TEXT_LIMIT: usize = 512;
+
+/// How often one source, and all together, may ask for a decision.
+const ASKING: (Rate, Rate) = (
+    Rate {
+        burst: 30,
+        each: Duration::from_secs(1),
+    },
+    Rate {
+        burst: 200,
+        each: Duration::from_millis(20),
+    },
+);
+/// How often a secret may be guessed: 5 times a minute by one source, 50 times by all.
+const GUESSING: (Rate, Rate) = (
+    Rate {
+        burst: 5,
+        each: Duration::from_secs(12),
+    },
+    Rate {
+        burst: 50,
+        each: Duration::from_millis(1200),
+    },
+);
+
+/// Who is at the other end of a connection. The listener puts it into every request's extensions.
+#[derive(Debug, Clone)]
+pub struct Session {
+    /// Whom the handshake proved, if a certificate was shown.
+    pub peer: Option<Proven>,
+    /// What both ends of this TLS session, and nobody else, can derive.
+    pub exporter: [u8; 32],
+    /// The address that the connection comes from.
+    pub address: Option<SocketAddr>,
+}
+
+impl Session {
+    fn source(&self) -> String {
+        match (self.address, &self.peer) {
+            (Some(address), _) => normalise(address).ip().to_string(),
+            (None, Some(peer)) => peer.cluster_id.to_string(),
+            (None, None) => String::new(),
+        }
+    }
+}
+
+/// The decisions behind the peer endpoint, made by the controllers.
+pub trait Reception: Send + Sync {
+    /// Returns what `/ids` tells everybody.
+    fn ids(&self) -> BoxFuture<'_, Ids>;
+
+    /// Decides about a proven peer. `session.peer` is there and is the one that `request` names.
+    /// Asking again gives the present state.
+    fn identify<'a>(
+        &'a self,
+        session: &'a Session,
+        request: IdentityRequest,
+    ) -> BoxFuture<'a, IdentityAnswer>;
+
+    /// Tells whether the gateway is open for a peer now.
+    fn accepted<'a>(&'a self, id: &'a ClusterId) -> BoxFuture<'a, bool>;
+}
+
+/// The peer endpoint as a service.
+#[derive(Clone)]
+pub struct PeerEndpoint {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    reception: Arc<dyn Reception>,
+    gateway: Gateway,
+    asking: Mutex<Buckets>,
+    guessing: Mutex<Buckets>,
+}
+
+impl PeerEndpoint {
+    /// Makes an endpoint that asks `reception` and keeps PeeringRequests behind `client`.
+    pub fn new(reception: Arc<dyn Reception>, client: kube::Client) -> Self {
+        let now = Instant::now();
+        Self {
+            inner: Arc::new(Inner {
+                gateway: Gateway::new(client, Arc::clone(&reception)),
+                reception,
+                asking: Mutex::new(Buckets::new(ASKING.0, ASKING.1, now)),
+                guessing: Mutex::new(Buckets::new(GUESSING.0, GUESSING.1, now)),
+            }),
+        }
+    }
+
+    /// Returns the endpoint as one session sees it, for a [`super::client::Connection`] in memory.
+    pub fn in_session(&self, session: Session) -> Http {
+        let service = self
+            .clone()
+            .map_request(move |mut request: Request<Body>| {
+                request.extensions_mut().insert(session.clone());
+                request
+            })
+            .map_err(|never| match never {});
+        BoxCloneSyncService::new(service)
+    }
+
+    /// Tells whether the gateway is open for a peer now.
+    pub(super) async fn accepted(&self, id: &ClusterId) -> bool {
+        self.inner.reception.accepted(id).await
+    }
+}
+
+impl fmt::Debug for PeerEndpoint {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("PeerEndpoint")
+            .finish_non_exhaustive()
+    }
+}
+
+impl Service<Request<Body>> for PeerEndpoint {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, _context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let inner = Arc::clone(&self.inner);
+        Box::pin(async move { Ok(inner.answer(request).await) })
+    }
+}
+
+impl Inner {
+    async fn answer(&self, request: Request<Body>) -> Response<Body> {
+        let path = request.uri().path();
+        if (request.method(), path) == (&Method::GET, "/ids") {
+            let ids = self.reception.ids().await;
+            return json_response(StatusCode::OK, &ids);
+        }
+        let session = request.extensions().get::<Session>().cloned();
+        if (request.method(), path) == (&Method::POST, "/identity") {
+            return self.identity(session, request).await;
+        }
+        if path == "/apis"
+            || path == "/api"
+            || path.starts_with("/apis/")
+            || path.starts_with("/api/")
+        {
+            return self.through_the_gateway(session, request).await;
+        }
+        json_response(StatusCode::NOT_FOUND, &"not found")
+    }
+
+    async fn through_the_gateway(
+        &self,
+        session: Option<Session>,
+        request: Request<Body>,
+    ) -> Response<Body> {
+        let address = session.as_ref().and_then(|session| session.address);
+        let Some(peer) = session.and_then(|session| session.peer) else {
+            return Refusal::forbidden("a client certificate is needed").response();
+        };
+        if !self.reception.accepted(&peer.cluster_id).await {
+            let message = "this cluster has not accepted yours: ask with POST /identity";
+            return Refusal::forbidden(message).response();
+        }
+        self.gateway
+            .answer(&peer.cluster_id, address, request)
+            .await
+    }
+
+    async fn identity(&self, session: Option<Session>, request: Request<Body>) -> Response<Body> {
+        let Some((session, peer)) =
+            session.and_then(|session| session.peer.clone().map(|peer| (session, peer)))
+        else {
+            return json_response(StatusCode::FORBIDDEN, &"forbidden");
+        };
+        let source = session.source();
+        if let Err(wait) = lock(&self.asking).try_take(&source, Instant::now()) {
+            return too_many(wait);
+        }
+        let asked = match read_request(request).await {
+            Ok(asked) => asked,
+            Err(reason) => return json_response(StatusCode::BAD_REQUEST, &json!(reason)),
+        };
+        if asked.cluster_id != peer.cluster_id {
+            tracing::warn!(
+                peer = %peer.cluster_id,
+                named = %asked.cluster_id,
+                "Peer asked in the name of another cluster"
+            );
+            return json_response(StatusCode::FORBIDDEN, &"forbidden");
+        }
+        let guesses = asked.token.is_some();
+        if guesses && let Some(wait) = lock(&self.guessing).wait(&source, Instant::now()) {
+            return too_many(wait);
+        }
+        let deciding = self.reception.identify(&session, asked);
+        let Ok(answer) = tokio::time::timeout(DECISION_TIME, deciding).await else {
+            return retry_later(StatusCode::SERVICE_UNAVAILABLE, Duration::from_secs(5));
+        };
+        if guesses && answer.decision != Decision::Accepted {
+            lock(&self.guessing).take(&source, Instant::now());
+        }
+        json_response(status_of(answer.decision), &answer)
+    }
+}
+
+/// Returns the HTTP status of a decision.
+pub(super) fn status_of(decision: Decision) -> StatusCode {
+    match decision {
+        Decision::Accepted => StatusCode::CREATED,
+        Decision::Waiting => StatusCode::ACCEPTED,
+        Decision::Refused | Decision::EmptyRefused => StatusCode::FORBIDDEN,
+    }
+}
+
+async fn read_request(request: Request<Body>) -> Result<IdentityRequest, String> {
+    let bytes = body::read(request.into_body(), BODY_LIMIT, BODY_TIME)
+        .await
+        .map_err(|error| error.to_string())?;
+    let asked: IdentityRequest = body::parse(&bytes).map_err(|error| error.to_string())?;
+    if !asked.auth_url.is_empty() {
+        asked
+            .auth_url
+            .parse::<AuthUrl>()
+            .map_err(|error| format!("authUrl: {error}"))?;
+    }
+    let texts = [
+        Some(&asked.auth_url),
+        asked.token.as_ref(),
+        asked.proof.as_ref(),
+    ];
+    if texts.iter().flatten().any(|text| text.len() > TEXT_LIMIT) {
+        return Err(format!("no field may be longer than {TEXT_LIMIT} bytes"));
+    }
+    Ok(asked)
+}
+
+fn too_many(wait: Duration) -> Response<Body> {
+    retry_later(StatusCode::TOO_MANY_REQUESTS, wait)
+}
+
+fn retry_later(code: StatusCode, wait: Duration) -> Response<Body> {
+    let mut response = json_response(code, &"too many requests: try again later");
+    let seconds = wait.as_secs().max(1);
+    response
+        .headers_mut()
+        .insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    response
+}
+
+fn lock(buckets: &Mutex<Buckets>) -> std::sync::MutexGuard<'_, Buckets> {
+    buckets.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,148 @@
+//! Token buckets: how often one source, and all together, may ask for something.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use tokio::time::Instant;
+
+/// How many sources are remembered; beyond that the one that is nearest to forgotten goes.
+const SOURCES: usize = 1024;
+
+/// A rate with a burst.
+#[derive(Debug, Clone, Copy)]
+pub struct Rate {
+    /// How much may be asked for at once.
+    pub burst: u32,
+    /// How long one request takes to be allowed again.
+    pub each: Duration,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Bucket {
+    /// When the bucket is full again; the future part of it is what was taken.
+    full_at: Instant,
+}
+
+impl Bucket {
+    fn wait(self, rate: Rate, now: Instant) -> Option<Duration> {
+        let used = self.full_at.saturating_duration_since(now) + rate.each;
+        used.checked_sub(rate.each * rate.burst)
+            .filter(|wait| !wait.is_zero())
+    }
+
+    fn take(&mut self, rate: Rate, now: Instant) {
+        self.full_at = self.full_at.max(now) + rate.each;
+    }
+}
+
+/// Buckets of many sources under one common bucket.
+#[derive(Debug)]
+pub struct Buckets {
+    per_source: Rate,
+    together: Rate,
+    common: Bucket,
+    sources: BTreeMap<String, Bucket>,
+}
+
+impl Buckets {
+    /// Makes full buckets.
+    pub fn new(per_source: Rate, together: Rate, now: Instant) -> Self {
+        Self {
+            per_source,
+            together,
+            common: Bucket { full_at: now },
+            sources: BTreeMap::new(),
+        }
+    }
+
+    /// Tells how long a source would have to wait, `None` when it may ask now.
+    pub fn wait(&self, source: &str, now: Instant) -> Option<Duration> {
+        let own = self
+            .sources
+            .get(source)
+            .and_then(|bucket| bucket.wait(self.per_source, now));
+        own.max(self.common.wait(self.together, now))
+    }
+
+    /// Counts one request of a source.
+    pub fn take(&mut self, source: &str, now: Instant) {
+        self.common.take(self.together, now);
+        if !self.sources.contains_key(source) && self.sources.len() >= SOURCES {
+            self.forget_one();
+        }
+        self.sources
+            .entry(source.to_owned())
+            .or_insert(Bucket { full_at: now })
+            .take(self.per_source, now);
+    }
+
+    /// Counts one request if it is allowed now, else tells how long to wait.
+    pub fn try_take(&mut self, source: &str, now: Instant) -> Result<(), Duration> {
+        if let Some(wait) = self.wait(source, now) {
+            return Err(wait);
+        }
+        self.take(source, now);
+        Ok(())
+    }
+
+    fn forget_one(&mut self) {
+        let fullest = self
+            .sources
+            .iter()
+            .min_by_key(|(_, bucket)| bucket.full_at)
+            .map(|(source, _)| source.clone());
+        if let Some(source) = fullest {
+            self.sources.remove(&source);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[tokio::test(start_paused = true)]
+    async fn a_source_gets_its_burst_and_then_its_rate() {
+        let rate = Rate {
+            burst: 3,
+            each: SECOND,
+        };
+        let together = Rate {
+            burst: 5,
+            each: SECOND,
+        };
+        let now = Instant::now();
+        let mut buckets = Buckets::new(rate, together, now);
+        for _ in 0..3 {
+            assert_eq!(buckets.try_take("a", now), Ok(()));
+        }
+        assert_eq!(buckets.try_take("a", now), Err(SECOND));
+        assert_eq!(buckets.try_take("a", now + SECOND), Ok(()));
+        assert_eq!(buckets.try_take("b", now + SECOND), Ok(()));
+        assert_eq!(
+            buckets.try_take("c", now + SECOND),
+            Ok(()),
+            "the common bucket refilled by one"
+        );
+        assert_eq!(
+            buckets.try_take("d", now + SECOND),
+            Err(SECOND),
+            "all together are too many"
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_number_of_remembered_sources_is_bounded() {
+        let rate = Rate {
+            burst: 1_000_000,
+            each: Duration::from_millis(1),
+        };
+        let now = Instant::now();
+        let mut buckets = Buckets::new(rate, rate, now);
+        for index in 0..5_000 {
+            buckets.take(&index.to_string(), now);
+        }
+        assert_eq!(buckets.sources.len(), SOURCES);
+    }
+}

@@ -1,0 +1,306 @@
+//! The TLS listener before the peer endpoint, and what strangers may use of it.
+//!
+//! A connection counts as a stranger's until its cluster is accepted: few of them, for a short time.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    pin::pin,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use axum::{body::Body, http::Request};
+use hyper::body::Incoming;
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::conn::auto,
+};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{sleep, timeout},
+};
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tower::Service as _;
+
+use super::{
+    auth::{PeerEndpoint, Session},
+    certificates::{Proven, verify_chain},
+    tls::{Credentials, EXPORTER_LABEL, server_config},
+};
+use crate::engine::addresses::normalise;
+
+/// How many connections there are at most.
+const CONNECTIONS: usize = 256;
+/// How many of them strangers may have, so that accepted peers always find a place.
+const STRANGERS: usize = 128;
+/// How many one address may have while it is a stranger's.
+const STRANGERS_PER_ADDRESS: usize = 8;
+/// How long the handshake, and then the head of each request, may take.
+const HEADER_TIME: Duration = Duration::from_secs(5);
+/// How long a stranger may stay.
+const STRANGER_TIME: Duration = Duration::from_secs(30);
+/// How long requests may take to finish when the listener stops.
+const GRACE: Duration = Duration::from_millis(500);
+/// How long to wait when the system has no more connections to give.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// The largest head of a request, in bytes.
+const HEADER_LIMIT: u32 = 16 * 1024;
+/// How many requests one connection may have open.
+const STREAMS: u32 = 32;
+/// How often a silent connection is asked whether it lives, and how long it may take to answer.
+const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(10));
+
+/// Indicates that the listener cannot start.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot set up TLS for the peer endpoint: {0}")]
+pub struct Error(#[from] rustls::Error);
+
+/// Serves the peer endpoint until `shutdown`, then lets running requests finish for a moment.
+pub async fn serve(
+    listener: TcpListener,
+    credentials: Arc<Credentials>,
+    endpoint: PeerEndpoint,
+    shutdown: CancellationToken,
+) -> Result<(), Error> {
+    let door = Door {
+        acceptor: TlsAcceptor::from(Arc::new(server_config(&credentials)?)),
+        endpoint,
+        places: Arc::new(Semaphore::new(CONNECTIONS)),
+        strangers: Arc::default(),
+        shutdown,
+    };
+    let connections = TaskTracker::new();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = door.shutdown.cancelled() => break,
+        };
+        match accepted {
+            Ok((stream, address)) => {
+                if let Some(place) = door.place(address) {
+                    connections.spawn(door.clone().receive(stream, address, place));
+                }
+            }
+            Err(error) => {
+                tracing::debug!(%error, "Cannot accept a connection");
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+    connections.close();
+    // Connections end by themselves within the grace; what is left is dropped with the runtime.
+    let _ = timeout(GRACE * 2, connections.wait()).await;
+    Ok(())
+}
+
+#[derive(Clone)]
+struct Door {
+    acceptor: TlsAcceptor,
+    endpoint: PeerEndpoint,
+    places: Arc<Semaphore>,
+    strangers: Arc<Strangers>,
+    shutdown: CancellationToken,
+}
+
+/// The right to a connection: one of all, and one of the strangers' until the peer is accepted.
+struct Place {
+    _one_of_all: OwnedSemaphorePermit,
+    stranger: Option<Stranger>,
+}
+
+impl Door {
+    /// Finds a place for a new connection; without one it is closed at once.
+    fn place(&self, address: SocketAddr) -> Option<Place> {
+        let one_of_all = Arc::clone(&self.places).try_acquire_owned().ok()?;
+        let stranger = Strangers::enter(&self.strangers, normalise(address).ip())?;
+        Some(Place {
+            _one_of_all: one_of_all,
+            stranger: Some(stranger),
+        })
+    }
+
+    async fn receive(self, stream: TcpStream, address: SocketAddr, place: Place) {
+        let shaken = tokio::select! {
+            shaken = self.handshake(stream, address) => shaken,
+            () = self.shutdown.cancelled() => return,
+        };
+        match shaken {
+            Ok((stream, session)) => self.serve(stream, session, place).await,
+            Err(reason) => tracing::debug!(%address, reason, "Connection was not let in"),
+        }
+    }
+
+    async fn handshake(
+        &self,
+        stream: TcpStream,
+        address: SocketAddr,
+    ) -> Result<(TlsStream<TcpStream>, Session), String> {
+        // Requests are small and somebody waits for each.
+        stream
+            .set_nodelay(true)
+            .map_err(|error| error.to_string())?;
+        let stream = timeout(HEADER_TIME, self.acceptor.accept(stream))
+            .await
+            .map_err(|_| "the handshake took too long".to_owned())?
+            .map_err(|error| error.to_string())?;
+        let session = session(&stream, address).ok_or("the session has no exporter")?;
+        Ok((stream, session))
+    }
+
+    async fn serve(&self, stream: TlsStream<TcpStream>, session: Session, mut place: Place) {
+        let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+        let peer = session.peer.clone();
+        let endpoint = self.endpoint.clone();
+        let service = hyper::service::service_fn(move |request: Request<Incoming>| {
+            let mut request = request.map(Body::new);
+            request.extensions_mut().insert(session.clone());
+            endpoint.clone().call(request)
+        });
+        let builder = http_builder(is_http2);
+        let connection = builder.serve_connection(TokioIo::new(stream), service);
+        let mut connection = pin!(connection);
+        let mut leaving = pin!(self.leave(peer, &mut place));
+        let ended = tokio::select! {
+            ended = connection.as_mut() => Some(ended),
+            () = leaving.as_mut() => None,
+        };
+        let ended = if let Some(ended) = ended {
+            ended
+        } else {
+            connection.as_mut().graceful_shutdown();
+            timeout(GRACE, connection).await.unwrap_or(Ok(()))
+        };
+        if let Err(error) = ended {
+            tracing::debug!(%error, "Connection of a peer ended");
+        }
+    }
+
+    /// Waits for the reason to end a connection: the shutdown, or a stranger's time is up. Who is
+    /// accepted by then gives the stranger's place back and stays.
+    async fn leave(&self, peer: Option<Proven>, place: &mut Place) {
+        let stranger_time = async {
+            for time in [Duration::ZERO, STRANGER_TIME] {
+                sleep(time).await;
+                if let Some(peer) = &peer
+                    && self.endpoint.accepted(&peer.cluster_id).await
+                {
+                    place.stranger = None;
+                    std::future::pending::<()>().await;
+                }
+            }
+        };
+        tokio::select! {
+            () = stranger_time => {}
+            () = self.shutdown.cancelled() => {}
+        }
+    }
+}
+
+/// Reads out of the finished handshake who is there. The verifier has already accepted the chain.
+fn session(stream: &TlsStream<TcpStream>, address: SocketAddr) -> Option<Session> {
+    let connection = &stream.get_ref().1;
+    let peer = match connection.peer_certificates() {
+        Some([leaf, rest @ ..]) => Some(verify_chain(leaf, rest).ok()?),
+        Some([]) | None => None,
+    };
+    let exporter = connection
+        .export_keying_material([0_u8; 32], EXPORTER_LABEL, None)
+        .ok()?;
+    Some(Session {
+        peer,
+        exporter,
+        address: Some(normalise(address)),
+    })
+}
+
+fn http_builder(is_http2: bool) -> auto::Builder<TokioExecutor> {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIME)
+        .max_buf_size(HEADER_LIMIT as usize);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(STREAMS)
+        .max_header_list_size(HEADER_LIMIT)
+        .keep_alive_interval(KEEP_ALIVE.0)
+        .keep_alive_timeout(KEEP_ALIVE.1);
+    if is_http2 {
+        builder.http2_only()
+    } else {
+        builder.http1_only()
+    }
+}
+
+/// Who is inside without being accepted, by address.
+#[derive(Debug, Default)]
+struct Strangers(Mutex<BTreeMap<IpAddr, usize>>);
+
+impl Strangers {
+    fn enter(strangers: &Arc<Self>, address: IpAddr) -> Option<Stranger> {
+        let mut inside = strangers.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let total: usize = inside.values().sum();
+        let own = inside.get(&address).copied().unwrap_or_default();
+        if total >= STRANGERS || own >= STRANGERS_PER_ADDRESS {
+            return None;
+        }
+        inside.insert(address, own + 1);
+        Some(Stranger {
+            strangers: Arc::clone(strangers),
+            address,
+        })
+    }
+}
+
+/// A stranger's place, given back when dropped.
+#[derive(Debug)]
+struct Stranger {
+    strangers: Arc<Strangers>,
+    address: IpAddr,
+}
+
+impl Drop for Stranger {
+    fn drop(&mut self) {
+        let mut inside = self
+            .strangers
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        match inside.get_mut(&self.address) {
+            Some(count) if *count > 1 => *count -= 1,
+            _ => {
+                inside.remove(&self.address);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    #[test]
+    fn strangers_are_few_per_address_and_in_all_and_places_come_back() {
+        let strangers = Arc::default();
+        let address = |index: u32| IpAddr::from(Ipv4Addr::from(0x0a00_0000 + index));
+        let first: Vec<_> = (0..STRANGERS_PER_ADDRESS)
+            .map(|_| Strangers::enter(&strangers, address(0)).unwrap())
+            .collect();
+        assert!(Strangers::enter(&strangers, address(0)).is_none());
+        let others: Vec<_> = (1..1000)
+            .filter_map(|index| Strangers::enter(&strangers, address(index)))
+            .collect();
+        assert_eq!(first.len() + others.len(), STRANGERS);
+        drop(first);
+        assert!(Strangers::enter(&strangers, address(0)).is_some());
+        drop(others);
+        assert!(strangers.0.lock().unwrap().is_empty());
+    }
+}
