@@ -105,6 +105,23 @@ impl Store {
         (found, state.revision)
     }
 
+    /// The first objects of such a list, how many follow them, and the revision.
+    pub(in crate::kubeapi) fn page(
+        &self,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> (Vec<(String, Arc<Stored>)>, usize, u64) {
+        let state = self.live.lock();
+        let mut found = state.range(prefix, after);
+        let page = found
+            .by_ref()
+            .take(limit)
+            .map(|(key, stored)| (key.clone(), Arc::clone(stored)))
+            .collect();
+        (page, found.count(), state.revision)
+    }
+
     /// The keys of the objects that name this uid as an owner.
     pub(in crate::kubeapi) fn dependents(&self, owner: &str) -> Vec<String> {
         let state = self.live.lock();
