@@ -20,6 +20,7 @@ mod cascade;
 mod catalog;
 mod delete;
 mod directory;
+mod dress;
 mod error;
 mod event_view;
 mod jsonpath;

@@ -63,7 +63,8 @@ impl Server {
         references.into_iter().flatten().any(|reference| {
             let text = |field: &str| reference.text(field);
             let Some(owner) = catalog.by_kind(text("apiVersion"), text("kind")) else {
-                return false;
+                // Nothing is known of such owners, so nothing is deleted for their sake.
+                return true;
             };
             let namespace = if owner.namespaced { namespace } else { "" };
             self.store

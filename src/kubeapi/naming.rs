@@ -16,6 +16,8 @@ const LABEL_KEY: &str = "name part must consist of alphanumeric characters, '-',
 
 const LABEL_VALUE: &str = "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')";
 
+const COMMON_FINALIZERS: &[&str] = &["orphan", "foregroundDeletion", "kubernetes"];
+
 /// A new uid: a random UUID.
 pub(super) fn uid() -> String {
     let mut bytes = random::<16>();
@@ -107,6 +109,28 @@ pub(super) fn check_metadata(metadata: &Value, resource: &Resource) -> Vec<Field
         }
     }
     errors
+}
+
+/// Warns of new finalizers that could be anybody's.
+pub(super) fn finalizer_warnings(object: &Value, old: Option<&Value>) -> Vec<String> {
+    let of = |object: &Value| {
+        object
+            .field("metadata")
+            .field("finalizers")
+            .as_array()
+            .cloned()
+    };
+    let known = old.and_then(of).unwrap_or_default();
+    let finalizers = of(object).unwrap_or_default();
+    finalizers
+        .iter()
+        .filter(|finalizer| !known.contains(finalizer))
+        .filter_map(Value::as_str)
+        .filter(|name| !name.contains('/') && !COMMON_FINALIZERS.contains(name))
+        .map(|name| {
+            format!("metadata.finalizers: \"{name}\": prefer a domain-qualified finalizer name to avoid accidental conflicts with other finalizer writers")
+        })
+        .collect()
 }
 
 fn is_label(text: &str) -> bool {

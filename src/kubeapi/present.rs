@@ -86,8 +86,12 @@ pub(super) struct ListEnd {
 }
 
 impl ListEnd {
-    fn metadata(&self) -> Value {
+    fn metadata(&self, resource: &Resource) -> Value {
         let mut metadata = json!({"resourceVersion": self.revision.to_string()});
+        if resource.rules.merge_keys.is_none() {
+            // A real server writes the lists of custom kinds so.
+            metadata.set(&["continue"], json!(""));
+        }
         if let Some(next) = &self.next {
             metadata.set(&["continue"], json!(next));
         }
@@ -144,7 +148,7 @@ impl Presenter<'_> {
             .iter()
             .map(|stored| as_shown(self.resource, stored.value()))
             .collect();
-        let metadata = end.metadata();
+        let metadata = end.metadata(self.resource);
         let (kind, api_version, items) = match self.format {
             Format::Table => return respond_json(StatusCode::OK, &self.table(objects, metadata)),
             Format::Partial => (
@@ -171,7 +175,7 @@ impl Presenter<'_> {
         let head = json!({
             "apiVersion": self.resource.api_version(),
             "kind": self.resource.list_kind,
-            "metadata": end.metadata(),
+            "metadata": end.metadata(self.resource),
         })
         .to_string();
         let size: usize = items.iter().map(|stored| stored.json().len() + 1).sum();

@@ -59,8 +59,9 @@ impl Server {
 
     /// Makes the catalog anew from the definitions in the store.
     pub(super) fn reload_catalog(&self) {
-        let old = self.catalog();
-        let Some(kinds) = old.by_role(Role::Definition) else {
+        // Locked from the reading on: of two changes at once the later one must win.
+        let mut catalog = self.catalog.write().unwrap_or_else(PoisonError::into_inner);
+        let Some(kinds) = catalog.by_role(Role::Definition) else {
             return;
         };
         let definitions: Vec<CustomResourceDefinition> = self
@@ -75,8 +76,10 @@ impl Server {
             })
             .filter(|definition| check_definition(definition).is_ok())
             .collect();
-        let new = Catalog::new(definitions.iter(), old.shared_components());
-        *self.catalog.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(new);
+        *catalog = Arc::new(Catalog::new(
+            definitions.iter(),
+            catalog.shared_components(),
+        ));
     }
 
     /// Creates an object, or gives the one that is there this spec.

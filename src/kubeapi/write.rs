@@ -31,12 +31,17 @@ pub(super) struct Intent {
 impl Intent {
     pub(super) fn of(parameters: &Parameters, options: &'static str) -> Result<Self, Refusal> {
         let dry_run = parameters.get("dryRun");
+        let subject = Subject {
+            group: "meta.k8s.io",
+            kind: options,
+            name: "",
+        };
+        if parameters.has("force") {
+            let why = "may not be specified for non-apply patch";
+            let error = FieldError::forbidden("force", why);
+            return Err(Refusal::invalid(subject, &[error]));
+        }
         if !matches!(dry_run, "" | "All") {
-            let subject = Subject {
-                group: "meta.k8s.io",
-                kind: options,
-                name: "",
-            };
             let asked = format!("[\"{dry_run}\"]");
             let error = FieldError::unsupported("dryRun", &asked, &["\"All\"".to_owned()]);
             return Err(Refusal::invalid(subject, &[error]));

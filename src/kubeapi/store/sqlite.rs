@@ -3,7 +3,11 @@
 use super::{Backend, Change, Current, Loaded, Operation};
 use crate::kubeapi::Error;
 use rusqlite::{Connection, ErrorCode, params};
-use std::path::{Path, PathBuf};
+use std::{
+    fs::OpenOptions,
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+};
 
 const LAYOUT: &str = "
 create table if not exists log (rv integer primary key, key text not null, op text not null, obj blob not null);
@@ -30,6 +34,13 @@ impl Sqlite {
     /// Opens or creates the file, takes it for this process alone and checks it.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
         let path = path.as_ref().to_path_buf();
+        // Secrets are in it. SQLite gives its other files the same rights.
+        OpenOptions::new()
+            .append(true)
+            .create(true)
+            .mode(0o600)
+            .open(&path)
+            .map_err(|error| Error::file("open", &path, error))?;
         let connection = Connection::open(&path).map_err(|error| explain(&path, &error))?;
         let store = Self { path, connection };
         store.prepare().map_err(|error| store.explain(&error))?;
