@@ -1,1 +1,53 @@
 //! The corridors: read objects, ask the engine, carry out its answer.
+
+pub mod cluster_config;
+pub mod context;
+pub mod enrolment;
+pub mod foreign_cluster;
+pub mod links;
+pub mod peering_request;
+pub mod reception;
+pub mod roster;
+pub mod status;
+
+pub use context::{Clock, Context};
+
+/// Indicates why a controller could not do its work.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Indicates that the Kubernetes API refused or failed.
+    #[error("cannot {action}: {source}")]
+    Api {
+        /// What was tried.
+        action: &'static str,
+        /// What the API said.
+        source: Box<kube::Error>,
+    },
+    /// Indicates that an object could not be turned into JSON.
+    #[error("cannot encode an object: {0}")]
+    Encode(#[from] serde_json::Error),
+}
+
+impl Error {
+    /// Makes the conversion of an API error that says what was tried.
+    pub(crate) fn api(action: &'static str) -> impl FnOnce(kube::Error) -> Self {
+        move |source| Self::Api {
+            action,
+            source: Box::new(source),
+        }
+    }
+}
+
+/// Tells whether an API error is a 404.
+pub(crate) fn is_not_found(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == 404)
+}
+
+/// Turns the 404 of a deletion into success.
+pub(crate) fn gone_is_fine<T>(result: Result<T, kube::Error>) -> Result<(), kube::Error> {
+    match result {
+        Ok(_) => Ok(()),
+        Err(error) if is_not_found(&error) => Ok(()),
+        Err(error) => Err(error),
+    }
+}

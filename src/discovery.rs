@@ -1,1 +1,62 @@
 //! The door to the LAN and to DNS: what is out there.
+
+pub mod interfaces;
+pub mod mdns;
+pub mod record;
+pub mod source;
+
+/// Indicates why discovery on the LAN could not start or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum DiscoveryError {
+    /// Indicates that another program holds the mDNS port for itself.
+    #[error(
+        "UDP port {port} is held exclusively by another program ({reason}): stop it, or let it share the port"
+    )]
+    PortTaken {
+        /// The port.
+        port: u16,
+        /// What the system said.
+        reason: std::io::Error,
+    },
+    /// Indicates that the interfaces of this machine could not be listed.
+    #[error("cannot list the network interfaces: {0}")]
+    Interfaces(std::io::Error),
+    /// Indicates that the mDNS library refused a request or has died.
+    #[error("multicast DNS stopped working: {0}")]
+    Mdns(#[from] mdns_sd::Error),
+    /// Indicates that the mDNS library does not answer.
+    #[error("multicast DNS does not answer")]
+    Silent,
+    /// Indicates more records than anybody sane has on a LAN.
+    #[error("{0} clusters are announced on the LAN, which looks like a flood: starting afresh")]
+    Flood(i64),
+}
+
+/// How a source of discovery is doing, for a condition that a person reads.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Health {
+    /// It has not started yet.
+    #[default]
+    Starting,
+    /// It works, on these interfaces.
+    Working {
+        /// The names of the interfaces.
+        interfaces: Vec<String>,
+    },
+    /// It waits for an interface that may be used: up, multicast and allowed by the rules.
+    NoInterface,
+    /// It is switched off by the configuration.
+    SwitchedOff,
+    /// Another program holds the port for itself; tried again with growing waits.
+    PortTaken {
+        /// Which port, and what to do about it.
+        message: String,
+    },
+    /// It broke and is started again with growing waits.
+    Restarting {
+        /// What broke.
+        message: String,
+    },
+    /// It was shut down.
+    Stopped,
+}

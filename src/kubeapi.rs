@@ -1,1 +1,158 @@
 //! The embedded Kubernetes API: the same objects to kube clients and kubectl, without a cluster.
+//!
+//! ```text
+//!  kube::Client (in-process)   kubectl -- TLS --> loopback
+//!            '-------------. .-------------'
+//!                        KubeApi (tower Service)
+//!                 routes -> catalog, admission, patch, selector
+//!                             | read, watch   | write, delete
+//!                             v               v
+//!                     store: memory <--- committer ---> backend (SQLite)
+//! ```
+//!
+//! The generic part knows no kind by name: kinds come from definitions (CRDs) that are objects of
+//! the store themselves, and from a small table of built-in ones.
+
+mod admission;
+mod body;
+mod builtin;
+mod cascade;
+mod catalog;
+mod delete;
+mod directory;
+mod error;
+mod event_view;
+mod jsonpath;
+pub mod loopback;
+mod naming;
+mod normalise;
+mod openapi;
+mod patch;
+mod present;
+mod protobuf;
+mod read;
+mod refusal;
+mod review;
+mod routes;
+mod schema;
+mod selector;
+mod service;
+mod start;
+pub mod store;
+mod table;
+#[cfg(test)]
+mod tests;
+mod tree;
+mod validate;
+mod watch;
+mod write;
+
+pub use error::Error;
+
+use axum::{
+    body::Body,
+    http::{Request, Response},
+};
+use catalog::Catalog;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use std::{
+    convert::Infallible,
+    fmt,
+    future::Future,
+    pin::Pin,
+    sync::{Arc, PoisonError, RwLock},
+    task::{Context, Poll},
+};
+
+/// Tells the time of objects: creation, deletion, ages.
+pub type Clock = Arc<dyn Fn() -> jiff::Timestamp + Send + Sync>;
+
+/// What an embedded API is made of.
+pub struct Options {
+    /// Keeps the objects.
+    pub backend: Box<dyn store::Backend>,
+    /// Says where commits happen.
+    pub commit: store::Commit,
+    /// Tells the time.
+    pub clock: Clock,
+    /// The kinds to serve, beside those that were created here.
+    pub crds: Vec<CustomResourceDefinition>,
+}
+
+impl fmt::Debug for Options {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Options")
+            .field("commit", &self.commit)
+            .field("crds", &self.crds.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// A Kubernetes API in this process; clones share it. It closes its store with the last clone.
+#[derive(Clone)]
+pub struct KubeApi {
+    server: Arc<Server>,
+}
+
+impl KubeApi {
+    /// Opens the store, puts the definitions into it and makes the namespaces that must be there.
+    pub async fn open(options: Options) -> Result<Self, Error> {
+        let definitions = options.crds.clone();
+        let server = Arc::new(Server::open(options)?);
+        server.begin(definitions).await?;
+        Ok(Self { server })
+    }
+
+    /// Makes a client that speaks to this API without any socket. Needs a tokio runtime.
+    pub fn client(&self) -> kube::Client {
+        let service =
+            tower::ServiceExt::map_request(self.clone(), |request: Request<kube::client::Body>| {
+                request.map(Body::new)
+            });
+        kube::Client::new(service, "default")
+    }
+
+    /// The revision of the last change.
+    pub fn revision(&self) -> u64 {
+        self.server.store.revision()
+    }
+}
+
+impl fmt::Debug for KubeApi {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("KubeApi")
+            .field("revision", &self.revision())
+            .finish_non_exhaustive()
+    }
+}
+
+impl tower::Service<Request<Body>> for KubeApi {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let server = Arc::clone(&self.server);
+        Box::pin(async move { Ok(server.answer(request).await) })
+    }
+}
+
+/// What all requests share.
+struct Server {
+    store: Arc<store::Store>,
+    catalog: RwLock<Arc<Catalog>>,
+    clock: Clock,
+}
+
+impl Server {
+    fn catalog(&self) -> Arc<Catalog> {
+        let catalog = self.catalog.read().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(&catalog)
+    }
+}

@@ -19,3 +19,6 @@ pub mod permissions;
 pub mod refusal;
 pub mod tls;
 pub mod trust;
+
+/// The port of the peer endpoint where nothing else is said.
+pub const DEFAULT_PORT: u16 = 5870;

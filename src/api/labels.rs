@@ -13,6 +13,8 @@ pub const NETWORK_SIDE: &str = "net.liqo.io/side";
 
 /// When a ForeignCluster was last refreshed by discovery, in Unix seconds (Liqo's annotation).
 pub const LAST_UPDATE: &str = "LastUpdate";
+/// By what a Trusted cluster was let in, when it was not a person: a reason of condition Trusted.
+pub const TRUSTED_BY: &str = "discovery.liqo.io/trusted-by";
 /// The cluster behind a virtual node (Liqo's annotation).
 pub const NODE_CLUSTER_ID: &str = "cluster-id";
 

@@ -1,0 +1,159 @@
+//! What every controller needs: the client, who we are, and what is remembered between two looks.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use ipnet::Ipv4Net;
+use jiff::Timestamp;
+use kube::Client;
+use tokio::sync::watch;
+
+use super::links::Links;
+use crate::{
+    api::{ClusterConfigSpec, ClusterId},
+    engine::peering::{Neighbour, Own},
+    peer::{client::Connector, trust::FleetSecret},
+};
+
+/// Tells the time: the wall clock in the daemon, a virtual one in the simulation.
+pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
+
+/// What every controller needs.
+pub struct Context {
+    /// The Kubernetes API that holds our objects, embedded or real.
+    pub client: Client,
+    /// The way to other clusters.
+    pub connector: Arc<dyn Connector>,
+    /// Who we are.
+    pub own: Own,
+    /// The range of our services.
+    pub service_cidr: Ipv4Net,
+    /// The networks that this machine is on.
+    pub networks: watch::Receiver<BTreeSet<Ipv4Net>>,
+    /// The secret that all machines of one owner share.
+    pub fleet: Option<FleetSecret>,
+    /// The policy of this cluster, as it stands now.
+    pub config: watch::Receiver<ClusterConfigSpec>,
+    /// The time.
+    pub clock: Clock,
+    /// When this daemon started.
+    pub started: Timestamp,
+    /// The connections to peers.
+    pub links: Links,
+    /// What discovery says about each peer.
+    pub neighbours: Neighbours,
+    /// Held while a ForeignCluster is looked for and created, so that two finds make one object.
+    pub(crate) enrolment: tokio::sync::Mutex<()>,
+}
+
+impl fmt::Debug for Context {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Context")
+            .field("own", &self.own)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The parts of a [`Context`] that the daemon puts in.
+#[expect(
+    missing_debug_implementations,
+    reason = "holds trait objects and is taken apart at once"
+)]
+pub struct Parts {
+    /// See [`Context::client`].
+    pub client: Client,
+    /// See [`Context::connector`].
+    pub connector: Arc<dyn Connector>,
+    /// See [`Context::own`].
+    pub own: Own,
+    /// See [`Context::service_cidr`].
+    pub service_cidr: Ipv4Net,
+    /// See [`Context::networks`].
+    pub networks: watch::Receiver<BTreeSet<Ipv4Net>>,
+    /// See [`Context::fleet`].
+    pub fleet: Option<FleetSecret>,
+    /// See [`Context::config`].
+    pub config: watch::Receiver<ClusterConfigSpec>,
+    /// See [`Context::clock`].
+    pub clock: Clock,
+}
+
+impl Context {
+    /// Puts a context together. Nothing is remembered yet.
+    pub fn new(parts: Parts) -> Arc<Self> {
+        let started = (parts.clock)();
+        Arc::new(Self {
+            client: parts.client,
+            connector: parts.connector,
+            own: parts.own,
+            service_cidr: parts.service_cidr,
+            networks: parts.networks,
+            fleet: parts.fleet,
+            config: parts.config,
+            clock: parts.clock,
+            started,
+            links: Links::default(),
+            neighbours: Neighbours::default(),
+            enrolment: tokio::sync::Mutex::new(()),
+        })
+    }
+
+    /// Tells the time.
+    pub fn now(&self) -> Timestamp {
+        (self.clock)()
+    }
+
+    /// Returns the policy as it stands now.
+    pub fn policy(&self) -> ClusterConfigSpec {
+        self.config.borrow().clone()
+    }
+}
+
+/// What discovery says about each peer, by cluster id.
+#[derive(Debug, Default)]
+pub struct Neighbours(Mutex<BTreeMap<ClusterId, Neighbour>>);
+
+impl Neighbours {
+    /// Returns what is known about a peer.
+    pub fn get(&self, id: &ClusterId) -> Option<Neighbour> {
+        self.lock().get(id).cloned()
+    }
+
+    /// Replaces what is known about a peer.
+    pub fn set(&self, id: ClusterId, neighbour: Neighbour) {
+        self.lock().insert(id, neighbour);
+    }
+
+    /// Notes that a peer's advertisement is gone; its old endpoints are no longer hints.
+    pub fn expire(&self, id: &ClusterId, now: Timestamp) {
+        if let Some(neighbour) = self.lock().get_mut(id) {
+            neighbour.endpoints.clear();
+            neighbour.addresses.clear();
+            neighbour.expired.get_or_insert(now);
+        }
+    }
+
+    /// Forgets a peer.
+    pub fn forget(&self, id: &ClusterId) {
+        self.lock().remove(id);
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<ClusterId, Neighbour>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Returns a number from 0 to 1 by chance, for the jitter of a retry.
+pub(crate) fn chance() -> f64 {
+    use ring::rand::SecureRandom as _;
+    let mut bytes = [0_u8; 4];
+    // Without chance the retry comes at the middle of its range, which is only less spread out.
+    if ring::rand::SystemRandom::new().fill(&mut bytes).is_err() {
+        return 0.5;
+    }
+    f64::from(u32::from_le_bytes(bytes)) / (f64::from(u32::MAX) + 1.0)
+}

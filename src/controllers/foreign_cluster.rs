@@ -1,0 +1,286 @@
+//! The controller of ForeignClusters: one peering each, from the first contact to the last.
+
+mod contact;
+mod gather;
+mod projection;
+mod virtual_node;
+
+pub(super) use contact::{introduce, reach};
+
+use std::{sync::Arc, time::Duration};
+
+use futures::StreamExt as _;
+use jiff::{SignedDuration, Timestamp};
+use kube::{
+    Api, ResourceExt as _,
+    api::{Patch, PatchParams},
+    runtime::{
+        Controller,
+        controller::Action,
+        reflector::{ObjectRef, Store},
+        watcher,
+    },
+};
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+use super::{Context, Error, enrolment::claimed_id, status::difference};
+use crate::{
+    api::{
+        Advertisement, ForeignCluster, ForeignClusterStatus, NetworkConfig, PeeringRequest,
+        TunnelEndpoint, foreign_cluster::Phase, labels,
+    },
+    engine::peering::{self, Step},
+};
+
+/// How often one look may plan again after its steps have succeeded, before it lets others run.
+const ROUNDS: usize = 12;
+/// The wait after a look that used up its rounds.
+const BREATH: Duration = Duration::from_millis(200);
+/// The wait after the API has failed.
+const API_RETRY: Duration = Duration::from_secs(2);
+/// Names of the projections of one peer.
+pub(crate) fn advertisement_name(cluster_id: &str) -> String {
+    format!("advertisement-{cluster_id}")
+}
+
+pub(crate) fn local_network_name(cluster_id: &str) -> String {
+    format!("net-config-{cluster_id}-local")
+}
+
+pub(crate) fn remote_network_name(cluster_id: &str) -> String {
+    format!("net-config-{cluster_id}-remote")
+}
+
+pub(crate) fn tunnel_name(cluster_id: &str) -> String {
+    format!("tun-endpoint-{cluster_id}")
+}
+
+/// How the controller lists and watches: lists from the start, so that any server can answer.
+fn watched() -> watcher::Config {
+    watcher::Config::default()
+}
+
+/// Runs until the shutdown.
+pub async fn run(context: Arc<Context>, shutdown: CancellationToken) {
+    let client = &context.client;
+    let controller = Controller::new(Api::<ForeignCluster>::all(client.clone()), watched());
+    let store = controller.store();
+    let by_request = {
+        let store = store.clone();
+        move |request: PeeringRequest| object_of(&store, &request.name_any())
+    };
+    let wakes = context
+        .links
+        .wakes()
+        .map(|mut wakes| futures::stream::poll_fn(move |cx| wakes.poll_recv(cx)).boxed());
+    let policy = {
+        let changes = context.config.clone();
+        futures::stream::unfold(changes, |mut changes| async move {
+            changes.changed().await.ok().map(|()| ((), changes))
+        })
+    };
+    let stop = shutdown.clone();
+    controller
+        .owns(Api::<Advertisement>::all(client.clone()), watched())
+        .owns(Api::<NetworkConfig>::all(client.clone()), watched())
+        .owns(Api::<TunnelEndpoint>::all(client.clone()), watched())
+        .watches(
+            Api::<PeeringRequest>::all(client.clone()),
+            watched(),
+            by_request,
+        )
+        .reconcile_on(wakes.unwrap_or_else(|| futures::stream::empty().boxed()))
+        .reconcile_all_on(policy)
+        .graceful_shutdown_on(async move { stop.cancelled().await })
+        .run(reconcile, on_error, context)
+        .for_each(|result| {
+            if let Err(error) = result {
+                tracing::debug!(%error, "A look at a ForeignCluster ended early");
+            }
+            futures::future::ready(())
+        })
+        .await;
+}
+
+fn object_of(store: &Store<ForeignCluster>, cluster_id: &str) -> Option<ObjectRef<ForeignCluster>> {
+    store
+        .find(|object| claimed_id(object).is_some_and(|id| id.as_str() == cluster_id))
+        .map(|object| ObjectRef::from_obj(object.as_ref()))
+}
+
+fn on_error(object: Arc<ForeignCluster>, error: &Error, _: Arc<Context>) -> Action {
+    tracing::warn!(cluster = %object.name_any(), %error, "The Kubernetes API did not take a change");
+    Action::requeue(API_RETRY.mul_f64(1.0 + super::context::chance()))
+}
+
+async fn reconcile(object: Arc<ForeignCluster>, context: Arc<Context>) -> Result<Action, Error> {
+    let name = object.name_any();
+    for _ in 0..ROUNDS {
+        let api: Api<ForeignCluster> = Api::all(context.client.clone());
+        let present = api
+            .get_opt(&name)
+            .await
+            .map_err(Error::api("read a ForeignCluster"))?;
+        let Some(present) = present else {
+            forget(&context, &object);
+            return Ok(Action::await_change());
+        };
+        let facts = gather::facts(&context, &present).await?;
+        let plan = peering::plan(&present, &facts, context.now());
+        let Some(present) = write_status(&context, present, &plan.status).await? else {
+            continue;
+        };
+        if facts.link.answer.is_some() {
+            context.links.recorded(&name);
+        }
+        if plan.steps.is_empty() {
+            return Ok(Action::requeue(wait_until(plan.check_again, context.now())));
+        }
+        for step in plan.steps {
+            tracing::debug!(cluster = %name, step = ?Kind(&step), "Step");
+            carry_out(&context, &present, step).await?;
+        }
+    }
+    Ok(Action::requeue(BREATH))
+}
+
+/// Shows a step by its name alone, since its content may be long.
+struct Kind<'a>(&'a Step);
+
+impl std::fmt::Debug for Kind<'_> {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let text = format!("{:?}", self.0);
+        formatter.write_str(text.split(['(', ' ']).next().unwrap_or_default())
+    }
+}
+
+fn forget(context: &Context, object: &ForeignCluster) {
+    context.links.forget(&object.name_any());
+}
+
+/// At least a moment, so that a check at a time that has just passed does not spin.
+fn wait_until(moment: Timestamp, now: Timestamp) -> Duration {
+    let wait = moment
+        .duration_since(now)
+        .max(SignedDuration::from_millis(50));
+    Duration::try_from(wait).unwrap_or(API_RETRY)
+}
+
+/// Writes the status if it changed, and returns the object as it stands then, unless it is gone.
+async fn write_status(
+    context: &Context,
+    object: ForeignCluster,
+    status: &ForeignClusterStatus,
+) -> Result<Option<ForeignCluster>, Error> {
+    let old = serde_json::to_value(object.status.as_ref())?;
+    let new = serde_json::to_value(status)?;
+    let Some(change) = difference(&old, &new) else {
+        return Ok(Some(object));
+    };
+    let api: Api<ForeignCluster> = Api::all(context.client.clone());
+    let written = api
+        .patch(
+            &object.name_any(),
+            &PatchParams::apply(labels::MANAGER),
+            &Patch::Merge(json!({ "status": change })),
+        )
+        .await;
+    let written = match written {
+        Ok(written) => written,
+        Err(error) if super::is_not_found(&error) => return Ok(None),
+        Err(error) => return Err(Error::api("write the status of a ForeignCluster")(error)),
+    };
+    let before = object.status.as_ref().and_then(|status| status.phase);
+    if before != status.phase {
+        announce(&object, before, status);
+    }
+    Ok(Some(written))
+}
+
+fn announce(object: &ForeignCluster, before: Option<Phase>, status: &ForeignClusterStatus) {
+    let ready = status
+        .conditions
+        .iter()
+        .find(|one| one.type_ == labels::condition::READY);
+    tracing::info!(
+        cluster = %object.name_any(),
+        from = before.map_or("", Phase::as_str),
+        to = status.phase.map_or("", Phase::as_str),
+        reason = ready.map_or("", |one| one.reason.as_str()),
+        "State changed"
+    );
+}
+
+async fn carry_out(
+    context: &Arc<Context>,
+    object: &ForeignCluster,
+    step: Step,
+) -> Result<(), Error> {
+    match step {
+        Step::AddFinalizer => projection::add_finalizer(context, object).await,
+        Step::RemoveFinalizer => projection::remove_finalizer(context, object).await,
+        Step::FillIdentity(id, name) => {
+            projection::fill_identity(context, object, &id, &name).await
+        }
+        Step::SetTrust(mode) => projection::set_trust(context, object, mode).await,
+        Step::Forget => projection::forget(context, object).await,
+        Step::DismissRequest => projection::dismiss_request(context, object).await,
+        Step::WriteAdvertisement(offer, answer) => {
+            projection::write_advertisement(context, object, *offer, answer).await
+        }
+        Step::RemoveAdvertisement => projection::remove_advertisement(context, object).await,
+        Step::WriteLocalNetwork(wish) => {
+            projection::write_network(
+                context,
+                object,
+                projection::Side::Local,
+                wish.spec,
+                wish.status,
+            )
+            .await
+        }
+        Step::WriteRemoteNetwork(wish) => {
+            projection::write_network(
+                context,
+                object,
+                projection::Side::Remote,
+                wish.spec,
+                wish.status,
+            )
+            .await
+        }
+        Step::RemoveNetworks => projection::remove_networks(context, object).await,
+        Step::WriteTunnel(wish) => projection::write_tunnel(context, object, *wish).await,
+        Step::RemoveTunnel => projection::remove_tunnel(context, object).await,
+        Step::Entomb => projection::entomb(context, object).await,
+        Step::Exhume => projection::exhume(context, object).await,
+        Step::WriteNode(wish) => virtual_node::write(context, object, &wish).await,
+        Step::RenewLease => virtual_node::renew_lease(context, object).await,
+        Step::RemoveNode => virtual_node::remove(context, object).await,
+        Step::Connect { dials, expect } => {
+            contact::connect(context, object, dials, expect).await;
+            Ok(())
+        }
+        Step::Disconnect => {
+            context.links.disconnect(&object.name_any());
+            Ok(())
+        }
+        Step::Identify => {
+            contact::identify(context, object).await;
+            Ok(())
+        }
+        Step::OpenSession(request) => {
+            contact::open_session(context, object, *request).await;
+            Ok(())
+        }
+        Step::Tell(session) => {
+            contact::tell(context, object, &session).await;
+            Ok(())
+        }
+        Step::CloseSession => {
+            contact::close_session(context, object).await;
+            Ok(())
+        }
+    }
+}

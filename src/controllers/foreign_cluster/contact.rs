@@ -1,0 +1,239 @@
+//! The steps that talk to the peer. A failure is remembered with the connection, where the next
+//! plan finds it; it is never an error of ours.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use kube::{
+    Api, ResourceExt as _,
+    api::{DeleteParams, ObjectMeta, Patch, PatchParams, PostParams},
+};
+use serde_json::json;
+
+use crate::{
+    api::{
+        ClusterId, ForeignCluster, PeeringRequest,
+        labels::{self, reason},
+        peering_request::{HomeSession, PeeringRequestSpec},
+        wire::{Decision, IdentityRequest},
+    },
+    controllers::{Context, gone_is_fine},
+    engine::peering::{Answer, Connected, Dial, Failure},
+    peer::{
+        client::{ConnectError, Connection, Target},
+        trust::Role,
+    },
+};
+
+/// A request on the session that takes longer has failed.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+/// How soon a peer that waits for a person is asked again.
+const ASK_AGAIN_WAITING: jiff::SignedDuration = jiff::SignedDuration::from_secs(3);
+/// How soon a peer that refused is asked again without being told to.
+const ASK_AGAIN_REFUSED: jiff::SignedDuration = jiff::SignedDuration::from_mins(5);
+
+/// Dials the places in turn until one proves the right key.
+pub(super) async fn connect(
+    context: &Arc<Context>,
+    object: &ForeignCluster,
+    dials: Vec<Dial>,
+    expect: Option<ClusterId>,
+) {
+    let name = object.name_any();
+    let mut failures = BTreeMap::new();
+    for dial in dials {
+        match reach(context, &dial, expect.clone()).await {
+            Ok((connected, connection)) => {
+                context.links.adopt(&name, connected, Arc::new(connection));
+                return;
+            }
+            Err(error) => {
+                tracing::debug!(cluster = %name, url = %dial.url, %error, "Endpoint did not answer");
+                failures.insert(dial.url, failure(&error));
+            }
+        }
+    }
+    context.links.failed(&name, failures, context.now());
+}
+
+/// Dials one place and asks it who it is.
+pub(crate) async fn reach(
+    context: &Context,
+    dial: &Dial,
+    expect: Option<ClusterId>,
+) -> Result<(Connected, Connection), ConnectError> {
+    let target = Target {
+        url: dial.url.clone(),
+        expect,
+        addresses: dial.address.into_iter().collect(),
+        source: dial.source,
+    };
+    let connection = context.connector.connect(&target).await?;
+    if connection.proven.cluster_id == context.own.cluster_id {
+        return Err(ConnectError::OwnIdentity);
+    }
+    let ids = connection.ids().await?;
+    let connected = Connected {
+        url: dial.url.clone(),
+        address: connection.address,
+        cluster_id: connection.proven.cluster_id.clone(),
+        cluster_name: ids.cluster_name,
+        fingerprint: connection.proven.fingerprint.clone(),
+    };
+    Ok((connected, connection))
+}
+
+pub(super) fn failure(error: &ConnectError) -> Failure {
+    Failure {
+        reason: error.reason().to_owned(),
+        message: error.to_string(),
+    }
+}
+
+/// Asks the peer to accept us, with the proof of the fleet secret where there is one.
+pub(super) async fn identify(context: &Arc<Context>, object: &ForeignCluster) {
+    let name = object.name_any();
+    let Some(connection) = context.links.connection(&name) else {
+        return;
+    };
+    match introduce(context, &connection).await {
+        Ok(answer) => context.links.answered(&name, answer),
+        Err(error) => context.links.broken(&name, failure(&error), context.now()),
+    }
+}
+
+/// Introduces us on a connection and reads the answer.
+pub(crate) async fn introduce(
+    context: &Context,
+    connection: &Connection,
+) -> Result<Answer, ConnectError> {
+    let own_id = &context.own.cluster_id;
+    let peer_id = &connection.proven.cluster_id;
+    let proof = |role| {
+        let secret = context.fleet.as_ref()?;
+        Some(secret.proof(role, own_id, peer_id, &connection.exporter))
+    };
+    let request = IdentityRequest {
+        cluster_id: own_id.clone(),
+        cluster_name: context.own.cluster_name.clone(),
+        auth_url: context.own.auth_url.clone(),
+        token: None,
+        proof: proof(Role::Home),
+    };
+    let answer = connection.identify(&request).await?;
+    let shown = context
+        .fleet
+        .as_ref()
+        .zip(answer.proof.as_deref())
+        .is_some_and(|(secret, proof)| {
+            secret.verify(proof, Role::Foreign, own_id, peer_id, &connection.exporter)
+        });
+    let pause = match answer.decision {
+        Decision::Accepted | Decision::Waiting => ASK_AGAIN_WAITING,
+        Decision::Refused | Decision::EmptyRefused => ASK_AGAIN_REFUSED,
+    };
+    Ok(Answer {
+        decision: answer.decision,
+        message: answer.message,
+        fleet_secret: shown,
+        ask_again: context.now() + pause,
+        recorded: false,
+    })
+}
+
+fn requests(connection: &Connection) -> Api<PeeringRequest> {
+    Api::all(connection.kube_client())
+}
+
+/// Creates our PeeringRequest at the peer, or finds the one that stands there, and watches it.
+pub(super) async fn open_session(
+    context: &Arc<Context>,
+    object: &ForeignCluster,
+    spec: PeeringRequestSpec,
+) {
+    let name = object.name_any();
+    let Some(connection) = context.links.connection(&name) else {
+        return;
+    };
+    let own_id = &context.own.cluster_id;
+    let request = PeeringRequest {
+        metadata: ObjectMeta {
+            name: Some(own_id.to_string()),
+            ..ObjectMeta::default()
+        },
+        spec,
+        status: None,
+    };
+    let api = requests(&connection);
+    let opened = bounded(async {
+        match api.get_opt(own_id.as_str()).await? {
+            Some(present) => Ok(present),
+            None => api.create(&PostParams::default(), &request).await,
+        }
+    })
+    .await;
+    match opened {
+        Ok(request) => {
+            context
+                .links
+                .watch(&name, own_id, request, Arc::clone(&context.clock));
+        }
+        Err(error) => give_up(context, &name, &error),
+    }
+}
+
+/// Writes our half of the session.
+pub(super) async fn tell(context: &Arc<Context>, object: &ForeignCluster, session: &HomeSession) {
+    let name = object.name_any();
+    let Some(connection) = context.links.connection(&name) else {
+        return;
+    };
+    let patch = Patch::Merge(json!({ "spec": { "session": session } }));
+    let api = requests(&connection);
+    let parameters = PatchParams::apply(labels::MANAGER);
+    match bounded(api.patch(context.own.cluster_id.as_str(), &parameters, &patch)).await {
+        Ok(request) => context.links.updated(&name, request),
+        Err(error) => give_up(context, &name, &error),
+    }
+}
+
+/// Deletes our PeeringRequest at the peer.
+pub(super) async fn close_session(context: &Arc<Context>, object: &ForeignCluster) {
+    let name = object.name_any();
+    let Some(connection) = context.links.connection(&name) else {
+        return;
+    };
+    let api = requests(&connection);
+    let deletion = bounded(async {
+        gone_is_fine(
+            api.delete(context.own.cluster_id.as_str(), &DeleteParams::default())
+                .await,
+        )
+    });
+    match deletion.await {
+        Ok(()) => context.links.withdrawn(&name),
+        // A peer that does not let us in any more keeps nothing of ours either.
+        Err(kube::Error::Api(status)) if status.code == 403 => context.links.withdrawn(&name),
+        Err(error) => give_up(context, &name, &error),
+    }
+}
+
+fn give_up(context: &Context, name: &str, error: &kube::Error) {
+    tracing::debug!(cluster = %name, %error, "Request on the session failed");
+    let failure = Failure {
+        reason: reason::PEER_SILENT.to_owned(),
+        message: format!("the session failed: {error}"),
+    };
+    context.links.broken(name, failure, context.now());
+}
+
+async fn bounded<T>(
+    request: impl Future<Output = Result<T, kube::Error>>,
+) -> Result<T, kube::Error> {
+    tokio::time::timeout(REQUEST_TIMEOUT, request)
+        .await
+        .unwrap_or_else(|_| {
+            Err(kube::Error::Service(
+                "the peer did not answer in time".into(),
+            ))
+        })
+}

@@ -1,0 +1,420 @@
+//! The steps that write our own objects: the projections that people look at with kubectl.
+
+use std::{fmt::Debug, sync::Arc};
+
+use k8s_openapi::{api::core::v1::ConfigMap, apimachinery::pkg::apis::meta::v1::OwnerReference};
+use kube::{
+    Api, Resource, ResourceExt as _,
+    api::{DeleteParams, ObjectMeta, Patch, PatchParams, PostParams, Preconditions},
+};
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::{Value, json};
+
+use super::{
+    advertisement_name, gather::TOMBSTONES, local_network_name, remote_network_name, tunnel_name,
+};
+use crate::{
+    api::{
+        Advertisement, AdvertisementSpec, AdvertisementStatus, ClusterId, ClusterName,
+        ForeignCluster, NetworkConfig, NetworkConfigSpec, NetworkConfigStatus, PeeringRequest,
+        TunnelEndpoint,
+        advertisement::{NodeReference, Offer, SecretReference},
+        foreign_cluster::TrustMode,
+        labels::{self, FINALIZER_PEERED, reason},
+        peering_request::Acceptance,
+    },
+    controllers::{
+        Context, Error, enrolment::claimed_id, gone_is_fine, is_not_found, status::difference,
+    },
+    engine::peering::{TunnelWish, node_name},
+};
+
+/// The finalizer that keeps a TunnelEndpoint until its routes and rules are gone (Liqo's).
+const FINALIZER_GATEWAY: &str = "liqo-gateway.liqo.io";
+
+/// Whose network a NetworkConfig describes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Side {
+    Local,
+    Remote,
+}
+
+fn objects(context: &Context) -> Api<ForeignCluster> {
+    Api::all(context.client.clone())
+}
+
+fn id_of(object: &ForeignCluster) -> String {
+    claimed_id(object)
+        .map(|id| id.to_string())
+        .unwrap_or_default()
+}
+
+fn managed() -> PatchParams {
+    PatchParams::apply(labels::MANAGER)
+}
+
+async fn patch_object(
+    context: &Context,
+    object: &ForeignCluster,
+    action: &'static str,
+    patch: Value,
+) -> Result<(), Error> {
+    let patched = objects(context)
+        .patch(&object.name_any(), &managed(), &Patch::Merge(patch))
+        .await;
+    gone_is_fine(patched).map_err(Error::api(action))
+}
+
+/// The finalizers are a list that others write too, so the write is refused when it is outdated.
+async fn set_finalizers(
+    context: &Context,
+    object: &ForeignCluster,
+    finalizers: Vec<String>,
+) -> Result<(), Error> {
+    let patch = json!({"metadata": {
+        "finalizers": finalizers,
+        "resourceVersion": object.resource_version(),
+    }});
+    match patch_object(
+        context,
+        object,
+        "write the finalizers of a ForeignCluster",
+        patch,
+    )
+    .await
+    {
+        Err(Error::Api { source, .. }) if is_conflict(&source) => Ok(()),
+        other => other,
+    }
+}
+
+/// A conflict only means that the next look plans from a newer version.
+fn is_conflict(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == 409)
+}
+
+pub(super) async fn add_finalizer(context: &Context, object: &ForeignCluster) -> Result<(), Error> {
+    let mut finalizers = object.finalizers().to_vec();
+    finalizers.push(FINALIZER_PEERED.to_owned());
+    set_finalizers(context, object, finalizers).await
+}
+
+pub(super) async fn remove_finalizer(
+    context: &Context,
+    object: &ForeignCluster,
+) -> Result<(), Error> {
+    let mut finalizers = object.finalizers().to_vec();
+    finalizers.retain(|one| one != FINALIZER_PEERED);
+    set_finalizers(context, object, finalizers).await
+}
+
+pub(super) async fn fill_identity(
+    context: &Context,
+    object: &ForeignCluster,
+    id: &ClusterId,
+    name: &ClusterName,
+) -> Result<(), Error> {
+    let mut identity = json!({ "clusterID": id });
+    if !name.as_str().is_empty() {
+        identity["clusterName"] = json!(name);
+    }
+    let patch = json!({
+        "metadata": {"labels": {
+            labels::CLUSTER_ID: id,
+            labels::DISCOVERY_TYPE: object.spec.discovery_type.as_str(),
+        }},
+        "spec": {"clusterIdentity": identity},
+    });
+    patch_object(
+        context,
+        object,
+        "fill in the identity of a ForeignCluster",
+        patch,
+    )
+    .await
+}
+
+pub(super) async fn set_trust(
+    context: &Context,
+    object: &ForeignCluster,
+    mode: TrustMode,
+) -> Result<(), Error> {
+    let by = (mode == TrustMode::Trusted).then_some(reason::FLEET_SECRET);
+    let patch = json!({
+        "metadata": {"annotations": { labels::TRUSTED_BY: by }},
+        "spec": {"trustMode": mode},
+    });
+    patch_object(
+        context,
+        object,
+        "write the trust mode of a ForeignCluster",
+        patch,
+    )
+    .await
+}
+
+/// Deletes the object of a peer that is gone, unless it was made anew meanwhile.
+pub(super) async fn forget(context: &Context, object: &ForeignCluster) -> Result<(), Error> {
+    let parameters = DeleteParams {
+        preconditions: Some(Preconditions {
+            uid: object.uid(),
+            resource_version: None,
+        }),
+        ..DeleteParams::default()
+    };
+    let deleted = objects(context)
+        .delete(&object.name_any(), &parameters)
+        .await;
+    gone_is_fine(deleted).map_err(Error::api("delete a ForeignCluster"))?;
+    if let Some(id) = claimed_id(object) {
+        context.neighbours.forget(&id);
+    }
+    tracing::info!(cluster = %object.name_any(), "Cluster gone");
+    Ok(())
+}
+
+pub(super) async fn dismiss_request(
+    context: &Context,
+    object: &ForeignCluster,
+) -> Result<(), Error> {
+    let api: Api<PeeringRequest> = Api::all(context.client.clone());
+    delete(api, &id_of(object), "delete a PeeringRequest").await
+}
+
+pub(super) async fn write_advertisement(
+    context: &Context,
+    object: &ForeignCluster,
+    offer: Offer,
+    answer: Acceptance,
+) -> Result<(), Error> {
+    let id = id_of(object);
+    let spec = AdvertisementSpec {
+        cluster_id: id.clone(),
+        offer,
+        neighbors: None,
+        properties: None,
+        kube_config_ref: SecretReference::default(),
+    };
+    let mut wish = Advertisement::new(&advertisement_name(&id), spec);
+    wish.metadata = projected(
+        object,
+        &advertisement_name(&id),
+        &[(labels::CLUSTER_ID, &id)],
+    );
+    let accepted = answer == Acceptance::Accepted;
+    let status = AdvertisementStatus {
+        advertisement_status: answer,
+        vk_created: accepted,
+        vk_reference: None,
+        vnode_reference: accepted.then(|| NodeReference {
+            name: node_name(&id),
+        }),
+    };
+    if answer == Acceptance::Accepted {
+        tracing::info!(cluster = %object.name_any(), "Offer accepted");
+    }
+    let api: Api<Advertisement> = Api::all(context.client.clone());
+    write(&api, &wish, "write an Advertisement").await?;
+    write_status(
+        &api,
+        &wish.name_any(),
+        &status,
+        "write the status of an Advertisement",
+    )
+    .await
+}
+
+pub(super) async fn remove_advertisement(
+    context: &Context,
+    object: &ForeignCluster,
+) -> Result<(), Error> {
+    let api: Api<Advertisement> = Api::all(context.client.clone());
+    delete(
+        api,
+        &advertisement_name(&id_of(object)),
+        "delete an Advertisement",
+    )
+    .await
+}
+
+pub(super) async fn write_network(
+    context: &Context,
+    object: &ForeignCluster,
+    side: Side,
+    spec: NetworkConfigSpec,
+    status: NetworkConfigStatus,
+) -> Result<(), Error> {
+    let id = id_of(object);
+    let (name, value) = match side {
+        Side::Local => (local_network_name(&id), "local"),
+        Side::Remote => (remote_network_name(&id), "remote"),
+    };
+    let mut wish = NetworkConfig::new(&name, spec);
+    let labels = [
+        (labels::CLUSTER_ID, id.as_str()),
+        (labels::NETWORK_SIDE, value),
+    ];
+    wish.metadata = projected(object, &name, &labels);
+    let api: Api<NetworkConfig> = Api::all(context.client.clone());
+    write(&api, &wish, "write a NetworkConfig").await?;
+    write_status(&api, &name, &status, "write the status of a NetworkConfig").await
+}
+
+pub(super) async fn remove_networks(
+    context: &Context,
+    object: &ForeignCluster,
+) -> Result<(), Error> {
+    let id = id_of(object);
+    for name in [local_network_name(&id), remote_network_name(&id)] {
+        let api: Api<NetworkConfig> = Api::all(context.client.clone());
+        delete(api, &name, "delete a NetworkConfig").await?;
+    }
+    Ok(())
+}
+
+pub(super) async fn write_tunnel(
+    context: &Context,
+    object: &ForeignCluster,
+    wish: TunnelWish,
+) -> Result<(), Error> {
+    let id = id_of(object);
+    let name = tunnel_name(&id);
+    let mut tunnel = TunnelEndpoint::new(&name, wish.spec);
+    let labels = [
+        (labels::CLUSTER_ID, id.as_str()),
+        (labels::TUNNEL_CLUSTER_ID, id.as_str()),
+    ];
+    tunnel.metadata = projected(object, &name, &labels);
+    tunnel.metadata.finalizers = Some(vec![FINALIZER_GATEWAY.to_owned()]);
+    let api: Api<TunnelEndpoint> = Api::all(context.client.clone());
+    write(&api, &tunnel, "write a TunnelEndpoint").await?;
+    write_status(
+        &api,
+        &name,
+        &wish.status,
+        "write the status of a TunnelEndpoint",
+    )
+    .await
+}
+
+pub(super) async fn remove_tunnel(context: &Context, object: &ForeignCluster) -> Result<(), Error> {
+    let api: Api<TunnelEndpoint> = Api::all(context.client.clone());
+    delete(api, &tunnel_name(&id_of(object)), "delete a TunnelEndpoint").await
+}
+
+/// Remembers a withdrawal that is owed, so that the deletion can end.
+pub(super) async fn entomb(context: &Arc<Context>, object: &ForeignCluster) -> Result<(), Error> {
+    let id = id_of(object);
+    let api: Api<ConfigMap> = Api::namespaced(context.client.clone(), labels::NAMESPACE);
+    let stone = json!({ "data": { id.as_str(): object.spec.auth_url } });
+    let written = api
+        .patch(TOMBSTONES, &managed(), &Patch::Merge(&stone))
+        .await;
+    match written {
+        Err(error) if is_not_found(&error) => {
+            let map = ConfigMap {
+                metadata: ObjectMeta {
+                    name: Some(TOMBSTONES.to_owned()),
+                    ..ObjectMeta::default()
+                },
+                data: Some([(id, object.spec.auth_url.clone())].into()),
+                ..ConfigMap::default()
+            };
+            api.create(&PostParams::default(), &map)
+                .await
+                .map_err(Error::api("write a tombstone"))?;
+        }
+        other => {
+            other.map_err(Error::api("write a tombstone"))?;
+        }
+    }
+    context.links.entombed(&object.name_any());
+    tracing::warn!(
+        cluster = %object.name_any(),
+        "The peer cannot be reached; what it keeps for us is withdrawn when it is seen again"
+    );
+    Ok(())
+}
+
+pub(super) async fn exhume(context: &Context, object: &ForeignCluster) -> Result<(), Error> {
+    let api: Api<ConfigMap> = Api::namespaced(context.client.clone(), labels::NAMESPACE);
+    let patch = json!({ "data": { id_of(object): null } });
+    gone_is_fine(
+        api.patch(TOMBSTONES, &managed(), &Patch::Merge(&patch))
+            .await,
+    )
+    .map_err(Error::api("remove a tombstone"))
+}
+
+/// The metadata of a projection: it belongs to its ForeignCluster.
+pub(super) fn projected(
+    object: &ForeignCluster,
+    name: &str,
+    labels: &[(&str, &str)],
+) -> ObjectMeta {
+    ObjectMeta {
+        name: Some(name.to_owned()),
+        labels: Some(
+            labels
+                .iter()
+                .map(|&(key, value)| (key.to_owned(), value.to_owned()))
+                .collect(),
+        ),
+        owner_references: owner(object).map(|owner| vec![owner]),
+        ..ObjectMeta::default()
+    }
+}
+
+fn owner(object: &ForeignCluster) -> Option<OwnerReference> {
+    object.controller_owner_ref(&())
+}
+
+/// Creates an object, or writes what is different in its spec and metadata.
+async fn write<K>(api: &Api<K>, wish: &K, action: &'static str) -> Result<(), Error>
+where
+    K: Resource<DynamicType = ()> + Serialize + DeserializeOwned + Clone + Debug,
+{
+    let name = wish.name_any();
+    let Some(present) = api.get_opt(&name).await.map_err(Error::api(action))? else {
+        let parameters = PostParams {
+            field_manager: Some(labels::MANAGER.to_owned()),
+            ..PostParams::default()
+        };
+        return match api.create(&parameters, wish).await {
+            // Somebody was faster: the next look writes what is still different.
+            Err(error) if is_conflict(&error) => Ok(()),
+            other => other.map(drop).map_err(Error::api(action)),
+        };
+    };
+    let (old, new) = (serde_json::to_value(&present)?, serde_json::to_value(wish)?);
+    let part = |value: &Value, key: &str| value.get(key).cloned().unwrap_or(Value::Null);
+    let Some(change) = difference(&part(&old, "spec"), &part(&new, "spec")) else {
+        return Ok(());
+    };
+    let patched = api
+        .patch(&name, &managed(), &Patch::Merge(json!({ "spec": change })))
+        .await;
+    gone_is_fine(patched).map_err(Error::api(action))
+}
+
+/// Merges a status into an object, leaving alone what others report there.
+async fn write_status<K, S>(
+    api: &Api<K>,
+    name: &str,
+    status: &S,
+    action: &'static str,
+) -> Result<(), Error>
+where
+    K: Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug,
+    S: Serialize,
+{
+    let patch = Patch::Merge(json!({ "status": status }));
+    gone_is_fine(api.patch_status(name, &managed(), &patch).await).map_err(Error::api(action))
+}
+
+async fn delete<K>(api: Api<K>, name: &str, action: &'static str) -> Result<(), Error>
+where
+    K: Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug,
+{
+    gone_is_fine(api.delete(name, &DeleteParams::default()).await).map_err(Error::api(action))
+}

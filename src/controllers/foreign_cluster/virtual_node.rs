@@ -1,0 +1,210 @@
+//! The virtual node of a peer and its Lease.
+
+use k8s_openapi::{
+    api::{
+        coordination::v1::{Lease, LeaseSpec},
+        core::v1::{Node, NodeCondition, NodeSpec, NodeStatus, Taint},
+    },
+    apimachinery::pkg::apis::meta::v1::{MicroTime, Time},
+};
+use kube::{
+    Api, ResourceExt as _,
+    api::{DeleteParams, ObjectMeta, Patch, PatchParams, PostParams},
+};
+use serde_json::json;
+
+use super::projection::projected;
+use crate::{
+    api::{ForeignCluster, labels},
+    controllers::{Context, Error, enrolment::claimed_id, gone_is_fine, is_not_found},
+    engine::peering::{NodeWish, node_name},
+};
+
+/// How long a Lease holds without renewal, in seconds (Kubernetes convention).
+const LEASE_SECONDS: i32 = 40;
+
+/// Creates the virtual node, or brings it to what is wished.
+pub(super) async fn write(
+    context: &Context,
+    object: &ForeignCluster,
+    wish: &NodeWish,
+) -> Result<(), Error> {
+    let api: Api<Node> = Api::all(context.client.clone());
+    let present = api
+        .get_opt(&wish.name)
+        .await
+        .map_err(Error::api("read a virtual node"))?;
+    let node = wished(context, object, wish, present.as_ref());
+    let manager = PatchParams::apply(labels::MANAGER);
+    if present.is_none() {
+        let created = api.create(&PostParams::default(), &node).await;
+        created.map_err(Error::api("create a virtual node"))?;
+        tracing::info!(node = %wish.name, "Virtual node created");
+    } else {
+        let patch = json!({
+            "metadata": {"labels": node.metadata.labels, "annotations": node.metadata.annotations},
+            "spec": {"taints": node.spec.as_ref().and_then(|spec| spec.taints.clone())},
+        });
+        let patched = api.patch(&wish.name, &manager, &Patch::Merge(patch)).await;
+        gone_is_fine(patched).map_err(Error::api("write a virtual node"))?;
+    }
+    let mut status = serde_json::to_value(node.status)?;
+    if let Some(present) = present {
+        forget_resources(&present, wish, &mut status);
+    }
+    let patch = Patch::Merge(json!({ "status": status }));
+    gone_is_fine(api.patch_status(&wish.name, &manager, &patch).await)
+        .map_err(Error::api("write the status of a virtual node"))
+}
+
+/// A merge patch keeps what it does not name, so resources that are no longer offered are nulled.
+fn forget_resources(present: &Node, wish: &NodeWish, status: &mut serde_json::Value) {
+    let held = present
+        .status
+        .as_ref()
+        .and_then(|status| status.capacity.as_ref());
+    for resource in held.into_iter().flat_map(|held| held.keys()) {
+        if !wish.capacity.contains_key(resource) {
+            status["capacity"][resource] = serde_json::Value::Null;
+            status["allocatable"][resource] = serde_json::Value::Null;
+        }
+    }
+}
+
+fn wished(
+    context: &Context,
+    object: &ForeignCluster,
+    wish: &NodeWish,
+    present: Option<&Node>,
+) -> Node {
+    let mut metadata = projected(
+        object,
+        &wish.name,
+        &[(labels::CLUSTER_ID, &wish.cluster_id)],
+    );
+    metadata
+        .labels
+        .get_or_insert_default()
+        .extend(wish.labels.clone());
+    metadata.annotations =
+        Some([(labels::NODE_CLUSTER_ID.to_owned(), wish.cluster_id.clone())].into());
+    let condition = |kind: &str, holds: bool, reason: &str, message: &str| {
+        let value = if holds { "True" } else { "False" };
+        let conditions = present.and_then(|node| node.status.as_ref()?.conditions.as_ref());
+        let same = conditions.and_then(|all| {
+            all.iter()
+                .find(|one| one.type_ == kind && one.status == value)
+        });
+        NodeCondition {
+            type_: kind.to_owned(),
+            status: value.to_owned(),
+            reason: Some(reason.to_owned()),
+            message: Some(message.to_owned()),
+            last_heartbeat_time: None,
+            last_transition_time: same
+                .and_then(|one| one.last_transition_time.clone())
+                .or_else(|| Some(Time(context.now()))),
+        }
+    };
+    let ready = if wish.ready {
+        condition(
+            "Ready",
+            true,
+            "PeerAnswers",
+            "the peer answers on the session",
+        )
+    } else {
+        condition(
+            "Ready",
+            false,
+            "PeerSilent",
+            "the peer does not answer on the session",
+        )
+    };
+    let network = if wish.network {
+        condition(
+            "NetworkUnavailable",
+            false,
+            "TunnelUp",
+            "an echo comes back through the tunnel",
+        )
+    } else {
+        condition(
+            "NetworkUnavailable",
+            true,
+            "TunnelDown",
+            "no echo comes back through the tunnel",
+        )
+    };
+    Node {
+        metadata,
+        spec: Some(NodeSpec {
+            provider_id: Some(format!("liqo://{}", wish.cluster_id)),
+            taints: Some(vec![Taint {
+                key: labels::VIRTUAL_NODE_TAINT.to_owned(),
+                value: Some("true".to_owned()),
+                effect: "NoExecute".to_owned(),
+                time_added: None,
+            }]),
+            ..NodeSpec::default()
+        }),
+        status: Some(NodeStatus {
+            capacity: Some(wish.capacity.clone()),
+            allocatable: Some(wish.capacity.clone()),
+            conditions: Some(vec![ready, network]),
+            ..NodeStatus::default()
+        }),
+    }
+}
+
+/// Renews the Lease that says that the peer answers.
+pub(super) async fn renew_lease(context: &Context, object: &ForeignCluster) -> Result<(), Error> {
+    let Some(id) = claimed_id(object) else {
+        return Ok(());
+    };
+    let name = node_name(id.as_str());
+    let api: Api<Lease> = Api::namespaced(context.client.clone(), labels::NODE_LEASE_NAMESPACE);
+    let now = MicroTime(context.now());
+    let patch = Patch::Merge(json!({ "spec": { "renewTime": now } }));
+    match api
+        .patch(&name, &PatchParams::apply(labels::MANAGER), &patch)
+        .await
+    {
+        Ok(_) => Ok(()),
+        Err(error) if is_not_found(&error) => {
+            let lease = Lease {
+                metadata: ObjectMeta {
+                    namespace: Some(labels::NODE_LEASE_NAMESPACE.to_owned()),
+                    ..projected(object, &name, &[(labels::CLUSTER_ID, id.as_str())])
+                },
+                spec: Some(LeaseSpec {
+                    holder_identity: Some(name.clone()),
+                    lease_duration_seconds: Some(LEASE_SECONDS),
+                    renew_time: Some(now),
+                    ..LeaseSpec::default()
+                }),
+            };
+            let created = api.create(&PostParams::default(), &lease).await;
+            created
+                .map(drop)
+                .map_err(Error::api("create the Lease of a virtual node"))
+        }
+        Err(error) => Err(Error::api("renew the Lease of a virtual node")(error)),
+    }
+}
+
+/// Deletes the virtual node and its Lease.
+pub(super) async fn remove(context: &Context, object: &ForeignCluster) -> Result<(), Error> {
+    let Some(id) = claimed_id(object) else {
+        return Ok(());
+    };
+    let name = node_name(id.as_str());
+    let leases: Api<Lease> = Api::namespaced(context.client.clone(), labels::NODE_LEASE_NAMESPACE);
+    gone_is_fine(leases.delete(&name, &DeleteParams::default()).await)
+        .map_err(Error::api("delete the Lease of a virtual node"))?;
+    let nodes: Api<Node> = Api::all(context.client.clone());
+    gone_is_fine(nodes.delete(&name, &DeleteParams::default()).await)
+        .map_err(Error::api("delete a virtual node"))?;
+    tracing::info!(node = %name, cluster = %object.name_any(), "Virtual node removed");
+    Ok(())
+}

@@ -1,0 +1,415 @@
+//! The connections to peers, what was said on them, and the watch on each session.
+//!
+//! Nothing here is memory in the sense of the design: a restarted daemon dials again and reads the
+//! session from the peer.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use futures::StreamExt as _;
+use kube::{
+    Api,
+    api::{WatchEvent, WatchParams},
+    runtime::reflector::ObjectRef,
+};
+use tokio::{sync::mpsc, task::AbortHandle};
+
+use super::{Clock, is_not_found};
+use crate::{
+    api::{ClusterId, ForeignCluster, PeeringRequest},
+    engine::{
+        backoff::Backoff,
+        peering::{Answer, Connected, Failure, Link, SILENCE, Session},
+    },
+    peer::client::Connection,
+};
+
+/// The wait before the first new try to reach a peer.
+const RETRY_BASE: Duration = Duration::from_millis(500);
+/// The longest wait before a new try to reach a peer.
+const RETRY_CEILING: Duration = Duration::from_secs(30);
+/// How many wake-ups may wait for the controller. More say nothing new, so the rest is dropped.
+const NUDGES: usize = 256;
+/// A watch is renewed on the same connection after this time, in seconds (kube's own value).
+const WATCH_SECONDS: u32 = 290;
+
+/// The connections to peers, by the name of their ForeignCluster.
+#[derive(Debug)]
+pub struct Links {
+    entries: Arc<Mutex<BTreeMap<String, Entry>>>,
+    nudges: mpsc::Sender<ObjectRef<ForeignCluster>>,
+    wakes: Mutex<Option<mpsc::Receiver<ObjectRef<ForeignCluster>>>>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    link: Link,
+    connection: Option<Arc<Connection>>,
+    watch: Option<AbortHandle>,
+    backoff: Backoff,
+}
+
+impl Default for Entry {
+    fn default() -> Self {
+        Self {
+            link: Link::default(),
+            connection: None,
+            watch: None,
+            backoff: Backoff::new(RETRY_BASE, RETRY_CEILING),
+        }
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        if let Some(watch) = self.watch.take() {
+            watch.abort();
+        }
+    }
+}
+
+impl Default for Links {
+    fn default() -> Self {
+        let (nudges, wakes) = mpsc::channel(NUDGES);
+        Self {
+            entries: Arc::default(),
+            nudges,
+            wakes: Mutex::new(Some(wakes)),
+        }
+    }
+}
+
+impl Links {
+    /// Returns what is known about the connection to a peer.
+    pub fn facts(&self, name: &str) -> Link {
+        self.lock()
+            .get(name)
+            .map(|entry| entry.link.clone())
+            .unwrap_or_default()
+    }
+
+    /// Returns the connection to a peer, while it stands.
+    pub fn connection(&self, name: &str) -> Option<Arc<Connection>> {
+        self.lock()
+            .get(name)
+            .and_then(|entry| entry.connection.clone())
+    }
+
+    /// Takes a connection whose key was proven. An older one is given up.
+    pub fn adopt(&self, name: &str, connected: Connected, connection: Arc<Connection>) {
+        let mut entries = self.lock();
+        let entry = entries.entry(name.to_owned()).or_default();
+        if let Some(watch) = entry.watch.take() {
+            watch.abort();
+        }
+        entry.link.failures.clear();
+        entry.link.retry_at = None;
+        entry.link.answer = None;
+        entry.link.session = None;
+        entry.link.connected = Some(connected);
+        entry.connection = Some(connection);
+    }
+
+    /// Notes why the URLs did not answer, and when to try again.
+    pub fn failed(&self, name: &str, failures: BTreeMap<String, Failure>, now: jiff::Timestamp) {
+        let mut entries = self.lock();
+        let entry = entries.entry(name.to_owned()).or_default();
+        entry.link.failures = failures;
+        entry.postpone(now);
+    }
+
+    /// Notes that the connection failed in use, and when to try again.
+    pub fn broken(&self, name: &str, failure: Failure, now: jiff::Timestamp) {
+        let mut entries = self.lock();
+        let entry = entries.entry(name.to_owned()).or_default();
+        if let Some(connected) = &entry.link.connected {
+            let url = connected.url.clone();
+            entry.link.failures.insert(url, failure);
+        }
+        entry.disconnect();
+        entry.postpone(now);
+    }
+
+    /// Gives up the connection.
+    pub fn disconnect(&self, name: &str) {
+        if let Some(entry) = self.lock().get_mut(name) {
+            entry.disconnect();
+        }
+    }
+
+    /// Lets the next try happen at once, because something new was heard of the peer.
+    pub fn try_now(&self, name: &str) {
+        if let Some(entry) = self.lock().get_mut(name) {
+            entry.link.retry_at = None;
+            entry.backoff.reset();
+        }
+        self.nudge(name);
+    }
+
+    /// Notes what the peer answered.
+    pub fn answered(&self, name: &str, answer: Answer) {
+        if let Some(entry) = self.lock().get_mut(name) {
+            entry.link.answer = Some(answer);
+        }
+    }
+
+    /// Notes that the answer stands in the object's status.
+    pub fn recorded(&self, name: &str) {
+        if let Some(answer) = self
+            .lock()
+            .get_mut(name)
+            .and_then(|entry| entry.link.answer.as_mut())
+        {
+            answer.recorded = true;
+        }
+    }
+
+    /// Notes that no PeeringRequest of ours stands in the peer's cluster.
+    pub fn withdrawn(&self, name: &str) {
+        if let Some(entry) = self.lock().get_mut(name) {
+            entry.end_session();
+            entry.link.withdrawn = true;
+        }
+    }
+
+    /// Notes that an owed withdrawal is remembered elsewhere, so that nothing waits for it here.
+    pub fn entombed(&self, name: &str) {
+        self.lock()
+            .entry(name.to_owned())
+            .or_default()
+            .link
+            .withdrawn = true;
+    }
+
+    /// Starts to watch our PeeringRequest in the peer's cluster.
+    pub fn watch(&self, name: &str, own_id: &ClusterId, request: PeeringRequest, clock: Clock) {
+        let mut entries = self.lock();
+        let Some(entry) = entries.get_mut(name) else {
+            return;
+        };
+        let Some(connection) = entry.connection.clone() else {
+            return;
+        };
+        entry.end_session();
+        entry.link.withdrawn = false;
+        entry.backoff.reset();
+        entry.link.session = Some(Session {
+            request: request.clone(),
+            heard: clock(),
+        });
+        let session = Watch {
+            name: name.to_owned(),
+            own_id: own_id.clone(),
+            api: Api::all(connection.kube_client()),
+            connection,
+            entries: Arc::clone(&self.entries),
+            nudges: self.nudges.clone(),
+            clock,
+        };
+        entry.watch = Some(tokio::spawn(session.run(request)).abort_handle());
+    }
+
+    /// Notes a newer version of our PeeringRequest, as a write returned it.
+    pub fn updated(&self, name: &str, request: PeeringRequest) {
+        if let Some(session) = self
+            .lock()
+            .get_mut(name)
+            .and_then(|entry| entry.link.session.as_mut())
+        {
+            session.request = request;
+        }
+    }
+
+    /// Forgets a peer whose object is gone.
+    pub fn forget(&self, name: &str) {
+        self.lock().remove(name);
+    }
+
+    /// Wakes the controller for one object. A full queue means that it is about to wake anyway.
+    pub fn nudge(&self, name: &str) {
+        drop(self.nudges.try_send(ObjectRef::new(name)));
+    }
+
+    /// Hands out the wake-ups, once.
+    pub(crate) fn wakes(&self) -> Option<mpsc::Receiver<ObjectRef<ForeignCluster>>> {
+        self.wakes
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Entry>> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Entry {
+    fn end_session(&mut self) {
+        if let Some(watch) = self.watch.take() {
+            watch.abort();
+        }
+        self.link.session = None;
+    }
+
+    fn disconnect(&mut self) {
+        self.end_session();
+        self.link.connected = None;
+        self.link.answer = None;
+        self.connection = None;
+    }
+
+    fn postpone(&mut self, now: jiff::Timestamp) {
+        let wait = self.backoff.next(super::context::chance());
+        let wait =
+            jiff::SignedDuration::try_from(wait).unwrap_or(jiff::SignedDuration::from_secs(30));
+        self.link.retry_at = Some(now + wait);
+    }
+}
+
+/// The watch on one session.
+struct Watch {
+    name: String,
+    own_id: ClusterId,
+    api: Api<PeeringRequest>,
+    connection: Arc<Connection>,
+    entries: Arc<Mutex<BTreeMap<String, Entry>>>,
+    nudges: mpsc::Sender<ObjectRef<ForeignCluster>>,
+    clock: Clock,
+}
+
+/// How a stretch of watching ended.
+enum End {
+    /// The server ended it in order; the next stretch follows.
+    Renew,
+    /// Our request is gone.
+    Deleted,
+    /// The peer does not answer.
+    Lost(String),
+}
+
+impl Watch {
+    async fn run(self, request: PeeringRequest) {
+        let mut revision = request.metadata.resource_version.unwrap_or_default();
+        let end = loop {
+            match self.stretch(&mut revision).await {
+                End::Renew => {}
+                end => break end,
+            }
+            match self.refresh().await {
+                Ok(now_at) => revision = now_at,
+                Err(end) => break end,
+            }
+        };
+        match end {
+            End::Lost(message) => self.lose(message),
+            End::Deleted | End::Renew => self.update(|entry| {
+                entry.link.session = None;
+                entry.link.answer = None;
+                entry.link.withdrawn = true;
+            }),
+        }
+    }
+
+    /// Watches until the stream ends. Heartbeats count as being heard; silence ends it.
+    async fn stretch(&self, revision: &mut String) -> End {
+        let parameters = WatchParams::default()
+            .fields(&format!("metadata.name={}", self.own_id))
+            .timeout(WATCH_SECONDS);
+        let silence = Duration::try_from(SILENCE).unwrap_or(Duration::from_secs(15));
+        let mut events =
+            match tokio::time::timeout(silence, self.api.watch(&parameters, revision)).await {
+                Ok(Ok(events)) => events.boxed(),
+                Ok(Err(error)) => return End::Lost(error.to_string()),
+                Err(_) => return End::Lost("the peer does not answer the watch".to_owned()),
+            };
+        loop {
+            let event = match tokio::time::timeout(silence, events.next()).await {
+                Ok(Some(Ok(event))) => event,
+                Ok(Some(Err(error))) => return End::Lost(error.to_string()),
+                Ok(None) if self.connection.is_closed() => {
+                    return End::Lost("the connection was closed".to_owned());
+                }
+                Ok(None) => return End::Renew,
+                Err(_) => return End::Lost("the session is silent".to_owned()),
+            };
+            match event {
+                WatchEvent::Added(request) | WatchEvent::Modified(request) => {
+                    if let Some(newer) = &request.metadata.resource_version {
+                        revision.clone_from(newer);
+                    }
+                    self.hear(Some(request));
+                }
+                WatchEvent::Bookmark(bookmark) => {
+                    revision.clone_from(&bookmark.metadata.resource_version);
+                    self.hear(None);
+                }
+                WatchEvent::Deleted(_) => return End::Deleted,
+                WatchEvent::Error(_) => return End::Renew,
+            }
+        }
+    }
+
+    /// Reads the request anew, for a watch that has to start over.
+    async fn refresh(&self) -> Result<String, End> {
+        match self.api.get(self.own_id.as_str()).await {
+            Ok(request) => {
+                let revision = request
+                    .metadata
+                    .resource_version
+                    .clone()
+                    .unwrap_or_default();
+                self.hear(Some(request));
+                Ok(revision)
+            }
+            Err(error) if is_not_found(&error) => Err(End::Deleted),
+            Err(error) => Err(End::Lost(error.to_string())),
+        }
+    }
+
+    fn hear(&self, request: Option<PeeringRequest>) {
+        let now = (self.clock)();
+        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(session) = entries
+            .get_mut(&self.name)
+            .and_then(|entry| entry.link.session.as_mut())
+        else {
+            return;
+        };
+        session.heard = now;
+        if let Some(request) = request {
+            session.request = request;
+            drop(self.nudges.try_send(ObjectRef::new(&self.name)));
+        }
+    }
+
+    fn lose(&self, message: String) {
+        tracing::debug!(cluster = %self.name, %message, "Session lost");
+        let now = (self.clock)();
+        self.update(|entry| {
+            if let Some(connected) = &entry.link.connected {
+                let reason = crate::api::labels::reason::PEER_SILENT.to_owned();
+                entry
+                    .link
+                    .failures
+                    .insert(connected.url.clone(), Failure { reason, message });
+            }
+            entry.link.session = None;
+            entry.link.connected = None;
+            entry.link.answer = None;
+            entry.connection = None;
+            entry.postpone(now);
+        });
+    }
+
+    fn update(&self, change: impl FnOnce(&mut Entry)) {
+        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(entry) = entries.get_mut(&self.name) {
+            change(entry);
+            entry.watch = None;
+        }
+        drop(self.nudges.try_send(ObjectRef::new(&self.name)));
+    }
+}

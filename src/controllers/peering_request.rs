@@ -1,0 +1,223 @@
+//! The controller of PeeringRequests: what we say to a peer that asks for our resources.
+
+use std::{sync::Arc, time::Duration};
+
+use futures::StreamExt as _;
+use k8s_openapi::api::core::v1::{Node, Pod};
+use kube::{
+    Api, ResourceExt as _,
+    api::{ListParams, Patch, PatchParams},
+    runtime::{
+        Controller,
+        controller::Action,
+        reflector::{ObjectRef, Store},
+        watcher,
+    },
+};
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Context, Error, enrolment, foreign_cluster::remote_network_name, gone_is_fine,
+    status::difference,
+};
+use crate::{
+    api::{
+        ClusterId, ForeignCluster, NetworkConfig, PeeringRequest, PeeringRequestStatus, labels,
+        peering_request::{ForeignSession, SessionNetwork},
+    },
+    engine::{
+        offer, peering,
+        policy::{self, Evidence, Trust},
+    },
+};
+
+/// How often the offer is computed anew though nothing was seen to change.
+const RESYNC: Duration = Duration::from_secs(300);
+/// The wait after the API has failed.
+const API_RETRY: Duration = Duration::from_secs(2);
+
+/// Runs until the shutdown.
+pub async fn run(context: Arc<Context>, shutdown: CancellationToken) {
+    let client = &context.client;
+    let watched = watcher::Config::default;
+    let controller = Controller::new(Api::<PeeringRequest>::all(client.clone()), watched());
+    let requests = controller.store();
+    let (all, by_cluster, by_network) = (requests.clone(), requests.clone(), requests);
+    let changes = context.config.clone();
+    let policy = futures::stream::unfold(changes, |mut changes| async move {
+        changes.changed().await.ok().map(|()| ((), changes))
+    });
+    controller
+        .watches(
+            Api::<ForeignCluster>::all(client.clone()),
+            watched(),
+            move |object: ForeignCluster| {
+                let id = enrolment::claimed_id(&object)?;
+                standing(&by_cluster, id.as_str())
+            },
+        )
+        .watches(
+            Api::<NetworkConfig>::all(client.clone()),
+            watched(),
+            move |config: NetworkConfig| {
+                standing(&by_network, config.labels().get(labels::CLUSTER_ID)?)
+            },
+        )
+        .watches(
+            Api::<Node>::all(client.clone()),
+            watched(),
+            move |node: Node| asked(&all, &node),
+        )
+        .reconcile_all_on(policy)
+        .graceful_shutdown_on(async move { shutdown.cancelled().await })
+        .run(reconcile, on_error, context)
+        .for_each(|result| {
+            if let Err(error) = result {
+                tracing::debug!(%error, "A look at a PeeringRequest ended early");
+            }
+            futures::future::ready(())
+        })
+        .await;
+}
+
+/// The request of a cluster, if there is one.
+fn standing(
+    requests: &Store<PeeringRequest>,
+    cluster_id: &str,
+) -> Option<ObjectRef<PeeringRequest>> {
+    let request = ObjectRef::new(cluster_id);
+    requests.get(&request).map(|_| request)
+}
+
+/// A change of one of our own nodes changes what every peer is offered.
+fn asked(requests: &Store<PeeringRequest>, node: &Node) -> Vec<ObjectRef<PeeringRequest>> {
+    if node.labels().contains_key(labels::VIRTUAL_NODE_TYPE) {
+        return Vec::new();
+    }
+    requests
+        .state()
+        .iter()
+        .map(|request| ObjectRef::from_obj(request.as_ref()))
+        .collect()
+}
+
+fn on_error(request: Arc<PeeringRequest>, error: &Error, _: Arc<Context>) -> Action {
+    tracing::warn!(peer = %request.name_any(), %error, "The Kubernetes API did not take a change");
+    Action::requeue(API_RETRY.mul_f64(1.0 + super::context::chance()))
+}
+
+async fn reconcile(request: Arc<PeeringRequest>, context: Arc<Context>) -> Result<Action, Error> {
+    let api: Api<PeeringRequest> = Api::all(context.client.clone());
+    let name = request.name_any();
+    let present = api
+        .get_opt(&name)
+        .await
+        .map_err(Error::api("read a PeeringRequest"))?;
+    let (Some(present), Ok(id)) = (present, name.parse::<ClusterId>()) else {
+        return Ok(Action::await_change());
+    };
+    let session = say(&context, &present, &id).await?;
+    let status = PeeringRequestStatus {
+        session: Some(session),
+        advertisement_status: present
+            .spec
+            .session
+            .as_ref()
+            .map(|session| session.accepted.as_str().to_owned()),
+        ..present.status.clone().unwrap_or_default()
+    };
+    let old = serde_json::to_value(present.status.as_ref())?;
+    let new = serde_json::to_value(&status)?;
+    if let Some(change) = difference(&old, &new) {
+        let patch = Patch::Merge(json!({ "status": change }));
+        let patched = api
+            .patch(&name, &PatchParams::apply(labels::MANAGER), &patch)
+            .await;
+        gone_is_fine(patched).map_err(Error::api("write the status of a PeeringRequest"))?;
+    }
+    Ok(Action::requeue(
+        RESYNC.mul_f64(1.0 + super::context::chance() / 10.0),
+    ))
+}
+
+/// What we say on the session: our network and our offer, or why there is none.
+async fn say(
+    context: &Context,
+    request: &PeeringRequest,
+    id: &ClusterId,
+) -> Result<ForeignSession, Error> {
+    let message = |text: &str| ForeignSession {
+        message: text.to_owned(),
+        ..ForeignSession::default()
+    };
+    let Some(object) = enrolment::find(context, id).await? else {
+        return Ok(message("the cluster is not known here"));
+    };
+    match admitted(context, &object) {
+        Trust::Accepted(_) => {}
+        Trust::Waiting => return Ok(message("a person has to approve the cluster here")),
+        Trust::Refused => return Ok(message("the cluster is blocked here")),
+    }
+    let present = request
+        .status
+        .as_ref()
+        .and_then(|status| status.session.as_ref());
+    let network = Some(network(context, id).await?);
+    let config = context.policy().advertisement_config;
+    if !config.outgoing_config.enable_broadcaster {
+        let text = "nothing is offered: outgoingConfig.enableBroadcaster is false";
+        return Ok(ForeignSession {
+            network,
+            ..message(text)
+        });
+    }
+    let client = || context.client.clone();
+    let nodes = Api::<Node>::all(client())
+        .list(&ListParams::default())
+        .await;
+    let nodes = nodes.map_err(Error::api("list Nodes"))?.items;
+    let pods = Api::<Pod>::all(client()).list(&ListParams::default()).await;
+    let pods = pods.map_err(Error::api("list Pods"))?.items;
+    let hard = offer::share(
+        &offer::free(&nodes, &pods),
+        config.outgoing_config.resource_sharing_percentage,
+    );
+    let shared = offer::shared_labels(&nodes, config.label_policies.as_deref().unwrap_or_default());
+    let present = present.and_then(|session| session.offer.as_ref());
+    let offer = offer::make(hard, shared, present, context.now());
+    let text = if offer.is_none() {
+        "nothing is free to be offered"
+    } else {
+        ""
+    };
+    Ok(ForeignSession {
+        offer,
+        network,
+        message: text.to_owned(),
+    })
+}
+
+/// Whether the peer may consume what we offer.
+pub(super) fn admitted(context: &Context, object: &ForeignCluster) -> Trust {
+    if object.metadata.deletion_timestamp.is_some() {
+        return Trust::Refused;
+    }
+    let empty = context.policy().auth_config.allow_empty_token;
+    policy::admit(
+        &object.spec,
+        &policy::trust(&object.spec, None, Evidence::default(), empty),
+    )
+}
+
+/// Our network, with the word on how we see the peer once that is decided.
+async fn network(context: &Context, id: &ClusterId) -> Result<SessionNetwork, Error> {
+    let remote = Api::<NetworkConfig>::all(context.client.clone())
+        .get_opt(&remote_network_name(id.as_str()))
+        .await
+        .map_err(Error::api("read a NetworkConfig"))?;
+    let seen = remote
+        .and_then(|config| config.status)
+        .and_then(|status| status.pod_cidr_nat);
+    Ok(peering::network::own_network(&context.own, seen))
+}

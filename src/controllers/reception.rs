@@ -1,0 +1,199 @@
+//! How a peer that comes to us is received: who it is, whether it may come in.
+
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+use kube::ResourceExt as _;
+
+use super::{
+    Context, Error,
+    enrolment::{self, Newcomer},
+    peering_request::admitted,
+};
+use crate::{
+    api::{
+        ClusterId, ForeignCluster,
+        foreign_cluster::{DiscoveryType, TrustMode},
+        labels,
+        wire::{Decision, Features, IdentityAnswer, IdentityRequest, Ids, PROTOCOL},
+    },
+    engine::policy::Trust,
+    peer::{
+        self,
+        auth::{Reception, Session},
+        trust::Role,
+    },
+};
+
+/// How many clusters that nobody approved may stand in our objects because they came to us.
+const STRANGERS: usize = 64;
+
+/// Receives peers with the objects of a [`Context`].
+#[derive(Debug, Clone)]
+pub struct FrontDesk {
+    context: Arc<Context>,
+}
+
+impl FrontDesk {
+    /// Makes a front desk.
+    pub fn new(context: Arc<Context>) -> Self {
+        Self { context }
+    }
+
+    async fn receive(
+        &self,
+        session: &Session,
+        request: IdentityRequest,
+    ) -> Result<IdentityAnswer, Error> {
+        let context = &self.context;
+        let Some(peer) = &session.peer else {
+            return Ok(refused("no identity was proven"));
+        };
+        let id = &peer.cluster_id;
+        if *id == context.own.cluster_id {
+            return Ok(refused("that is our own identity"));
+        }
+        let known = context
+            .fleet
+            .as_ref()
+            .zip(request.proof.as_deref())
+            .is_some_and(|(secret, proof)| {
+                secret.verify(
+                    proof,
+                    Role::Home,
+                    id,
+                    &context.own.cluster_id,
+                    &session.exporter,
+                )
+            });
+        let present = enrolment::find(context, id).await?;
+        if present.is_none() && !known && self.is_crowded().await? {
+            return Ok(refused(
+                "too many clusters wait for a person here; try again later",
+            ));
+        }
+        let newcomer = Newcomer {
+            cluster_id: id.clone(),
+            cluster_name: request.cluster_name,
+            auth_url: place(&request.auth_url, session),
+            source: DiscoveryType::IncomingPeering,
+            trusted: known && !present.as_ref().is_some_and(is_blocked),
+        };
+        let object = enrolment::enrol(context, &newcomer).await?;
+        // The peer is there, so a try that was put off may happen now.
+        context.links.try_now(&object.name_any());
+        let proof = known
+            .then(|| context.fleet.as_ref())
+            .flatten()
+            .map(|secret| {
+                secret.proof(
+                    Role::Foreign,
+                    id,
+                    &context.own.cluster_id,
+                    &session.exporter,
+                )
+            });
+        Ok(answer(&admitted(context, &object), proof))
+    }
+
+    async fn is_crowded(&self) -> Result<bool, Error> {
+        let objects = enrolment::list(&self.context).await?;
+        let stranger = |object: &&ForeignCluster| {
+            object.spec.discovery_type == DiscoveryType::IncomingPeering
+                && object.spec.trust_mode != TrustMode::Trusted
+        };
+        Ok(objects.iter().filter(stranger).count() >= STRANGERS)
+    }
+}
+
+fn is_blocked(object: &ForeignCluster) -> bool {
+    object.spec.incoming_peering_enabled == crate::api::foreign_cluster::IncomingPeering::No
+}
+
+/// Where the peer may be reached: what it says, else where it came from.
+fn place(said: &str, session: &Session) -> String {
+    /// The longest URL that is kept.
+    const LIMIT: usize = 256;
+    if said.starts_with("https://") && said.len() <= LIMIT {
+        return said.to_owned();
+    }
+    session.address.map_or_else(String::new, |address| {
+        let ip = address.ip().to_canonical();
+        format!(
+            "https://{}",
+            std::net::SocketAddr::new(ip, peer::DEFAULT_PORT)
+        )
+    })
+}
+
+fn refused(message: &str) -> IdentityAnswer {
+    IdentityAnswer {
+        decision: Decision::Refused,
+        message: message.to_owned(),
+        proof: None,
+    }
+}
+
+fn answer(admitted: &Trust, proof: Option<String>) -> IdentityAnswer {
+    let (decision, message) = match admitted {
+        Trust::Accepted(_) => (Decision::Accepted, ""),
+        Trust::Waiting => (
+            Decision::Waiting,
+            "a person has to approve the cluster at the peer",
+        ),
+        Trust::Refused => (Decision::Refused, "the cluster is blocked at the peer"),
+    };
+    IdentityAnswer {
+        decision,
+        message: message.to_owned(),
+        proof,
+    }
+}
+
+impl Reception for FrontDesk {
+    fn ids(&self) -> BoxFuture<'_, Ids> {
+        let own = &self.context.own;
+        Box::pin(futures::future::ready(Ids {
+            cluster_id: own.cluster_id.clone(),
+            cluster_name: own.cluster_name.clone(),
+            guest_namespace: labels::NAMESPACE.to_owned(),
+            landbridge: Some(Features {
+                protocol: PROTOCOL,
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+                features: Vec::new(),
+            }),
+        }))
+    }
+
+    fn identify<'a>(
+        &'a self,
+        session: &'a Session,
+        request: IdentityRequest,
+    ) -> BoxFuture<'a, IdentityAnswer> {
+        Box::pin(async move {
+            self.receive(session, request)
+                .await
+                .unwrap_or_else(|error| {
+                    tracing::error!(%error, "A peer could not be received");
+                    IdentityAnswer {
+                        decision: Decision::Waiting,
+                        message: "the peer cannot decide just now".to_owned(),
+                        proof: None,
+                    }
+                })
+        })
+    }
+
+    fn accepted<'a>(&'a self, id: &'a ClusterId) -> BoxFuture<'a, bool> {
+        Box::pin(async move {
+            match enrolment::find(&self.context, id).await {
+                Ok(Some(object)) => admitted(&self.context, &object).is_accepted(),
+                Ok(None) => false,
+                Err(error) => {
+                    tracing::error!(%error, "A peer's right could not be looked up");
+                    false
+                }
+            }
+        })
+    }
+}

@@ -1,0 +1,231 @@
+//! From sightings to ForeignClusters: every candidate is asked to prove its key before anything
+//! follows from it.
+
+use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::ResourceExt as _;
+use tokio::{
+    sync::{Semaphore, mpsc},
+    task::JoinSet,
+    time::Instant,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Context,
+    context::chance,
+    enrolment::{self, Newcomer, claimed_id},
+    foreign_cluster::{introduce, reach},
+};
+use crate::{
+    api::{
+        ClusterId,
+        foreign_cluster::{DiscoveryType, PeerEndpoint},
+    },
+    engine::{
+        peering::{Connected, Dial, Neighbour},
+        roster::{Bounds, Candidate, Change, Key, Roster},
+        sighting::Event,
+    },
+    peer::client::{ConnectError, Connection},
+};
+
+/// How many candidates are asked at the same time.
+const PROBES: usize = 8;
+/// The longest time without a look at the roster.
+const IDLE: Duration = Duration::from_secs(60);
+
+/// What came of asking a candidate.
+struct Proof {
+    key: Key,
+    endpoint: SocketAddr,
+    id: Option<ClusterId>,
+}
+
+/// Runs until the shutdown. `boot` is what our own announcements carry.
+pub async fn run(
+    context: Arc<Context>,
+    boot: String,
+    mut events: mpsc::Receiver<Event>,
+    shutdown: CancellationToken,
+) {
+    let mut roster = Roster::new(context.own.cluster_id.clone(), boot, Bounds::default());
+    roster.set_known(known_ids(&context).await);
+    let gate = Arc::new(Semaphore::new(PROBES));
+    let mut probes: JoinSet<Option<Proof>> = JoinSet::new();
+    loop {
+        while let Some(change) = roster.poll_change() {
+            match change {
+                Change::Appeared(candidate) | Change::Changed(candidate) => {
+                    probes.spawn(ask(Arc::clone(&context), Arc::clone(&gate), candidate));
+                }
+                Change::Expired(candidate) => expire(&context, &candidate).await,
+                Change::Duplicate(candidate) => warn_of_duplicate(&candidate),
+            }
+        }
+        let wait = roster
+            .poll_timeout()
+            .map_or(IDLE, |due| until(&context, due));
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            event = events.recv() => match event {
+                Some(event) => roster.handle_event(event, context.now()),
+                None => return,
+            },
+            Some(Ok(Some(proof))) = probes.join_next() => {
+                roster.handle_proof(&proof.key, proof.endpoint, proof.id.as_ref(), chance(), context.now());
+            }
+            () = tokio::time::sleep_until(Instant::now() + wait) => {
+                roster.handle_timeout(context.now());
+            }
+        }
+    }
+}
+
+fn until(context: &Context, due: jiff::Timestamp) -> Duration {
+    Duration::try_from(due.duration_since(context.now()))
+        .unwrap_or(Duration::ZERO)
+        .min(IDLE)
+}
+
+async fn known_ids(context: &Context) -> BTreeSet<ClusterId> {
+    match enrolment::list(context).await {
+        Ok(objects) => objects.iter().filter_map(claimed_id).collect(),
+        Err(error) => {
+            tracing::warn!(%error, "Known clusters are not preferred until they are found again");
+            BTreeSet::new()
+        }
+    }
+}
+
+fn warn_of_duplicate(candidate: &Candidate) {
+    let endpoints: Vec<String> = candidate
+        .endpoints
+        .iter()
+        .map(|endpoint| endpoint.address.to_string())
+        .collect();
+    tracing::warn!(
+        endpoints = endpoints.join(", "),
+        "Another machine announces our own cluster id: was this machine's data directory copied?"
+    );
+}
+
+async fn expire(context: &Context, candidate: &Candidate) {
+    let Some(id) = &candidate.cluster_id else {
+        return;
+    };
+    context.neighbours.expire(id, context.now());
+    if let Ok(Some(object)) = enrolment::find(context, id).await {
+        tracing::info!(cluster = %object.name_any(), "Advertisement gone");
+        context.links.nudge(&object.name_any());
+    }
+}
+
+/// Asks one candidate who it is, endpoint by endpoint, and enrols it when it proves its key.
+async fn ask(context: Arc<Context>, gate: Arc<Semaphore>, candidate: Candidate) -> Option<Proof> {
+    let _permit = gate.acquire_owned().await.ok()?;
+    let mut last = None;
+    for endpoint in &candidate.endpoints {
+        let dial = Dial {
+            url: url_of(endpoint.address),
+            address: Some(endpoint.address),
+            source: endpoint.source,
+        };
+        let proof = |id| Proof {
+            key: candidate.key.clone(),
+            endpoint: endpoint.address,
+            id,
+        };
+        match reach(&context, &dial, candidate.cluster_id.clone()).await {
+            Ok((connected, connection)) => {
+                let id = connected.cluster_id.clone();
+                if let Err(error) = admit(&context, &candidate, connected, connection).await {
+                    tracing::warn!(%error, "A cluster that was found could not be recorded");
+                }
+                return Some(proof(Some(id)));
+            }
+            Err(ConnectError::OwnIdentity) => {
+                return Some(proof(Some(context.own.cluster_id.clone())));
+            }
+            Err(error) => {
+                tracing::debug!(url = %dial.url, %error, "Candidate did not prove itself");
+                last = Some(proof(None));
+            }
+        }
+    }
+    last
+}
+
+/// Records a candidate that has proven its key, and keeps the connection for what follows.
+async fn admit(
+    context: &Arc<Context>,
+    candidate: &Candidate,
+    connected: Connected,
+    connection: Connection,
+) -> Result<(), super::Error> {
+    let id = connected.cluster_id.clone();
+    let source = candidate
+        .endpoints
+        .first()
+        .map_or(DiscoveryType::Lan, |first| first.source);
+    context
+        .neighbours
+        .set(id.clone(), neighbour(candidate, source));
+    let switches = context.policy().discovery_config;
+    let decides = switches.autojoin && !switches.autojoin_untrusted && context.fleet.is_some();
+    let trusted = if decides && enrolment::find(context, &id).await?.is_none() {
+        introduce(context, &connection)
+            .await
+            .is_ok_and(|answer| answer.fleet_secret)
+    } else {
+        false
+    };
+    let newcomer = Newcomer {
+        cluster_id: id,
+        cluster_name: connected.cluster_name.clone(),
+        auth_url: connected.url.clone(),
+        source,
+        trusted,
+    };
+    let object = enrolment::enrol(context, &newcomer).await?;
+    let name = object.name_any();
+    if context
+        .links
+        .connection(&name)
+        .is_none_or(|present| present.is_closed())
+    {
+        context.links.adopt(&name, connected, Arc::new(connection));
+    }
+    context.links.try_now(&name);
+    Ok(())
+}
+
+fn neighbour(candidate: &Candidate, source: DiscoveryType) -> Neighbour {
+    let endpoints = candidate.endpoints.iter().map(|endpoint| PeerEndpoint {
+        url: url_of(endpoint.address),
+        source: endpoint.source.as_str().to_owned(),
+        interface: endpoint.interface.clone(),
+        last_seen: Some(Time(endpoint.first_seen)),
+        last_error: None,
+    });
+    Neighbour {
+        endpoints: endpoints.collect(),
+        addresses: candidate
+            .endpoints
+            .iter()
+            .map(|endpoint| (url_of(endpoint.address), endpoint.address))
+            .collect(),
+        ttl: u32::try_from(candidate.ttl.as_secs()).unwrap_or(u32::MAX),
+        expired: None,
+        source,
+    }
+}
+
+/// The URL of a socket address; the scope of a link-local address stays with the address.
+fn url_of(address: SocketAddr) -> String {
+    match address {
+        SocketAddr::V4(address) => format!("https://{address}"),
+        SocketAddr::V6(address) => format!("https://[{}]:{}", address.ip(), address.port()),
+    }
+}

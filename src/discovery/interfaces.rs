@@ -1,0 +1,264 @@
+//! Which interfaces are used for discovery, and which addresses are next to us on them.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
+
+use ipnet::IpNet;
+use nix::{ifaddrs::getifaddrs, net::if_::InterfaceFlags, sys::socket::SockaddrStorage};
+
+/// Interfaces of containers, bridges between them and tunnels: no LAN is behind these. A star at the
+/// end stands for anything.
+const SKIPPED: &[&str] = &[
+    "lo",
+    "veth*",
+    "cni*",
+    "docker*",
+    "br-*",
+    "virbr*",
+    "cali*",
+    "flannel*",
+    "cilium*",
+    "wg*",
+    "tun*",
+    "liqo*",
+    "landbridge*",
+];
+
+/// Where clouds answer with the credentials of the machine: nobody's peer endpoint.
+const METADATA: [IpAddr; 2] = [
+    IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254)),
+    IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)),
+];
+
+/// Which interfaces and addresses are used.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct InterfaceRules {
+    /// When not empty, only these interfaces, even those that are skipped by default.
+    pub allow: Vec<String>,
+    /// Never these interfaces.
+    pub deny: Vec<String>,
+    /// Our pod and service ranges: an address in them is on no LAN.
+    pub excluded: Vec<IpNet>,
+}
+
+impl InterfaceRules {
+    /// Returns whether an interface may be used with this address of its own.
+    pub fn allows(&self, name: &str, address: IpAddr) -> bool {
+        self.allows_name(name) && self.allows_address(address)
+    }
+
+    /// Returns whether an interface may be used at all.
+    pub fn allows_name(&self, name: &str) -> bool {
+        let listed = |list: &[String]| list.iter().any(|pattern| matches(pattern, name));
+        if listed(&self.deny) {
+            false
+        } else if self.allow.is_empty() {
+            !SKIPPED.iter().any(|pattern| matches(pattern, name))
+        } else {
+            listed(&self.allow)
+        }
+    }
+
+    /// Returns whether an address may be somebody's on a LAN.
+    pub fn allows_address(&self, address: IpAddr) -> bool {
+        let broadcast = address == IpAddr::V4(Ipv4Addr::BROADCAST);
+        let mapped = matches!(address, IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some());
+        !address.is_unspecified()
+            && !address.is_loopback()
+            && !address.is_multicast()
+            && !broadcast
+            && !mapped
+            && !METADATA.contains(&address)
+            && !self.excluded.iter().any(|range| range.contains(&address))
+    }
+}
+
+fn matches(pattern: &str, name: &str) -> bool {
+    match pattern.strip_suffix('*') {
+        Some(start) => name.starts_with(start),
+        None => name == pattern,
+    }
+}
+
+/// The interfaces that may be used, with the subnets that are on link there.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Links(BTreeMap<String, Vec<IpNet>>);
+
+impl Links {
+    /// Reads the interfaces of this machine: those that are up, multicast and allowed.
+    pub fn read(rules: &InterfaceRules) -> io::Result<Self> {
+        let wanted =
+            InterfaceFlags::IFF_UP | InterfaceFlags::IFF_RUNNING | InterfaceFlags::IFF_MULTICAST;
+        let mut links: BTreeMap<String, Vec<IpNet>> = BTreeMap::new();
+        for row in getifaddrs()?.filter(|row| row.flags.contains(wanted)) {
+            let subnet = subnet_of(row.address.as_ref(), row.netmask.as_ref());
+            if let Some(subnet) = subnet.filter(|net| rules.allows(&row.interface_name, net.addr()))
+            {
+                links.entry(row.interface_name).or_default().push(subnet);
+            }
+        }
+        Ok(Self(links))
+    }
+
+    /// Returns the names of the interfaces, in order.
+    pub fn names(&self) -> Vec<String> {
+        self.0.keys().cloned().collect()
+    }
+
+    /// Returns whether there is no interface.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Returns whether an address is next to us on an interface. What was heard on a LAN and is
+    /// not on that LAN was forged, or is of no use to us.
+    pub fn reaches(&self, interface: &str, address: IpAddr) -> bool {
+        let subnets = self.0.get(interface).map(Vec::as_slice).unwrap_or_default();
+        subnets.iter().any(|subnet| {
+            let broadcast = address.is_ipv4() && subnet.prefix_len() < 31;
+            subnet.contains(&address)
+                && !(broadcast && (address == subnet.broadcast() || address == subnet.network()))
+        })
+    }
+}
+
+impl FromIterator<(String, Vec<IpNet>)> for Links {
+    fn from_iter<I: IntoIterator<Item = (String, Vec<IpNet>)>>(rows: I) -> Self {
+        Self(rows.into_iter().collect())
+    }
+}
+
+fn subnet_of(
+    address: Option<&SockaddrStorage>,
+    netmask: Option<&SockaddrStorage>,
+) -> Option<IpNet> {
+    let (address, netmask) = (ip_of(address?)?, ip_of(netmask?)?);
+    IpNet::with_netmask(address, netmask).ok()
+}
+
+fn ip_of(address: &SockaddrStorage) -> Option<IpAddr> {
+    let v4 = address.as_sockaddr_in().map(|v4| IpAddr::V4(v4.ip()));
+    v4.or_else(|| address.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().expect("the table holds addresses")
+    }
+
+    fn list(names: &[&str]) -> Vec<String> {
+        names.iter().map(|&name| name.to_owned()).collect()
+    }
+
+    #[test]
+    fn interfaces_without_a_lan_behind_them_are_skipped() {
+        let rules = InterfaceRules::default();
+        for name in [
+            "eth0", "enp3s0", "wlan0", "wlp2s0", "br0", "bond0", "lowpan0",
+        ] {
+            assert!(rules.allows_name(name), "{name}");
+        }
+        for name in [
+            "lo",
+            "veth12ab",
+            "cni0",
+            "docker0",
+            "br-0a1b",
+            "virbr0",
+            "cali123",
+            "flannel.1",
+            "cilium_host",
+            "wg0",
+            "tun0",
+            "liqo.host",
+            "landbridge0",
+        ] {
+            assert!(!rules.allows_name(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn the_lists_of_the_configuration_win() {
+        let rules = InterfaceRules {
+            allow: list(&["eth*", "docker0"]),
+            deny: list(&["eth1"]),
+            excluded: Vec::new(),
+        };
+        let allowed = ["eth0", "eth1", "docker0", "wlan0"].map(|name| rules.allows_name(name));
+        assert_eq!(allowed, [true, false, true, false]);
+    }
+
+    #[test]
+    fn addresses_that_can_be_nobodys_peer_endpoint_are_refused() {
+        let rules = InterfaceRules {
+            excluded: vec!["10.244.0.0/16".parse().expect("the test names a range")],
+            ..InterfaceRules::default()
+        };
+        for address in [
+            "192.168.1.7",
+            "10.243.0.1",
+            "169.254.1.2",
+            "fe80::1",
+            "2001:db8::1",
+        ] {
+            assert!(rules.allows_address(ip(address)), "{address}");
+        }
+        for address in [
+            "0.0.0.0",
+            "127.0.0.1",
+            "::1",
+            "::",
+            "224.0.0.251",
+            "ff02::fb",
+            "255.255.255.255",
+            "169.254.169.254",
+            "fd00:ec2::254",
+            "::ffff:127.0.0.1",
+            "10.244.3.4",
+        ] {
+            assert!(!rules.allows_address(ip(address)), "{address}");
+        }
+    }
+
+    #[test]
+    fn a_neighbour_is_on_a_subnet_of_the_interface_that_it_was_heard_on() {
+        let subnets = |nets: &[&str]| nets.iter().map(|net| net.parse().expect("nets")).collect();
+        let links: Links = [
+            (
+                "eth0".to_owned(),
+                subnets(&["192.168.1.5/24", "fe80::1/64"]),
+            ),
+            ("eth1".to_owned(), subnets(&["10.0.0.0/31"])),
+        ]
+        .into_iter()
+        .collect();
+        for (interface, address, expected) in [
+            ("eth0", "192.168.1.7", true),
+            ("eth0", "192.168.1.255", false),
+            ("eth0", "192.168.1.0", false),
+            ("eth0", "fe80::77", true),
+            ("eth0", "10.0.0.1", false),
+            ("eth1", "10.0.0.1", true),
+            ("eth1", "192.168.1.7", false),
+            ("eth9", "192.168.1.7", false),
+        ] {
+            assert_eq!(
+                links.reaches(interface, ip(address)),
+                expected,
+                "{interface} {address}"
+            );
+        }
+    }
+
+    #[test]
+    fn loopback_is_not_among_the_interfaces_of_this_machine() {
+        let links = Links::read(&InterfaceRules::default()).expect("interfaces can be listed");
+        assert!(!links.names().contains(&"lo".to_owned()));
+    }
+}

@@ -1,0 +1,172 @@
+//! Discovery on the LAN by multicast DNS: announces us, looks for others, and mends itself.
+//!
+//! ```text
+//! netlink ----- link events ----.
+//! mdns-sd ----- answers --------+--> session --> neighbours --> EventSink --> roster
+//! Announcement, verify ---------'       |
+//!                                       '--> mdns-sd: register, browse, verify, look at the links
+//! ```
+//! A session is one life of the library's thread. When that dies, falls silent or is flooded, the
+//! next session begins; what was found meanwhile lives on in the roster until its time is up.
+
+use std::time::Duration;
+
+use futures::{FutureExt, future::BoxFuture};
+use mdns_sd::MDNS_PORT;
+use tokio::{
+    sync::{mpsc, watch},
+    time::Instant,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    discovery::{
+        DiscoveryError, Health,
+        interfaces::InterfaceRules,
+        source::{Announcement, EventSink, Source},
+    },
+    engine::backoff::Backoff,
+};
+
+mod link_events;
+mod neighbours;
+mod session;
+
+/// The service types that we announce and look for: our own, a legal name (RFC 6335, section 5.1),
+/// and the one that Liqo 0.2 to 0.10 uses. The first one counts where they disagree.
+const SERVICE_TYPES: [&str; 2] = ["_landbridge._tcp.local.", "_liqo_auth._tcp.local."];
+
+/// The waits before a broken session is followed by the next one.
+const RESTART: (Duration, Duration) = (Duration::from_millis(500), Duration::from_mins(1));
+/// A session that lived for so long was well.
+const HEALTHY: Duration = Duration::from_mins(1);
+/// How many requests to look again may wait. More are dropped: the next health check asks again.
+const VERIFY_QUEUE: usize = 64;
+
+/// The source of discovery on the LAN.
+#[derive(Debug)]
+pub struct Mdns {
+    port: u16,
+    rules: InterfaceRules,
+    announcement: watch::Receiver<Announcement>,
+    verify: mpsc::Receiver<String>,
+    health: watch::Sender<Health>,
+}
+
+/// What the rest of the program holds of a running [`Mdns`].
+#[derive(Debug, Clone)]
+pub struct MdnsHandle {
+    verify: mpsc::Sender<String>,
+    health: watch::Receiver<Health>,
+}
+
+impl MdnsHandle {
+    /// Asks to look again whether an advertisement still stands, after it did not answer: if nobody
+    /// confirms it within two seconds it is reported gone. Returns false when too many wait already.
+    pub fn verify(&self, instance: &str) -> bool {
+        self.verify.try_send(instance.to_owned()).is_ok()
+    }
+
+    /// Returns how discovery on the LAN is doing, and tells when that changes.
+    pub fn health(&self) -> watch::Receiver<Health> {
+        self.health.clone()
+    }
+}
+
+impl Mdns {
+    /// Prepares the source. It follows the announcement, switches included, while it runs.
+    pub fn new(
+        rules: InterfaceRules,
+        announcement: watch::Receiver<Announcement>,
+    ) -> (Self, MdnsHandle) {
+        let (verify_sender, verify) = mpsc::channel(VERIFY_QUEUE);
+        let (health, health_receiver) = watch::channel(Health::Starting);
+        let source = Self {
+            port: MDNS_PORT,
+            rules,
+            announcement,
+            verify,
+            health,
+        };
+        let handle = MdnsHandle {
+            verify: verify_sender,
+            health: health_receiver,
+        };
+        (source, handle)
+    }
+
+    /// Returns the same source on another UDP port, away from the neighbours' view.
+    #[must_use]
+    pub fn on_port(mut self, port: u16) -> Self {
+        self.port = port;
+        self
+    }
+
+    async fn supervise(mut self, events: EventSink, shutdown: CancellationToken) {
+        let mut backoff = Backoff::new(RESTART.0, RESTART.1);
+        loop {
+            let started = Instant::now();
+            let Err(error) = session::run(&mut self, &events, &shutdown).await else {
+                break;
+            };
+            if started.elapsed() > HEALTHY {
+                backoff.reset();
+            }
+            self.report(&error);
+            let flooded = matches!(error, DiscoveryError::Flood(_));
+            let pause = if flooded {
+                RESTART.0
+            } else {
+                backoff.next(fraction())
+            };
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = shutdown.cancelled() => break,
+            }
+        }
+        self.set_health(Health::Stopped);
+    }
+
+    fn report(&self, error: &DiscoveryError) {
+        let message = error.to_string();
+        let health = if matches!(error, DiscoveryError::PortTaken { .. }) {
+            Health::PortTaken { message }
+        } else {
+            Health::Restarting { message }
+        };
+        if self.set_health(health) {
+            tracing::warn!(%error, "Discovery on the LAN is interrupted");
+        }
+    }
+
+    /// Returns whether that was news.
+    fn set_health(&self, health: Health) -> bool {
+        self.health.send_if_modified(|present| {
+            let news = *present != health;
+            *present = health;
+            news
+        })
+    }
+}
+
+impl Source for Mdns {
+    fn name(&self) -> &'static str {
+        "mdns"
+    }
+
+    fn run(
+        self: Box<Self>,
+        events: EventSink,
+        shutdown: CancellationToken,
+    ) -> BoxFuture<'static, ()> {
+        self.supervise(events, shutdown).boxed()
+    }
+}
+
+/// Returns a random number between 0 and 1, to spread what many do at the same time.
+fn fraction() -> f64 {
+    let mut bytes = [0_u8; 4];
+    // Without randomness everybody waits alike, which is only less polite.
+    let _ = ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut bytes);
+    f64::from(u32::from_be_bytes(bytes)) / f64::from(u32::MAX)
+}

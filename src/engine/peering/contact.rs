@@ -1,0 +1,161 @@
+//! The steps that talk to the peer: dial, identify, open and close the session, and the end.
+
+use super::{Step, View};
+use crate::{
+    api::{
+        foreign_cluster::{ClusterIdentity, TrustMode},
+        labels,
+        peering_request::{Acceptance, HomeSession, PeeringRequestSpec},
+        wire,
+    },
+    engine::peering::network,
+};
+
+/// Plans the contact with the peer.
+pub(super) fn steps(view: &View<'_>, steps: &mut Vec<Step>) {
+    if !view.deleting && !view.has_finalizer() && (view.wants_join() || view.serves()) {
+        steps.push(Step::AddFinalizer);
+    }
+    if view.owes_withdrawal() {
+        withdraw(view, steps);
+    }
+    if !view.needs_contact() {
+        if view.facts.link.connected.is_some() {
+            steps.push(Step::Disconnect);
+        }
+        return;
+    }
+    if view.facts.link.connected.is_some() && (!view.is_alive() || view.has_moved()) {
+        steps.push(Step::Disconnect);
+        return;
+    }
+    let Some(connected) = view.connected else {
+        dial(view, steps);
+        return;
+    };
+    if view.cluster_id.is_none() {
+        let name = connected.cluster_name.clone();
+        steps.push(Step::FillIdentity(connected.cluster_id.clone(), name));
+        return;
+    }
+    settle_trust(view, steps);
+    if view.wants_join() {
+        converse(view, steps);
+    }
+}
+
+fn dial(view: &View<'_>, steps: &mut Vec<Step>) {
+    let due = view
+        .facts
+        .link
+        .retry_at
+        .is_none_or(|moment| view.now >= moment);
+    if due {
+        steps.push(Step::Connect {
+            dials: view.dials(),
+            expect: view.cluster_id.clone(),
+        });
+    }
+}
+
+fn settle_trust(view: &View<'_>, steps: &mut Vec<Step>) {
+    let mode = view.object.spec.trust_mode;
+    let shown = view
+        .facts
+        .link
+        .answer
+        .as_ref()
+        .is_some_and(|answer| answer.fleet_secret);
+    if shown && mode != TrustMode::Trusted && !view.blocked {
+        steps.push(Step::SetTrust(TrustMode::Trusted));
+    } else if mode == TrustMode::Unknown {
+        steps.push(Step::SetTrust(TrustMode::Untrusted));
+    }
+}
+
+fn converse(view: &View<'_>, steps: &mut Vec<Step>) {
+    if view.should_ask() {
+        steps.push(Step::Identify);
+        return;
+    }
+    if !view.is_accepted_there() || !view.may_consume() {
+        return;
+    }
+    let Some(session) = &view.facts.link.session else {
+        steps.push(Step::OpenSession(Box::new(request(view))));
+        return;
+    };
+    let told = session.request.spec.session.as_ref();
+    let say = home_session(view);
+    if told.is_none_or(|told| !network::says_the_same(told, &say)) {
+        steps.push(Step::Tell(Box::new(say)));
+    }
+}
+
+/// The PeeringRequest that opens a session.
+fn request(view: &View<'_>) -> PeeringRequestSpec {
+    let own = &view.facts.own;
+    PeeringRequestSpec {
+        cluster_identity: ClusterIdentity {
+            cluster_id: own.cluster_id.to_string(),
+            cluster_name: Some(own.cluster_name.to_string()),
+        },
+        namespace: labels::NAMESPACE.to_owned(),
+        auth_url: own.auth_url.clone(),
+        kube_config_ref: None,
+        session: Some(home_session(view)),
+    }
+}
+
+fn home_session(view: &View<'_>) -> HomeSession {
+    let accepted = view
+        .facts
+        .advertisement
+        .as_ref()
+        .and_then(|one| one.status.as_ref())
+        .map_or(Acceptance::Undecided, |status| status.advertisement_status);
+    HomeSession {
+        protocol: wire::PROTOCOL,
+        network: Some(network::spoken(view)),
+        accepted,
+    }
+}
+
+/// Plans the withdrawal of what stands in the peer's cluster.
+fn withdraw(view: &View<'_>, steps: &mut Vec<Step>) {
+    if view.connected.is_some() {
+        steps.push(Step::CloseSession);
+    } else if view
+        .withdrawal_deadline()
+        .is_some_and(|deadline| view.now >= deadline)
+    {
+        steps.push(Step::Entomb);
+    }
+}
+
+/// Plans the end of an object: what the peer asked for goes, then the finalizer, then what
+/// discovery has lost.
+pub(super) fn farewell(view: &View<'_>, steps: &mut Vec<Step>) {
+    if view.facts.request.is_some() && (view.deleting || view.blocked) {
+        steps.push(Step::DismissRequest);
+    }
+    if view.facts.tombstone && view.facts.link.withdrawn {
+        steps.push(Step::Exhume);
+    }
+    let empty = view.facts.advertisement.is_none()
+        && view.facts.node.is_none()
+        && view.facts.local_network.is_none()
+        && view.facts.remote_network.is_none()
+        && view.facts.tunnel.is_none()
+        && view.facts.request.is_none();
+    let waiting = view.owes_withdrawal()
+        && view
+            .withdrawal_deadline()
+            .is_none_or(|deadline| view.now < deadline);
+    if view.deleting && view.has_finalizer() && empty && !waiting {
+        steps.push(Step::RemoveFinalizer);
+    }
+    if view.is_forgettable() {
+        steps.push(Step::Forget);
+    }
+}

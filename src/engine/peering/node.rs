@@ -1,0 +1,173 @@
+//! The steps about the peer's offer: its Advertisement and its virtual node.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::{api::core::v1::Node, apimachinery::pkg::api::resource::Quantity};
+
+use super::{LEASE_RENEWAL, Step, View};
+use crate::{
+    api::{
+        advertisement::Offer,
+        labels::{NODE_CLUSTER_ID, VIRTUAL_NODE, VIRTUAL_NODE_TAINT, VIRTUAL_NODE_TYPE},
+        peering_request::{Acceptance, ForeignSession},
+    },
+    engine::offer,
+};
+
+/// What the virtual node of a peer should look like.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NodeWish {
+    /// The name, `liqo-<clusterID>`.
+    pub name: String,
+    /// The id of the peer.
+    pub cluster_id: String,
+    /// The labels.
+    pub labels: BTreeMap<String, String>,
+    /// What the peer offers.
+    pub capacity: BTreeMap<String, Quantity>,
+    /// Whether the peer answers.
+    pub ready: bool,
+    /// Whether the tunnel to the peer works.
+    pub network: bool,
+}
+
+/// The name of the virtual node of a peer (Liqo's).
+pub fn node_name(cluster_id: &str) -> String {
+    format!("liqo-{cluster_id}")
+}
+
+/// Plans the Advertisement and the virtual node.
+pub(super) fn steps(view: &View<'_>, steps: &mut Vec<Step>) {
+    offer_steps(view, steps);
+    if !view.consumes() {
+        if view.facts.node.is_some() {
+            steps.push(Step::RemoveNode);
+        }
+        return;
+    }
+    let Some(wish) = wish(view) else {
+        return;
+    };
+    if view
+        .facts
+        .node
+        .as_ref()
+        .is_none_or(|node| !is_as_wished(node, &wish))
+    {
+        steps.push(Step::WriteNode(Box::new(wish)));
+    }
+    let due = view
+        .facts
+        .lease_renewed
+        .is_none_or(|renewed| view.now >= renewed + LEASE_RENEWAL);
+    if due && view.is_alive() {
+        steps.push(Step::RenewLease);
+    }
+}
+
+fn offer_steps(view: &View<'_>, steps: &mut Vec<Step>) {
+    let present = view.facts.advertisement.as_ref();
+    if !view.may_consume() {
+        if present.is_some() {
+            steps.push(Step::RemoveAdvertisement);
+        }
+        return;
+    }
+    let Some(foreign) = foreign_session(view) else {
+        return;
+    };
+    let Some(offered) = &foreign.offer else {
+        if present.is_some() {
+            steps.push(Step::RemoveAdvertisement);
+        }
+        return;
+    };
+    let answered = present
+        .and_then(|one| one.status.as_ref())
+        .map_or(Acceptance::Undecided, |status| status.advertisement_status);
+    let answer = offer::accept(
+        &view.facts.config.advertisement_config.ingoing_config,
+        view.facts.accepted_elsewhere,
+        answered,
+        offered,
+    );
+    if present.is_none_or(|one| one.spec.offer != *offered) || answered != answer {
+        steps.push(Step::WriteAdvertisement(Box::new(offered.clone()), answer));
+    }
+}
+
+/// What the peer says on the session, if it is heard and has said anything.
+pub(super) fn foreign_session<'a>(view: &View<'a>) -> Option<&'a ForeignSession> {
+    view.session()?.request.status.as_ref()?.session.as_ref()
+}
+
+fn wish(view: &View<'_>) -> Option<NodeWish> {
+    let cluster_id = view.cluster_id.as_ref()?.to_string();
+    let advertised: &Offer = &view.facts.advertisement.as_ref()?.spec.offer;
+    let capacity = advertised.resource_quota.as_ref()?.hard.clone()?;
+    let name = node_name(&cluster_id);
+    let mut labels = advertised.labels.clone().unwrap_or_default();
+    labels.extend(
+        [
+            (VIRTUAL_NODE_TYPE, VIRTUAL_NODE),
+            ("type", VIRTUAL_NODE),
+            ("kubernetes.io/role", "agent"),
+            ("kubernetes.io/hostname", name.as_str()),
+            (
+                "alpha.service-controller.kubernetes.io/exclude-balancer",
+                "true",
+            ),
+            ("beta.kubernetes.io/os", "linux"),
+            ("kubernetes.io/os", "linux"),
+        ]
+        .map(|(key, value)| (key.to_owned(), value.to_owned())),
+    );
+    Some(NodeWish {
+        name,
+        cluster_id,
+        labels,
+        capacity,
+        ready: view.is_alive(),
+        network: view.is_tunnel_connected(),
+    })
+}
+
+fn is_as_wished(node: &Node, wish: &NodeWish) -> bool {
+    let metadata = &node.metadata;
+    let holds = |kind: &str, expected: bool| {
+        let conditions = node
+            .status
+            .iter()
+            .filter_map(|status| status.conditions.as_ref());
+        let value = if expected { "True" } else { "False" };
+        conditions
+            .flatten()
+            .any(|one| one.type_ == kind && one.status == value)
+    };
+    let labelled = wish
+        .labels
+        .iter()
+        .all(|(key, value)| metadata.labels.as_ref().and_then(|all| all.get(key)) == Some(value));
+    let annotated = metadata
+        .annotations
+        .as_ref()
+        .and_then(|all| all.get(NODE_CLUSTER_ID))
+        == Some(&wish.cluster_id);
+    let tainted = node
+        .spec
+        .iter()
+        .filter_map(|spec| spec.taints.as_ref())
+        .flatten()
+        .any(|taint| taint.key == VIRTUAL_NODE_TAINT);
+    let sized = node
+        .status
+        .as_ref()
+        .and_then(|status| status.capacity.as_ref())
+        == Some(&wish.capacity);
+    labelled
+        && annotated
+        && tainted
+        && sized
+        && holds("Ready", wish.ready)
+        && holds("NetworkUnavailable", !wish.network)
+}

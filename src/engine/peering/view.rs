@@ -1,0 +1,350 @@
+//! What follows at once from an object and the facts: the questions that every part of a plan asks.
+
+use jiff::Timestamp;
+
+use super::{Answer, Connected, Dial, Facts, GRACE, REAPPEARANCE, SILENCE, WITHDRAWAL_DEADLINE};
+use crate::{
+    api::{
+        ClusterId, ForeignCluster, ForeignClusterStatus,
+        foreign_cluster::{AuthStatus, DiscoveryType, IncomingPeering},
+        labels::{FINALIZER_PEERED, TRUSTED_BY, condition},
+        peering_request::{Acceptance, SessionNetwork},
+        wire::Decision,
+    },
+    engine::policy::{self, Evidence, Trust},
+};
+
+/// An object and the facts about its peer at one moment, with what follows from them.
+#[derive(Debug)]
+pub(crate) struct View<'a> {
+    pub(crate) object: &'a ForeignCluster,
+    pub(crate) status: ForeignClusterStatus,
+    pub(crate) facts: &'a Facts,
+    pub(crate) now: Timestamp,
+    /// The id that the object claims.
+    pub(crate) cluster_id: Option<ClusterId>,
+    /// The connection, when it is to the right cluster.
+    pub(crate) connected: Option<&'a Connected>,
+    pub(crate) trust: Trust,
+    pub(crate) admitted: Trust,
+    pub(crate) deleting: bool,
+    pub(crate) blocked: bool,
+    /// When the advertisement of the peer was lost, if it was.
+    pub(crate) expired: Option<Timestamp>,
+}
+
+impl<'a> View<'a> {
+    pub(crate) fn new(object: &'a ForeignCluster, facts: &'a Facts, now: Timestamp) -> Self {
+        let status = object.status.clone().unwrap_or_default();
+        let cluster_id = object
+            .spec
+            .cluster_identity
+            .as_ref()
+            .and_then(|identity| identity.cluster_id.parse::<ClusterId>().ok());
+        let connected = facts.link.connected.as_ref().filter(|connected| {
+            cluster_id
+                .as_ref()
+                .is_none_or(|id| *id == connected.cluster_id)
+        });
+        let fleet_secret = facts
+            .link
+            .answer
+            .as_ref()
+            .is_some_and(|answer| answer.fleet_secret);
+        let trust = policy::trust(
+            &object.spec,
+            recorded_trust(object),
+            Evidence { fleet_secret },
+            facts.config.auth_config.allow_empty_token,
+        );
+        let mut view = Self {
+            object,
+            facts,
+            now,
+            cluster_id,
+            connected,
+            admitted: policy::admit(&object.spec, &trust),
+            trust,
+            deleting: object.metadata.deletion_timestamp.is_some(),
+            blocked: object.spec.incoming_peering_enabled == IncomingPeering::No,
+            expired: None,
+            status,
+        };
+        view.expired = view.lost_at();
+        view
+    }
+
+    /// When discovery lost the peer, for an object that discovery made.
+    fn lost_at(&self) -> Option<Timestamp> {
+        if !self.is_discovered() {
+            return None;
+        }
+        match &self.facts.neighbour {
+            Some(neighbour) => neighbour.expired,
+            None if self.now >= self.facts.started + REAPPEARANCE => {
+                Some(self.facts.started + REAPPEARANCE)
+            }
+            None => None,
+        }
+    }
+
+    /// Whether discovery made the object, so that discovery may take it back.
+    pub(crate) fn is_discovered(&self) -> bool {
+        matches!(
+            self.object.spec.discovery_type,
+            DiscoveryType::Lan | DiscoveryType::Wan
+        )
+    }
+
+    /// Whether the object stands for ourselves.
+    pub(crate) fn is_own(&self) -> bool {
+        self.cluster_id.as_ref() == Some(&self.facts.own.cluster_id)
+    }
+
+    /// Whether the peer's resources are wanted.
+    pub(crate) fn wants_join(&self) -> bool {
+        self.object.spec.join && !self.deleting && !self.blocked && !self.is_own()
+    }
+
+    /// Whether a session with the peer may stand: wanted, and its identity accepted here.
+    pub(crate) fn may_consume(&self) -> bool {
+        self.wants_join() && self.trust.is_accepted() && self.cluster_id.is_some()
+    }
+
+    /// Whether the peer may consume what we offer, and asked for it.
+    pub(crate) fn serves(&self) -> bool {
+        self.facts.request.is_some() && self.admitted.is_accepted() && !self.deleting
+    }
+
+    /// Whether our PeeringRequest may still stand in the peer's cluster though it should not.
+    pub(crate) fn owes_withdrawal(&self) -> bool {
+        let remembered = self
+            .status
+            .outgoing
+            .as_ref()
+            .is_some_and(|outgoing| outgoing.remote_peering_request_name.is_some());
+        let stands = self.facts.link.session.is_some()
+            || ((remembered || self.facts.tombstone) && !self.facts.link.withdrawn);
+        stands && !self.may_consume()
+    }
+
+    /// When a deletion stops waiting for the peer.
+    pub(crate) fn withdrawal_deadline(&self) -> Option<Timestamp> {
+        let deleted = self.object.metadata.deletion_timestamp.as_ref()?;
+        self.owes_withdrawal()
+            .then_some(deleted.0 + WITHDRAWAL_DEADLINE)
+    }
+
+    /// Whether the peer must be talked to.
+    pub(crate) fn needs_contact(&self) -> bool {
+        let unknown = !self.deleting && !self.blocked && !self.is_proven();
+        !self.is_own() && (self.wants_join() || self.owes_withdrawal() || unknown)
+    }
+
+    /// Whether the key behind the id was proven, now or earlier.
+    pub(crate) fn is_proven(&self) -> bool {
+        self.cluster_id.is_some()
+            && (self.connected.is_some() || self.condition_holds(condition::IDENTITY_VERIFIED))
+    }
+
+    /// Whether a condition of the present status holds.
+    pub(crate) fn condition_holds(&self, kind: &str) -> bool {
+        self.status
+            .conditions
+            .iter()
+            .any(|one| one.type_ == kind && one.status == "True")
+    }
+
+    /// Whether the connection stands and, if there is a session on it, it was heard lately.
+    pub(crate) fn is_alive(&self) -> bool {
+        let heard = self
+            .facts
+            .link
+            .session
+            .as_ref()
+            .is_none_or(|session| self.now < session.heard + SILENCE);
+        self.connected.is_some() && heard
+    }
+
+    /// Whether the session carries news: it stands and is heard.
+    pub(crate) fn session(&self) -> Option<&'a super::Session> {
+        self.facts.link.session.as_ref().filter(|_| self.is_alive())
+    }
+
+    /// The peer's answer, while it is not yet a yes.
+    pub(crate) fn pending_answer(&self) -> Option<&'a Answer> {
+        let answer = self.facts.link.answer.as_ref()?;
+        (self.wants_join() && answer.decision != Decision::Accepted).then_some(answer)
+    }
+
+    /// Whether to ask the peer to accept us.
+    pub(crate) fn should_ask(&self) -> bool {
+        let Some(answer) = &self.facts.link.answer else {
+            return true;
+        };
+        match answer.decision {
+            Decision::Accepted => false,
+            Decision::Waiting => self.now >= answer.ask_again,
+            Decision::Refused | Decision::EmptyRefused => {
+                let asked_by_user =
+                    answer.recorded && self.status.auth_status == AuthStatus::Pending;
+                asked_by_user || self.now >= answer.ask_again
+            }
+        }
+    }
+
+    /// Whether the peer accepted us.
+    pub(crate) fn is_accepted_there(&self) -> bool {
+        self.facts
+            .link
+            .answer
+            .as_ref()
+            .is_some_and(|answer| answer.decision == Decision::Accepted)
+    }
+
+    /// The peer's network, from whichever session tells it.
+    pub(crate) fn peer_network(&self) -> Option<&'a SessionNetwork> {
+        let outgoing = || {
+            let session = self.facts.link.session.as_ref()?;
+            session
+                .request
+                .status
+                .as_ref()?
+                .session
+                .as_ref()?
+                .network
+                .as_ref()
+        };
+        let incoming = || {
+            self.facts
+                .request
+                .as_ref()?
+                .spec
+                .session
+                .as_ref()?
+                .network
+                .as_ref()
+        };
+        let (outgoing, incoming) = (
+            outgoing().filter(|_| self.may_consume()),
+            incoming().filter(|_| self.serves()),
+        );
+        // The one that already says how the peer sees us is the later word.
+        match (outgoing, incoming) {
+            (Some(told), _) if told.pod_cidr_nat.is_some() => Some(told),
+            (told, other) => other
+                .filter(|other| other.pod_cidr_nat.is_some())
+                .or(told)
+                .or(other),
+        }
+    }
+
+    /// Whether the network to the peer is wanted at all.
+    pub(crate) fn wants_network(&self) -> bool {
+        let consumes = self.may_consume()
+            && (self.facts.link.session.is_some() || self.facts.remote_network.is_some());
+        consumes || self.serves()
+    }
+
+    /// Whether the peer's offer stands here and is accepted.
+    pub(crate) fn consumes(&self) -> bool {
+        self.may_consume()
+            && self
+                .facts
+                .advertisement
+                .as_ref()
+                .and_then(|one| one.status.as_ref())
+                .is_some_and(|status| status.advertisement_status == Acceptance::Accepted)
+    }
+
+    /// How the connection through the tunnel does, in Liqo's words.
+    pub(crate) fn tunnel_status(&self) -> Option<&'a str> {
+        let tunnel = self.facts.tunnel.as_ref()?;
+        tunnel
+            .status
+            .as_ref()?
+            .connection
+            .as_ref()?
+            .status
+            .as_deref()
+    }
+
+    /// Whether an echo came back through the tunnel lately.
+    pub(crate) fn is_tunnel_connected(&self) -> bool {
+        self.tunnel_status() == Some("connected")
+    }
+
+    /// Whether discovery lost the peer long enough ago, and nothing holds on to it.
+    pub(crate) fn is_forgettable(&self) -> bool {
+        let held = self.facts.request.is_some()
+            || self.facts.advertisement.is_some()
+            || self.facts.tunnel.is_some()
+            || self.connected.is_some()
+            || self.owes_withdrawal()
+            || self
+                .status
+                .timeline
+                .contains_key(super::status::STAGE_PEERED);
+        let old = self
+            .expired
+            .is_some_and(|expired| self.now >= expired + GRACE);
+        old && !held && !self.deleting && !self.blocked
+    }
+
+    /// Whether our finalizer is on the object.
+    pub(crate) fn has_finalizer(&self) -> bool {
+        let finalizers = self
+            .object
+            .metadata
+            .finalizers
+            .as_deref()
+            .unwrap_or_default();
+        finalizers.iter().any(|one| one == FINALIZER_PEERED)
+    }
+
+    /// Where the peer may be dialled, best first: what discovery says, what the spec says, what
+    /// was known before.
+    pub(crate) fn dials(&self) -> Vec<Dial> {
+        let mut dials: Vec<Dial> = Vec::new();
+        let own_source = self.object.spec.discovery_type;
+        let mut add = |url: &str, address, source| {
+            if !url.is_empty() && dials.iter().all(|known| known.url != url) {
+                dials.push(Dial {
+                    url: url.to_owned(),
+                    address,
+                    source,
+                });
+            }
+        };
+        if let Some(neighbour) = &self.facts.neighbour {
+            for endpoint in &neighbour.endpoints {
+                let address = neighbour.addresses.get(&endpoint.url).copied();
+                add(&endpoint.url, address, neighbour.source);
+            }
+        }
+        add(&self.object.spec.auth_url, None, own_source);
+        for endpoint in &self.status.endpoints {
+            add(&endpoint.url, None, own_source);
+        }
+        dials
+    }
+
+    /// Whether the connection is to a place that the peer has left.
+    pub(crate) fn has_moved(&self) -> bool {
+        let (Some(connected), Some(neighbour)) = (self.connected, &self.facts.neighbour) else {
+            return false;
+        };
+        !neighbour.endpoints.is_empty()
+            && neighbour
+                .endpoints
+                .iter()
+                .all(|endpoint| endpoint.url != connected.url)
+            && connected.url != self.object.spec.auth_url
+    }
+}
+
+/// By what a Trusted cluster was let in, as it was noted then.
+fn recorded_trust(object: &ForeignCluster) -> Option<&str> {
+    let annotations = object.metadata.annotations.as_ref()?;
+    annotations.get(TRUSTED_BY).map(String::as_str)
+}

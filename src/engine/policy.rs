@@ -1,0 +1,178 @@
+//! Who is trusted, who is let in, and who is joined without being told.
+
+use crate::api::{
+    cluster_config::DiscoveryConfig,
+    foreign_cluster::{DiscoveryType, ForeignClusterSpec, IncomingPeering, TrustMode},
+    labels::reason,
+};
+
+/// What a cluster has shown besides its key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Evidence {
+    /// It knows the fleet secret.
+    pub fleet_secret: bool,
+}
+
+/// A decision about a cluster, with its reason (a constant of [`reason`]).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Trust {
+    /// Its identity is accepted.
+    Accepted(String),
+    /// A person has to decide.
+    Waiting,
+    /// It is blocked.
+    Refused,
+}
+
+impl Trust {
+    /// Tells whether the identity is accepted.
+    pub fn is_accepted(&self) -> bool {
+        matches!(self, Self::Accepted(_))
+    }
+}
+
+/// Decides whether the identity behind a ForeignCluster is accepted.
+///
+/// `recorded` is by what a Trusted cluster was let in, so that a peer that the fleet secret let in
+/// does not turn into one that a person approved.
+pub fn trust(
+    spec: &ForeignClusterSpec,
+    recorded: Option<&str>,
+    evidence: Evidence,
+    allow_empty_token: bool,
+) -> Trust {
+    if spec.incoming_peering_enabled == IncomingPeering::No {
+        return Trust::Refused;
+    }
+    if spec.trust_mode == TrustMode::Trusted {
+        return Trust::Accepted(recorded.unwrap_or(reason::PINNED).to_owned());
+    }
+    if evidence.fleet_secret {
+        return Trust::Accepted(reason::FLEET_SECRET.to_owned());
+    }
+    if allow_empty_token {
+        return Trust::Accepted(reason::EMPTY_TOKEN_ALLOWED.to_owned());
+    }
+    Trust::Waiting
+}
+
+/// Decides whether a cluster may consume what we offer.
+pub fn admit(spec: &ForeignClusterSpec, trust: &Trust) -> Trust {
+    match (spec.incoming_peering_enabled, trust) {
+        (IncomingPeering::Yes, Trust::Waiting) => Trust::Accepted(reason::PINNED.to_owned()),
+        _ => trust.clone(),
+    }
+}
+
+/// Decides `spec.join` of a ForeignCluster that discovery creates (Liqo's two switches).
+pub fn autojoin(config: &DiscoveryConfig, trusted: bool) -> bool {
+    config.autojoin && (trusted || config.autojoin_untrusted)
+}
+
+/// Tells whether a find of `found` takes over an object that `present` made.
+///
+/// A person's object stays a person's; a LAN is nearer than a domain; a cluster that came to us
+/// is taken over by whatever finds it.
+pub fn takes_over(found: DiscoveryType, present: DiscoveryType) -> bool {
+    fn rank(source: DiscoveryType) -> u8 {
+        match source {
+            DiscoveryType::Manual => 3,
+            DiscoveryType::Lan => 2,
+            DiscoveryType::Wan => 1,
+            DiscoveryType::IncomingPeering => 0,
+        }
+    }
+    rank(found) > rank(present) && found != DiscoveryType::Manual
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::ClusterConfigSpec;
+
+    fn spec(trust_mode: TrustMode, incoming: IncomingPeering) -> ForeignClusterSpec {
+        ForeignClusterSpec {
+            trust_mode,
+            incoming_peering_enabled: incoming,
+            ..ForeignClusterSpec::default()
+        }
+    }
+
+    #[test]
+    fn every_way_to_be_trusted_has_its_reason() {
+        use IncomingPeering::{Auto, No, Yes};
+        use TrustMode::{Trusted, Unknown, Untrusted};
+        let table = [
+            (Unknown, Auto, false, false, Trust::Waiting),
+            (Untrusted, Auto, false, false, Trust::Waiting),
+            (Untrusted, Yes, false, false, Trust::Waiting),
+            (
+                Trusted,
+                Auto,
+                false,
+                false,
+                Trust::Accepted("Pinned".into()),
+            ),
+            (
+                Untrusted,
+                Auto,
+                true,
+                false,
+                Trust::Accepted("FleetSecret".into()),
+            ),
+            (
+                Untrusted,
+                Auto,
+                false,
+                true,
+                Trust::Accepted("EmptyTokenAllowed".into()),
+            ),
+            (Trusted, No, true, true, Trust::Refused),
+        ];
+        for (mode, incoming, fleet_secret, empty, expected) in table {
+            let evidence = Evidence { fleet_secret };
+            let decision = trust(&spec(mode, incoming), None, evidence, empty);
+            assert_eq!(
+                decision, expected,
+                "{mode:?} {incoming:?} {fleet_secret} {empty}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_reason_that_let_a_peer_in_is_kept() {
+        let spec = spec(TrustMode::Trusted, IncomingPeering::Auto);
+        let decision = trust(&spec, Some("FleetSecret"), Evidence::default(), false);
+        assert_eq!(decision, Trust::Accepted("FleetSecret".into()));
+    }
+
+    #[test]
+    fn a_person_may_admit_a_cluster_without_trusting_it() {
+        let yes = spec(TrustMode::Untrusted, IncomingPeering::Yes);
+        assert!(admit(&yes, &Trust::Waiting).is_accepted());
+        let auto = spec(TrustMode::Untrusted, IncomingPeering::Auto);
+        assert_eq!(admit(&auto, &Trust::Waiting), Trust::Waiting);
+        assert_eq!(admit(&yes, &Trust::Refused), Trust::Refused);
+    }
+
+    #[test]
+    fn both_switches_of_liqo_decide_the_join() {
+        let mut config = ClusterConfigSpec::default().discovery_config;
+        assert!(autojoin(&config, false));
+        config.autojoin_untrusted = false;
+        assert!(!autojoin(&config, false));
+        assert!(autojoin(&config, true));
+        config.autojoin = false;
+        assert!(!autojoin(&config, true));
+    }
+
+    #[test]
+    fn the_lan_takes_over_what_came_to_us_and_never_what_a_person_wrote() {
+        use DiscoveryType::{IncomingPeering, Lan, Manual, Wan};
+        assert!(takes_over(Lan, IncomingPeering));
+        assert!(takes_over(Lan, Wan));
+        assert!(!takes_over(Wan, Lan));
+        assert!(!takes_over(Lan, Manual));
+        assert!(!takes_over(Lan, Lan));
+    }
+}

@@ -1,0 +1,473 @@
+//! What is done to an object between the client and the store: identity, defaults, rules, checks.
+
+use super::{
+    catalog::{Catalog, Resource, Role, check_definition},
+    naming,
+    normalise::normalise,
+    present::as_stored,
+    refusal::{FieldError, Refusal},
+    validate::validate,
+};
+use crate::kubeapi::tree::Tree;
+use base64::Engine;
+use serde_json::{Map, Value, json};
+
+/// Which part of an object a request writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Part {
+    Main,
+    Status,
+    /// The finalizers of a namespace.
+    Finalize,
+}
+
+/// What to do about fields that the schema does not know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Strictness {
+    Strict,
+    Warn,
+    Ignore,
+}
+
+impl Strictness {
+    pub(super) fn parse(text: &str) -> Self {
+        match text {
+            "Strict" => Self::Strict,
+            "Ignore" => Self::Ignore,
+            _ => Self::Warn,
+        }
+    }
+}
+
+/// An object that may be stored, and what the client should be warned of.
+#[derive(Debug)]
+pub(super) struct Admitted {
+    pub(super) object: Value,
+    pub(super) warnings: Vec<String>,
+}
+
+/// Everything about a write that is not the object itself.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Case<'a> {
+    pub(super) catalog: &'a Catalog,
+    pub(super) resource: &'a Resource,
+    pub(super) namespace: &'a str,
+    pub(super) strictness: Strictness,
+    pub(super) now: jiff::Timestamp,
+    /// Keys that stood twice in the body.
+    pub(super) duplicates: &'a [String],
+}
+
+impl Case<'_> {
+    /// Makes a sent object into one that can be created.
+    pub(super) fn admit_new(&self, mut object: Value) -> Result<Admitted, Refusal> {
+        self.check_kind(&object)?;
+        self.settle_namespace(&mut object)?;
+        let metadata = metadata_of(&mut object)?;
+        if metadata
+            .get("resourceVersion")
+            .and_then(Value::as_str)
+            .is_some_and(|revision| !revision.is_empty())
+        {
+            return Err(Refusal::internal(
+                "resourceVersion should not be set on objects to be created",
+            ));
+        }
+        for field in [
+            "uid",
+            "creationTimestamp",
+            "deletionTimestamp",
+            "deletionGracePeriodSeconds",
+            "generation",
+            "resourceVersion",
+        ] {
+            metadata.remove(field);
+        }
+        naming::settle_name(metadata);
+        if !self.resource.rules.status_at_creation {
+            remove(&mut object, "status");
+        }
+        self.dress(&mut object, None);
+        let warnings = self.normalise(&mut object)?;
+        let name = name_of(&object);
+        self.check(&object, &name)?;
+        let metadata = metadata_of(&mut object)?;
+        metadata.insert("uid".to_owned(), json!(naming::uid()));
+        metadata.insert("creationTimestamp".to_owned(), naming::time(self.now));
+        if self.resource.rules.generation {
+            metadata.insert("generation".to_owned(), json!(1));
+        }
+        Ok(Admitted {
+            object: as_stored(self.resource, object),
+            warnings,
+        })
+    }
+
+    /// Makes a proposed state into one that can replace `old` (both as they are shown).
+    pub(super) fn admit_change(
+        &self,
+        old: &Value,
+        mut object: Value,
+        part: Part,
+    ) -> Result<Admitted, Refusal> {
+        let name = name_of(old);
+        self.check_kind(&object)?;
+        self.settle_namespace(&mut object)?;
+        self.check_identity(old, &mut object)?;
+        self.keep_other_parts(old, &mut object, part)?;
+        self.dress(&mut object, Some(old));
+        let warnings = self.normalise(&mut object)?;
+        self.check(&object, &name)?;
+        self.check_finalizers(old, &object)?;
+        self.count(old, &mut object);
+        Ok(Admitted { object, warnings })
+    }
+
+    fn check_kind(&self, object: &Value) -> Result<(), Refusal> {
+        let (version, kind) = (object.text("apiVersion"), object.text("kind"));
+        let expected = self.resource.api_version();
+        if version != expected {
+            return Err(Refusal::bad_request(format!(
+                "the API version in the data ({version}) does not match the expected API version ({expected})"
+            )));
+        }
+        if kind != self.resource.kind {
+            return Err(Refusal::bad_request(format!(
+                "the kind in the data ({kind}) does not match the expected kind ({})",
+                self.resource.kind
+            )));
+        }
+        Ok(())
+    }
+
+    fn settle_namespace(&self, object: &mut Value) -> Result<(), Refusal> {
+        let wanted = self.namespace;
+        let metadata = metadata_of(object)?;
+        let found = metadata
+            .get("namespace")
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+            .to_owned();
+        if wanted.is_empty() && (found.is_empty() || found == "default") {
+            metadata.remove("namespace");
+        } else if found.is_empty() {
+            metadata.insert("namespace".to_owned(), json!(wanted));
+        } else if found != wanted {
+            return Err(Refusal::bad_request(
+                "the namespace of the provided object does not match the namespace sent on the request",
+            ));
+        }
+        Ok(())
+    }
+
+    fn check_identity(&self, old: &Value, object: &mut Value) -> Result<(), Refusal> {
+        let name = name_of(old);
+        let metadata = metadata_of(object)?;
+        let text = |field: &str| {
+            metadata
+                .get(field)
+                .and_then(Value::as_str)
+                .unwrap_or_default()
+        };
+        if text("name") != name {
+            return Err(Refusal::bad_request(format!(
+                "the name of the object ({}) does not match the name on the URL ({name})",
+                text("name")
+            )));
+        }
+        let subject = self.resource.subject(&name);
+        let known = old.field("metadata").text("uid");
+        if !text("uid").is_empty() && text("uid") != known {
+            let why = format!(
+                "Precondition failed: UID in precondition: {}, UID in object meta: {known}",
+                text("uid")
+            );
+            return Err(Refusal::conflict(subject, &why));
+        }
+        let current = old.field("metadata").text("resourceVersion");
+        let revision = text("resourceVersion");
+        if revision.is_empty() || revision == "0" {
+            if !self.resource.rules.unconditional {
+                let error = FieldError::invalid(
+                    "metadata.resourceVersion",
+                    &json!(0),
+                    "must be specified for an update",
+                );
+                return Err(Refusal::invalid(subject, &[error]));
+            }
+        } else if revision != current {
+            return Err(Refusal::modified(subject));
+        }
+        for field in [
+            "uid",
+            "resourceVersion",
+            "creationTimestamp",
+            "deletionTimestamp",
+            "deletionGracePeriodSeconds",
+            "generation",
+        ] {
+            copy(old.field("metadata"), metadata, field);
+        }
+        Ok(())
+    }
+
+    /// Puts back what this request may not write.
+    fn keep_other_parts(&self, old: &Value, object: &mut Value, part: Part) -> Result<(), Refusal> {
+        let status = object.get("status").cloned();
+        let custom = self.resource.rules.merge_keys.is_none();
+        match part {
+            Part::Main => {
+                if self.resource.rules.status
+                    && let Some(fields) = object.as_object_mut()
+                {
+                    copy(old, fields, "status");
+                }
+                if self.resource.role == Role::Namespace
+                    && let Some(fields) = object.as_object_mut()
+                {
+                    copy(old, fields, "spec");
+                }
+            }
+            Part::Status => {
+                let metadata = metadata_of(object)?.clone();
+                *object = old.clone();
+                if !custom {
+                    object.set(&["metadata"], Value::Object(metadata));
+                }
+                remove(object, "status");
+                if let (Some(status), Some(fields)) = (status, object.as_object_mut()) {
+                    fields.insert("status".to_owned(), status);
+                }
+            }
+            Part::Finalize => {
+                let spec = object.field("spec").clone();
+                *object = old.clone();
+                object.set(&["spec"], spec);
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds what the server itself writes into some kinds.
+    fn dress(&self, object: &mut Value, old: Option<&Value>) {
+        tidy(object);
+        match self.resource.role {
+            Role::Namespace => {
+                let name = name_of(object);
+                object.set(
+                    &["metadata", "labels", "kubernetes.io/metadata.name"],
+                    json!(name),
+                );
+                if old.is_none() {
+                    object.set(&["spec"], json!({"finalizers": ["kubernetes"]}));
+                    object.set(&["status"], json!({"phase": "Active"}));
+                }
+            }
+            Role::Secret => encode_texts(object),
+            Role::Definition => establish(object, self.now),
+            Role::Plain | Role::Review => {}
+        }
+    }
+
+    fn normalise(&self, object: &mut Value) -> Result<Vec<String>, Refusal> {
+        let unknown = normalise(self.catalog.schema(self.resource), object);
+        let complaints: Vec<String> = unknown
+            .iter()
+            .map(|field| format!("unknown field \"{field}\""))
+            .chain(
+                self.duplicates
+                    .iter()
+                    .map(|field| format!("duplicate field \"{field}\"")),
+            )
+            .collect();
+        match self.strictness {
+            Strictness::Ignore => Ok(Vec::new()),
+            Strictness::Strict if !complaints.is_empty() => Err(Refusal::bad_request(format!(
+                "{kind} in version \"{}\" cannot be handled as a {kind}: strict decoding error: {}",
+                self.resource.version,
+                complaints.join(", "),
+                kind = self.resource.kind,
+            ))),
+            Strictness::Strict | Strictness::Warn => Ok(complaints),
+        }
+    }
+
+    fn check(&self, object: &Value, name: &str) -> Result<(), Refusal> {
+        let mut errors = naming::check_metadata(object.field("metadata"), self.resource);
+        errors.extend(validate(self.catalog.schema(self.resource), object));
+        if errors.is_empty() && self.resource.role == Role::Definition {
+            let definition = serde_json::from_value(object.clone()).map_err(|e| e.to_string());
+            let verdict = definition
+                .and_then(|definition| check_definition(&definition).map_err(|e| e.to_string()));
+            if let Err(why) = verdict {
+                errors.push(FieldError::invalid("spec", &json!(name), why));
+            }
+        }
+        if errors.is_empty() {
+            Ok(())
+        } else {
+            Err(Refusal::invalid(self.resource.kind_subject(name), &errors))
+        }
+    }
+
+    fn check_finalizers(&self, old: &Value, object: &Value) -> Result<(), Refusal> {
+        if old.field("metadata").field("deletionTimestamp").is_null() {
+            return Ok(());
+        }
+        let known = old.field("metadata").field("finalizers").as_array();
+        let new: Vec<String> = object
+            .field("metadata")
+            .field("finalizers")
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter(|finalizer| !known.is_some_and(|known| known.contains(finalizer)))
+            .map(ToString::to_string)
+            .collect();
+        if new.is_empty() {
+            return Ok(());
+        }
+        let why = format!(
+            "no new finalizers can be added if the object is being deleted, found new finalizers []string{{{}}}",
+            new.join(", ")
+        );
+        let error = FieldError::forbidden("metadata.finalizers", why);
+        let name = name_of(old);
+        Err(Refusal::invalid(
+            self.resource.kind_subject(&name),
+            &[error],
+        ))
+    }
+
+    /// Counts a change of what the object wants.
+    fn count(&self, old: &Value, object: &mut Value) {
+        if !self.resource.rules.generation {
+            return;
+        }
+        let mut wanted = [old.clone(), object.clone()];
+        for state in &mut wanted {
+            remove(state, "metadata");
+            if self.resource.rules.status {
+                remove(state, "status");
+            }
+        }
+        let [before, after] = wanted;
+        if before != after {
+            let generation = old
+                .field("metadata")
+                .field("generation")
+                .as_i64()
+                .unwrap_or(0);
+            object.set(&["metadata", "generation"], json!(generation + 1));
+        }
+    }
+}
+
+/// The name of an object.
+pub(super) fn name_of(object: &Value) -> String {
+    object.field("metadata").text("name").to_owned()
+}
+
+fn metadata_of(object: &mut Value) -> Result<&mut Map<String, Value>, Refusal> {
+    let malformed = || Refusal::bad_request("the object must have metadata that is an object");
+    let fields = object.as_object_mut().ok_or_else(malformed)?;
+    fields
+        .entry("metadata")
+        .or_insert_with(|| json!({}))
+        .as_object_mut()
+        .ok_or_else(malformed)
+}
+
+fn copy(from: &Value, to: &mut Map<String, Value>, field: &str) {
+    match from.get(field) {
+        Some(value) => to.insert(field.to_owned(), value.clone()),
+        None => to.remove(field),
+    };
+}
+
+fn remove(object: &mut Value, field: &str) {
+    if let Some(fields) = object.as_object_mut() {
+        fields.remove(field);
+    }
+}
+
+/// Removes from the metadata what is empty or not kept here.
+fn tidy(object: &mut Value) {
+    if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
+        metadata.remove("managedFields");
+        metadata.remove("selfLink");
+        metadata.retain(|_, value| {
+            !value.is_null()
+                && value.as_object().is_none_or(|map| !map.is_empty())
+                && value.as_array().is_none_or(|list| !list.is_empty())
+        });
+    }
+}
+
+fn encode_texts(object: &mut Value) {
+    let Some(fields) = object.as_object_mut() else {
+        return;
+    };
+    fields.entry("type").or_insert_with(|| json!("Opaque"));
+    let Some(Value::Object(texts)) = fields.remove("stringData") else {
+        return;
+    };
+    let data = fields.entry("data").or_insert_with(|| json!({}));
+    if let Some(data) = data.as_object_mut() {
+        for (key, text) in texts {
+            let text = text.as_str().unwrap_or_default();
+            let encoded = base64::engine::general_purpose::STANDARD.encode(text);
+            data.insert(key, json!(encoded));
+        }
+    }
+}
+
+/// Says that a definition is served, which it is as soon as it is stored.
+fn establish(object: &mut Value, now: jiff::Timestamp) {
+    let known = &object.field("status").field("conditions");
+    let since = known[0].field("lastTransitionTime").clone();
+    let since = if since.is_null() {
+        naming::time(now)
+    } else {
+        since
+    };
+    let condition = |kind: &str, reason: &str, message: &str| json!({"type": kind, "status": "True", "reason": reason, "message": message, "lastTransitionTime": since});
+    let mut names = object.field("spec").field("names").clone();
+    if let Some(fields) = names.as_object_mut() {
+        let kind = fields
+            .get("kind")
+            .and_then(Value::as_str)
+            .unwrap_or_default();
+        let (list, singular) = (format!("{kind}List"), kind.to_lowercase());
+        fields.entry("listKind").or_insert_with(|| json!(list));
+        fields.entry("singular").or_insert_with(|| json!(singular));
+    }
+    let versions: Vec<Value> = object
+        .field("spec")
+        .field("versions")
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter(|version| version.field("storage") == true)
+        .map(|version| version.field("name").clone())
+        .collect();
+    let Some(fields) = object.as_object_mut() else {
+        return;
+    };
+    if let Some(spec) = fields.get_mut("spec").and_then(Value::as_object_mut) {
+        spec.entry("conversion")
+            .or_insert_with(|| json!({"strategy": "None"}));
+        spec.insert("names".to_owned(), names.clone());
+    }
+    fields.insert(
+        "status".to_owned(),
+        json!({
+            "acceptedNames": names,
+            "conditions": [
+                condition("NamesAccepted", "NoConflicts", "no conflicts found"),
+                condition("Established", "InitialNamesAccepted", "the initial names have been accepted"),
+            ],
+            "storedVersions": versions,
+        }),
+    );
+}

@@ -1,0 +1,216 @@
+//! Reads request bodies: JSON with its duplicate keys noticed, YAML and the protobuf of kubectl.
+
+use super::{
+    protobuf::{self, Message},
+    refusal::Refusal,
+};
+use crate::kubeapi::tree::Tree;
+use axum::body::{Body, Bytes};
+use serde::{
+    Deserializer,
+    de::{DeserializeSeed, MapAccess, SeqAccess, Visitor},
+};
+use serde_json::{Map, Number, Value};
+use std::{cell::RefCell, fmt};
+
+const LARGEST: usize = 3 * 1024 * 1024;
+
+/// Reads a whole body, up to the size that a real server takes.
+pub(super) async fn read(body: Body) -> Result<Bytes, Refusal> {
+    axum::body::to_bytes(body, LARGEST)
+        .await
+        .map_err(|_| Refusal::too_large())
+}
+
+/// An object as it was sent, and the keys that stood twice in it.
+#[derive(Debug)]
+pub(super) struct Parsed {
+    pub(super) object: Value,
+    pub(super) duplicates: Vec<String>,
+}
+
+/// Reads an object of the kind `kind`, as its content type says (JSON when it says nothing).
+pub(super) fn parse(
+    content_type: &str,
+    bytes: &[u8],
+    kind: &str,
+    message: Option<&'static Message>,
+) -> Result<Parsed, Refusal> {
+    let unrecognised = |why: String| {
+        let text = String::from_utf8_lossy(bytes);
+        Refusal::bad_request(format!(
+            "the object provided is unrecognized (must be of type {kind}): {why} ({text})"
+        ))
+    };
+    let media = content_type.split(';').next().unwrap_or_default().trim();
+    let parsed = match (media, message) {
+        ("" | "application/json" | "application/x-www-form-urlencoded", _) => {
+            json(bytes).map_err(|error| {
+                unrecognised(format!(
+                    "couldn't get version/kind; json parse error: {error}"
+                ))
+            })?
+        }
+        ("application/yaml", _) => Parsed {
+            object: yaml(bytes).map_err(unrecognised)?,
+            duplicates: Vec::new(),
+        },
+        (protobuf::MEDIA_TYPE, Some(message)) => Parsed {
+            object: protobuf::decode(bytes, message)
+                .map_err(|error| unrecognised(error.to_string()))?,
+            duplicates: Vec::new(),
+        },
+        (_, None) => {
+            return Err(Refusal::unsupported_media(&[
+                "application/json",
+                "application/yaml",
+            ]));
+        }
+        (_, Some(_)) => {
+            return Err(Refusal::unsupported_media(&[
+                "application/json",
+                "application/yaml",
+                protobuf::MEDIA_TYPE,
+            ]));
+        }
+    };
+    if parsed
+        .object
+        .field("kind")
+        .as_str()
+        .is_none_or(str::is_empty)
+    {
+        let text = String::from_utf8_lossy(bytes);
+        return Err(unrecognised(format!(
+            "Object 'Kind' is missing in '{text}'"
+        )));
+    }
+    Ok(parsed)
+}
+
+/// Reads YAML, with the booleans of YAML 1.1 as kubectl has them.
+pub(super) fn yaml(bytes: &[u8]) -> Result<Value, String> {
+    let text = std::str::from_utf8(bytes).map_err(|error| error.to_string())?;
+    serde_saphyr::from_str(text).map_err(|error| format!("yaml parse error: {error}"))
+}
+
+fn json(bytes: &[u8]) -> serde_json::Result<Parsed> {
+    let duplicates = RefCell::new(Vec::new());
+    let mut deserializer = serde_json::Deserializer::from_slice(bytes);
+    let object = Node {
+        path: String::new(),
+        duplicates: &duplicates,
+    }
+    .deserialize(&mut deserializer)?;
+    deserializer.end()?;
+    Ok(Parsed {
+        object,
+        duplicates: duplicates.into_inner(),
+    })
+}
+
+struct Node<'a> {
+    path: String,
+    duplicates: &'a RefCell<Vec<String>>,
+}
+
+impl<'de> DeserializeSeed<'de> for Node<'_> {
+    type Value = Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Node<'_> {
+    type Value = Value;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("any JSON value")
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+        Ok(Value::Bool(value))
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+        Ok(Value::from(value))
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+        Ok(Value::from(value))
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
+        Ok(Number::from_f64(value).map_or(Value::Null, Value::Number))
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
+        Ok(Value::from(value))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
+        let mut list = Vec::new();
+        while let Some(item) = items.next_element_seed(Node {
+            path: format!("{}[{}]", self.path, list.len()),
+            duplicates: self.duplicates,
+        })? {
+            list.push(item);
+        }
+        Ok(Value::Array(list))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Value, A::Error> {
+        let mut fields = Map::new();
+        while let Some(name) = entries.next_key::<String>()? {
+            let path = super::normalise::join(&self.path, &name);
+            if fields.contains_key(&name) {
+                self.duplicates.borrow_mut().push(path.clone());
+            }
+            let value = entries.next_value_seed(Node {
+                path,
+                duplicates: self.duplicates,
+            })?;
+            fields.insert(name, value);
+        }
+        Ok(Value::Object(fields))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn duplicate_keys_are_noticed_with_their_path() {
+        let parsed =
+            json(br#"{"kind": "A", "spec": {"url": "x", "url": "y", "n": [1, 2.5, null]}}"#)
+                .unwrap();
+        assert_eq!(parsed.duplicates, ["spec.url"]);
+        assert_eq!(parsed.object["spec"]["url"], "y");
+    }
+
+    #[test]
+    fn yaml_and_no_content_type_are_understood() {
+        let yaml = parse(
+            "application/yaml",
+            b"kind: A\nmetadata: {name: x}\n",
+            "A",
+            None,
+        )
+        .unwrap();
+        assert_eq!(yaml.object["metadata"]["name"], "x");
+        let json = parse("", br#"{"kind": "A"}"#, "A", None).unwrap();
+        assert_eq!(json.object["kind"], "A");
+    }
+
+    #[test]
+    fn an_object_without_a_kind_is_refused() {
+        assert!(parse("application/json", br#"{"metadata": {}}"#, "A", None).is_err());
+        assert!(parse("text/plain", br#"{"kind": "A"}"#, "A", None).is_err());
+    }
+}

@@ -1,0 +1,347 @@
+//! What is served: every kind with its names, its rules and its schema.
+
+use super::{
+    Error, builtin,
+    jsonpath::JsonPath,
+    openapi::OpenApi,
+    protobuf::Message,
+    refusal::Subject,
+    schema::{Components, Schema, built_in_components, complete},
+    table::Column,
+};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+    CustomResourceDefinition, CustomResourceDefinitionVersion,
+};
+use serde_json::Value;
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, OnceLock},
+};
+
+/// Which verbs a kind answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verbs {
+    /// Everything.
+    All,
+    /// get, list and watch; there are no objects of it here.
+    Read,
+    /// create, which stores nothing and answers at once.
+    Create,
+}
+
+impl Verbs {
+    /// The verbs in the order in which discovery gives them.
+    pub(super) fn names(self) -> &'static [&'static str] {
+        match self {
+            Self::All => &[
+                "delete",
+                "deletecollection",
+                "get",
+                "list",
+                "patch",
+                "create",
+                "update",
+                "watch",
+            ],
+            Self::Read => &["get", "list", "watch"],
+            Self::Create => &["create"],
+        }
+    }
+}
+
+/// What a kind means to the server itself, beyond being stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Role {
+    /// Nothing.
+    Plain,
+    /// Its objects hold the objects of other kinds.
+    Namespace,
+    /// Its objects are kinds.
+    Definition,
+    /// It has data that may be written as text and is stored as base64.
+    Secret,
+    /// It is a question about the rights of the one who asks.
+    Review,
+}
+
+/// How an object is stored, and how it is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum View {
+    /// As it is stored.
+    Stored,
+    /// With the apiVersion of the request: the kind has several versions.
+    Versioned,
+    /// As events.k8s.io/v1, stored as core/v1.
+    NewEvent,
+}
+
+/// The rules in which the built-in kinds differ from custom ones, and from each other.
+#[derive(Debug, Clone, Copy)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a rule of its own, and every combination occurs"
+)]
+pub(super) struct Rules {
+    /// `/status` exists, and status is written only there.
+    pub(super) status: bool,
+    /// A new object may come with its status.
+    pub(super) status_at_creation: bool,
+    /// `metadata.generation` counts changes.
+    pub(super) generation: bool,
+    /// A PUT without resourceVersion overwrites.
+    pub(super) unconditional: bool,
+    /// The lists that a strategic patch merges by key; `None`: no strategic patches.
+    pub(super) merge_keys: Option<&'static [(&'static str, &'static str)]>,
+    /// Names may not contain dots.
+    pub(super) label_names: bool,
+}
+
+/// One kind in one version.
+#[derive(Debug)]
+pub(super) struct Resource {
+    pub(super) group: String,
+    pub(super) version: String,
+    pub(super) kind: String,
+    pub(super) list_kind: String,
+    pub(super) plural: String,
+    pub(super) singular: String,
+    pub(super) short_names: Vec<String>,
+    pub(super) categories: Vec<String>,
+    pub(super) namespaced: bool,
+    pub(super) verbs: Verbs,
+    pub(super) role: Role,
+    pub(super) view: View,
+    pub(super) rules: Rules,
+    pub(super) columns: Vec<Column>,
+    pub(super) selectable: Vec<(String, JsonPath)>,
+    pub(super) schema: Value,
+    pub(super) message: Option<&'static Message>,
+    /// The beginning of the keys of its objects.
+    pub(super) storage: String,
+}
+
+impl Resource {
+    pub(super) fn api_version(&self) -> String {
+        if self.group.is_empty() {
+            self.version.clone()
+        } else {
+            format!("{}/{}", self.group, self.version)
+        }
+    }
+
+    /// The key of an object; the namespace of a cluster-wide one is empty.
+    pub(super) fn key(&self, namespace: &str, name: &str) -> String {
+        format!("{}{namespace}/{name}", self.storage)
+    }
+
+    /// What the keys of its objects in a namespace begin with; empty for all namespaces.
+    pub(super) fn prefix(&self, namespace: &str) -> String {
+        if namespace.is_empty() {
+            self.storage.clone()
+        } else {
+            format!("{}{namespace}/", self.storage)
+        }
+    }
+
+    /// The subject of a refusal that names the plural.
+    pub(super) fn subject<'a>(&'a self, name: &'a str) -> Subject<'a> {
+        Subject {
+            group: &self.group,
+            kind: &self.plural,
+            name,
+        }
+    }
+
+    /// The subject of a refusal that names the kind.
+    pub(super) fn kind_subject<'a>(&'a self, name: &'a str) -> Subject<'a> {
+        Subject {
+            group: &self.group,
+            kind: &self.kind,
+            name,
+        }
+    }
+}
+
+/// Everything that is served at a moment.
+#[derive(Debug)]
+pub(super) struct Catalog {
+    resources: BTreeMap<String, Arc<Resource>>,
+    components: Arc<Components>,
+    open_api: OnceLock<OpenApi>,
+}
+
+impl Catalog {
+    /// Puts the built-in kinds and the definitions together.
+    pub(super) fn new<'a>(
+        definitions: impl Iterator<Item = &'a CustomResourceDefinition>,
+        components: Arc<Components>,
+    ) -> Self {
+        let mut resources = BTreeMap::new();
+        let built_in = builtin::resources();
+        let custom = definitions.flat_map(from_definition);
+        for resource in custom.chain(built_in) {
+            let path = path(&resource.group, &resource.version, &resource.plural);
+            resources.insert(path, Arc::new(resource));
+        }
+        Self {
+            resources,
+            components,
+            open_api: OnceLock::new(),
+        }
+    }
+
+    pub(super) fn components() -> Arc<Components> {
+        Arc::new(built_in_components())
+    }
+
+    pub(super) fn find(&self, group: &str, version: &str, plural: &str) -> Option<&Arc<Resource>> {
+        self.resources.get(&path(group, version, plural))
+    }
+
+    /// The kind that an owner reference names.
+    pub(super) fn by_kind(&self, api_version: &str, kind: &str) -> Option<&Arc<Resource>> {
+        self.resources
+            .values()
+            .find(|resource| resource.kind == kind && resource.api_version() == api_version)
+    }
+
+    /// The kind whose objects have this key.
+    pub(super) fn by_key(&self, key: &str) -> Option<&Arc<Resource>> {
+        self.resources
+            .values()
+            .find(|resource| resource.verbs == Verbs::All && key.starts_with(&resource.storage))
+    }
+
+    /// The kind that plays a role for the server.
+    pub(super) fn by_role(&self, role: Role) -> Option<&Arc<Resource>> {
+        self.resources
+            .values()
+            .find(|resource| resource.role == role)
+    }
+
+    pub(super) fn resources(&self) -> impl Iterator<Item = &Arc<Resource>> {
+        self.resources.values()
+    }
+
+    pub(super) fn schema<'a>(&'a self, resource: &'a Resource) -> Schema<'a> {
+        Schema::new(&resource.schema, &self.components)
+    }
+
+    /// The documents of this catalog; made when first asked for.
+    pub(super) fn open_api(&self) -> &OpenApi {
+        self.open_api
+            .get_or_init(|| OpenApi::new(self, &self.components))
+    }
+
+    pub(super) fn shared_components(&self) -> Arc<Components> {
+        Arc::clone(&self.components)
+    }
+}
+
+fn path(group: &str, version: &str, plural: &str) -> String {
+    format!("{group}/{version}/{plural}")
+}
+
+/// Checks that a definition can be served.
+pub(super) fn check_definition(definition: &CustomResourceDefinition) -> Result<(), Error> {
+    let refuse = |reason: &str| {
+        Err(Error::Definition {
+            name: definition.metadata.name.clone().unwrap_or_default(),
+            reason: reason.to_owned(),
+        })
+    };
+    let spec = &definition.spec;
+    let name = format!("{}.{}", spec.names.plural, spec.group);
+    if definition.metadata.name.as_deref() != Some(&name) {
+        return refuse("its name must be <plural>.<group>");
+    }
+    if !spec.group.contains('.') {
+        return refuse("its group must be a domain name");
+    }
+    if !spec.versions.iter().any(|version| version.served) {
+        return refuse("it has no served version");
+    }
+    Ok(())
+}
+
+fn from_definition(definition: &CustomResourceDefinition) -> Vec<Resource> {
+    let served: Vec<_> = definition
+        .spec
+        .versions
+        .iter()
+        .filter(|version| version.served)
+        .collect();
+    let view = if served.len() > 1 {
+        View::Versioned
+    } else {
+        View::Stored
+    };
+    served
+        .into_iter()
+        .map(|version| from_version(definition, version, view))
+        .collect()
+}
+
+fn from_version(
+    definition: &CustomResourceDefinition,
+    version: &CustomResourceDefinitionVersion,
+    view: View,
+) -> Resource {
+    let spec = &definition.spec;
+    let names = &spec.names;
+    let lower = names.kind.to_lowercase();
+    let schema = version
+        .schema
+        .as_ref()
+        .and_then(|validation| validation.open_api_v3_schema.as_ref())
+        .and_then(|schema| serde_json::to_value(schema).ok())
+        .unwrap_or_default();
+    let status = version
+        .subresources
+        .as_ref()
+        .is_some_and(|subresources| subresources.status.is_some());
+    let offered = version.selectable_fields.iter().flatten();
+    let extra = offered.map(|field| field.json_path.as_str());
+    Resource {
+        group: spec.group.clone(),
+        version: version.name.clone(),
+        kind: names.kind.clone(),
+        list_kind: names
+            .list_kind
+            .clone()
+            .unwrap_or_else(|| format!("{}List", names.kind)),
+        plural: names.plural.clone(),
+        singular: names.singular.clone().unwrap_or(lower),
+        short_names: names.short_names.clone().unwrap_or_default(),
+        categories: names.categories.clone().unwrap_or_default(),
+        namespaced: spec.scope == "Namespaced",
+        verbs: Verbs::All,
+        role: Role::Plain,
+        view,
+        rules: Rules {
+            status,
+            status_at_creation: !status,
+            generation: true,
+            unconditional: false,
+            merge_keys: None,
+            label_names: false,
+        },
+        columns: Column::of_definition(version.additional_printer_columns.as_deref()),
+        selectable: selectable(extra),
+        schema: complete(schema),
+        message: None,
+        storage: format!("{}/{}/", spec.group, names.plural),
+    }
+}
+
+/// The fields that a field selector may name: those of every kind, and these.
+pub(super) fn selectable<'a>(extra: impl Iterator<Item = &'a str>) -> Vec<(String, JsonPath)> {
+    ["metadata.name", "metadata.namespace"]
+        .into_iter()
+        .chain(extra)
+        .filter_map(|name| {
+            let name = name.trim_start_matches('.');
+            Some((name.to_owned(), JsonPath::parse(name)?))
+        })
+        .collect()
+}

@@ -1,0 +1,246 @@
+//! delete: preconditions, finalizers, and what goes with an object that is gone.
+
+use super::{
+    Server,
+    admission::name_of,
+    catalog::{Resource, Role},
+    naming,
+    present::{Presenter, as_shown, respond_json},
+    protobuf,
+    refusal::Refusal,
+    routes::{Parameters, Target},
+    store::{Expectation, Rejected, Stored, Write},
+    write::is_finished,
+};
+use crate::kubeapi::tree::Tree;
+use axum::{
+    body::Body,
+    http::{Response, StatusCode},
+};
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+/// How often a deletion is tried again when others write the same object meanwhile.
+pub(super) const ATTEMPTS: usize = 16;
+
+/// Namespaces that a cluster cannot be without.
+const PROTECTED: &[&str] = &["default", "kube-system", "kube-node-lease"];
+
+/// What a delete asks for, from its body and its query.
+#[derive(Debug, Clone, Default)]
+pub(super) struct DeleteOptions {
+    uid: Option<String>,
+    revision: Option<String>,
+    orphan: bool,
+    dry_run: bool,
+}
+
+impl DeleteOptions {
+    /// Reads the options; a body that is missing or empty has none.
+    pub(super) fn parse(bytes: &[u8], parameters: &Parameters) -> Result<Self, Refusal> {
+        let options = if bytes.is_empty() {
+            Value::Null
+        } else if let Ok(decoded) = protobuf::decode(bytes, protobuf::DELETE_OPTIONS) {
+            decoded
+        } else {
+            super::body::yaml(bytes).map_err(Refusal::bad_request)?
+        };
+        let text = |pointer: &str| {
+            let value = options.pointer(pointer).and_then(Value::as_str);
+            value.map(str::to_owned)
+        };
+        let policy = text("/propagationPolicy")
+            .unwrap_or_else(|| parameters.get("propagationPolicy").to_owned());
+        let dry = options.field("dryRun").as_array();
+        Ok(Self {
+            uid: text("/preconditions/uid"),
+            revision: text("/preconditions/resourceVersion"),
+            orphan: policy == "Orphan" || options.field("orphanDependents") == true,
+            dry_run: dry.is_some_and(|dry| !dry.is_empty()) || parameters.get("dryRun") == "All",
+        })
+    }
+
+    fn check(&self, resource: &Resource, object: &Value) -> Result<(), Refusal> {
+        let name = name_of(object);
+        let pairs = [
+            ("UID", "uid", &self.uid, "deleted and then recreated"),
+            (
+                "ResourceVersion",
+                "resourceVersion",
+                &self.revision,
+                "modified",
+            ),
+        ];
+        for (word, field, wanted, fate) in pairs {
+            let found = object.field("metadata").text(field);
+            if let Some(wanted) = wanted.as_ref().filter(|wanted| *wanted != found) {
+                let why = format!(
+                    "the {word} in the precondition ({wanted}) does not match the {word} in record ({found}). The object might have been {fate}"
+                );
+                return Err(Refusal::conflict(resource.kind_subject(&name), &why));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What became of an object that shall be deleted.
+#[derive(Debug)]
+pub(super) enum Deleted {
+    /// It is gone; its last state.
+    Gone(Value),
+    /// Finalizers hold it; its state now.
+    Waiting(Value),
+}
+
+impl Server {
+    /// Answers a DELETE of one object.
+    pub(super) async fn delete(
+        &self,
+        target: &Target,
+        name: &str,
+        options: &DeleteOptions,
+        presenter: Presenter<'_>,
+    ) -> Result<Response<Body>, Refusal> {
+        let resource = &target.resource;
+        match self
+            .delete_object(resource, &target.namespace, name, options)
+            .await?
+        {
+            Deleted::Waiting(object) => {
+                Ok(presenter.object(StatusCode::OK, as_shown(resource, object)))
+            }
+            Deleted::Gone(object) => {
+                let mut details = json!({
+                    "name": name,
+                    "kind": resource.plural,
+                    "uid": object.field("metadata").field("uid"),
+                });
+                if !resource.group.is_empty() {
+                    details.set(&["group"], json!(resource.group));
+                }
+                let status = json!({
+                    "kind": "Status",
+                    "apiVersion": "v1",
+                    "metadata": {},
+                    "status": "Success",
+                    "details": details,
+                });
+                Ok(respond_json(StatusCode::OK, &status))
+            }
+        }
+    }
+
+    /// Answers a DELETE of a collection with what was deleted.
+    pub(super) async fn delete_collection(
+        &self,
+        target: &Target,
+        parameters: &Parameters,
+        options: &DeleteOptions,
+        presenter: Presenter<'_>,
+    ) -> Result<Response<Body>, Refusal> {
+        let selected: Vec<Arc<Stored>> = self.selected(target, parameters)?;
+        for stored in &selected {
+            let object = stored.value();
+            let namespace = object.field("metadata").text("namespace");
+            self.delete_object(&target.resource, namespace, &name_of(&object), options)
+                .await?;
+        }
+        let end = super::present::ListEnd {
+            revision: self.store.revision(),
+            ..Default::default()
+        };
+        Ok(presenter.list(&selected, &end))
+    }
+
+    /// Deletes an object, or marks it as one to be deleted when it has finalizers.
+    pub(super) async fn delete_object(
+        &self,
+        resource: &Resource,
+        namespace: &str,
+        name: &str,
+        options: &DeleteOptions,
+    ) -> Result<Deleted, Refusal> {
+        if resource.role == Role::Namespace && PROTECTED.contains(&name) {
+            let why = "this namespace may not be deleted";
+            return Err(Refusal::forbidden(resource.subject(name), why));
+        }
+        let key = resource.key(namespace, name);
+        for _ in 0..ATTEMPTS {
+            let stored = self
+                .store
+                .get(&key)
+                .ok_or_else(|| Refusal::not_found(resource.subject(name)))?;
+            let old = stored.value();
+            options.check(resource, &old)?;
+            let object = self.marked(resource, &old);
+            let deletes = is_finished(resource, &object);
+            if options.dry_run {
+                return Ok(if deletes {
+                    Deleted::Gone(old)
+                } else {
+                    Deleted::Waiting(object)
+                });
+            }
+            if object == old && !deletes {
+                return self.wait_for(resource, name, old).await;
+            }
+            let write = Write {
+                key: key.clone(),
+                expected: Expectation::Revision(stored.revision),
+                object: if deletes { old } else { object },
+                deletes,
+            };
+            match self.store.write(write).await {
+                Ok(stored) if deletes => {
+                    self.after_write(resource);
+                    if !options.orphan {
+                        self.released(resource, &stored.value()).await?;
+                    }
+                    return Ok(Deleted::Gone(stored.value()));
+                }
+                Ok(stored) => return self.wait_for(resource, name, stored.value()).await,
+                Err(Rejected::Stale) => {}
+                Err(Rejected::NotStored(why)) => return Err(Refusal::not_stored(&why)),
+            }
+        }
+        Err(Refusal::modified(resource.subject(name)))
+    }
+
+    /// The state of an object that shall go: with the time of the wish.
+    fn marked(&self, resource: &Resource, old: &Value) -> Value {
+        let mut object = old.clone();
+        if !old.field("metadata").field("deletionTimestamp").is_null() {
+            return object;
+        }
+        object.set(
+            &["metadata", "deletionTimestamp"],
+            naming::time((self.clock)()),
+        );
+        object.set(&["metadata", "deletionGracePeriodSeconds"], json!(0));
+        if resource.rules.generation {
+            let generation = old
+                .field("metadata")
+                .field("generation")
+                .as_i64()
+                .unwrap_or(0);
+            object.set(&["metadata", "generation"], json!(generation + 1));
+        }
+        if resource.role == Role::Namespace {
+            object.set(&["status", "phase"], json!("Terminating"));
+        }
+        object
+    }
+
+    async fn wait_for(
+        &self,
+        resource: &Resource,
+        name: &str,
+        object: Value,
+    ) -> Result<Deleted, Refusal> {
+        if resource.role == Role::Namespace {
+            self.empty_namespace(name).await?;
+        }
+        Ok(Deleted::Waiting(object))
+    }
+}

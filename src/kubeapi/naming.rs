@@ -1,0 +1,183 @@
+//! Names, uids and times of objects, and the rules for names and labels.
+
+use super::{catalog::Resource, refusal::FieldError};
+use crate::kubeapi::tree::Tree;
+use ring::rand::{SecureRandom, SystemRandom};
+use serde_json::{Map, Value, json};
+use std::fmt::Write;
+
+const SUFFIX_LETTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
+
+const SUBDOMAIN: &str = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')";
+
+const LABEL: &str = "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')";
+
+const LABEL_KEY: &str = "name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')";
+
+const LABEL_VALUE: &str = "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')";
+
+/// A new uid: a random UUID.
+pub(super) fn uid() -> String {
+    let mut bytes = random::<16>();
+    bytes[6] = bytes[6] & 0x0f | 0x40;
+    bytes[8] = bytes[8] & 0x3f | 0x80;
+    let mut text = String::with_capacity(36);
+    for (index, byte) in bytes.iter().enumerate() {
+        if matches!(index, 4 | 6 | 8 | 10) {
+            text.push('-');
+        }
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
+}
+
+/// A time as objects have it, in whole seconds.
+pub(super) fn time(now: jiff::Timestamp) -> Value {
+    json!(now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
+}
+
+/// Gives an object with a `generateName` its name.
+pub(super) fn settle_name(metadata: &mut Map<String, Value>) {
+    let text = |field: &str| {
+        metadata
+            .get(field)
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+    };
+    if text("name").is_empty() && !text("generateName").is_empty() {
+        let letters = random::<5>().map(|byte| {
+            let index = usize::from(byte) % SUFFIX_LETTERS.len();
+            char::from(SUFFIX_LETTERS.get(index).copied().unwrap_or(b'x'))
+        });
+        let name: String = text("generateName").chars().chain(letters).collect();
+        metadata.insert("name".to_owned(), json!(name));
+    }
+}
+
+fn random<const LENGTH: usize>() -> [u8; LENGTH] {
+    let mut bytes = [0; LENGTH];
+    SystemRandom::new()
+        .fill(&mut bytes)
+        .expect("the system has random bytes once it runs");
+    bytes
+}
+
+/// Checks the name, the labels and the annotations of an object.
+pub(super) fn check_metadata(metadata: &Value, resource: &Resource) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    let name = metadata.text("name");
+    if name.is_empty() {
+        let why = "name or generateName is required";
+        errors.push(FieldError::required("metadata.name", why));
+    } else if resource.rules.label_names && !is_label(name) {
+        errors.push(FieldError::invalid("metadata.name", &json!(name), LABEL));
+    } else if !is_subdomain(name) {
+        errors.push(FieldError::invalid(
+            "metadata.name",
+            &json!(name),
+            SUBDOMAIN,
+        ));
+    }
+    for (key, value) in metadata.field("labels").as_object().into_iter().flatten() {
+        if !is_qualified(key) {
+            errors.push(FieldError::invalid(
+                "metadata.labels",
+                &json!(key),
+                LABEL_KEY,
+            ));
+        }
+        if !value.as_str().is_none_or(is_label_value) {
+            errors.push(FieldError::invalid("metadata.labels", value, LABEL_VALUE));
+        }
+    }
+    for key in metadata
+        .field("annotations")
+        .as_object()
+        .into_iter()
+        .flatten()
+        .map(|(key, _)| key)
+    {
+        if !is_qualified(&key.to_lowercase()) {
+            errors.push(FieldError::invalid(
+                "metadata.annotations",
+                &json!(key),
+                LABEL_KEY,
+            ));
+        }
+    }
+    errors
+}
+
+fn is_label(text: &str) -> bool {
+    let inner = |letter: char| letter.is_ascii_lowercase() || letter.is_ascii_digit();
+    text.len() <= 63
+        && text.starts_with(inner)
+        && text.ends_with(inner)
+        && text.chars().all(|letter| inner(letter) || letter == '-')
+}
+
+fn is_subdomain(text: &str) -> bool {
+    text.len() <= 253
+        && text
+            .split('.')
+            .all(|part| is_label(part) || is_long_label(part))
+}
+
+/// A part of a subdomain may be longer than a label.
+fn is_long_label(text: &str) -> bool {
+    text.len() > 63
+        && text.as_bytes().chunks(62).all(|chunk| {
+            chunk
+                .iter()
+                .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || *byte == b'-')
+        })
+        && !text.starts_with('-')
+        && !text.ends_with('-')
+}
+
+fn is_label_value(text: &str) -> bool {
+    let edge = |letter: char| letter.is_ascii_alphanumeric();
+    text.is_empty()
+        || (text.len() <= 63
+            && text.starts_with(edge)
+            && text.ends_with(edge)
+            && text
+                .chars()
+                .all(|letter| edge(letter) || matches!(letter, '-' | '_' | '.')))
+}
+
+fn is_qualified(key: &str) -> bool {
+    let (prefix, name) = key
+        .split_once('/')
+        .map_or((None, key), |(prefix, name)| (Some(prefix), name));
+    prefix.is_none_or(|prefix| is_subdomain(&prefix.to_lowercase()))
+        && !name.is_empty()
+        && is_label_value(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_uid_is_a_random_uuid() {
+        let uid = uid();
+        assert_eq!(uid.len(), 36);
+        assert_eq!(uid.as_bytes()[14], b'4');
+        assert_ne!(uid, super::uid());
+    }
+
+    #[test]
+    fn names_and_labels_follow_the_rules() {
+        for good in ["rome", "a.b-c", "net-config-x2f9z", &"a".repeat(253)] {
+            assert!(is_subdomain(good), "{good}");
+        }
+        for bad in ["Bad_Name", "-a", "a-", "a..b", "", &"a".repeat(254)] {
+            assert!(!is_subdomain(bad), "{bad}");
+        }
+        assert!(is_qualified("discovery.liqo.io/cluster-id") && is_qualified("clusterID"));
+        assert!(!is_qualified("a b") && !is_qualified("/x"));
+        assert!(is_label_value("") && is_label_value("A_b.c") && !is_label_value("-x"));
+    }
+}

@@ -1,0 +1,127 @@
+//! Brings an object into the form of its schema: unknown fields go, defaults come.
+
+use super::schema::Schema;
+use serde_json::{Map, Value};
+
+/// Removes nulls and unknown fields, fills in defaults, and returns the paths of what was unknown.
+pub(super) fn normalise(schema: Schema<'_>, object: &mut Value) -> Vec<String> {
+    let mut unknown = Vec::new();
+    walk(schema, object, "", &mut unknown);
+    unknown
+}
+
+fn walk(schema: Schema<'_>, value: &mut Value, path: &str, unknown: &mut Vec<String>) {
+    if let Value::Object(fields) = value {
+        prune(schema, fields, path, unknown);
+        fill(schema, fields);
+        for (name, field) in fields {
+            if let Some(described) = schema.field(name) {
+                walk(described, field, &join(path, name), unknown);
+            }
+        }
+    } else if let Value::Array(items) = value
+        && let Some(described) = schema.items()
+    {
+        for (index, item) in items.iter_mut().enumerate() {
+            walk(described, item, &format!("{path}[{index}]"), unknown);
+        }
+    }
+}
+
+fn prune(
+    schema: Schema<'_>,
+    fields: &mut Map<String, Value>,
+    path: &str,
+    unknown: &mut Vec<String>,
+) {
+    let keeps = schema.keeps_unknown_fields();
+    let embedded = schema.flag("x-kubernetes-embedded-resource");
+    fields.retain(|name, value| {
+        if let Some(described) = schema.field(name) {
+            return !value.is_null() || described.flag("nullable");
+        }
+        let kept =
+            keeps || (embedded && matches!(name.as_str(), "apiVersion" | "kind" | "metadata"));
+        if !kept {
+            unknown.push(join(path, name));
+        }
+        kept
+    });
+}
+
+fn fill(schema: Schema<'_>, fields: &mut Map<String, Value>) {
+    for (name, described) in schema.properties() {
+        if let Some(default) = described.get("default")
+            && !fields.contains_key(name)
+        {
+            fields.insert(name.clone(), default.clone());
+        }
+    }
+}
+
+/// The path of a field below another.
+pub(super) fn join(path: &str, name: &str) -> String {
+    if path.is_empty() {
+        name.to_owned()
+    } else {
+        format!("{path}.{name}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kubeapi::schema::Components;
+    use serde_json::json;
+
+    fn normalised(schema: &Value, mut object: Value) -> (Value, Vec<String>) {
+        let components = Components::new();
+        let unknown = normalise(Schema::new(schema, &components), &mut object);
+        (object, unknown)
+    }
+
+    #[test]
+    fn defaults_are_filled_in_only_below_objects_that_are_there() {
+        let schema = json!({"type": "object", "properties": {
+            "spec": {"type": "object", "properties": {"join": {"type": "boolean", "default": false}}},
+            "status": {"type": "object", "properties": {"state": {"type": "string", "default": "Pending"}}}
+        }});
+        let (object, _) = normalised(&schema, json!({"spec": {}}));
+        assert_eq!(object, json!({"spec": {"join": false}}));
+    }
+
+    #[test]
+    fn unknown_fields_go_and_are_named() {
+        let schema = json!({"type": "object", "properties": {
+            "spec": {"type": "object", "properties": {"list": {"type": "array", "items":
+                {"type": "object", "properties": {"a": {"type": "string"}}}}}}
+        }});
+        let (object, unknown) = normalised(
+            &schema,
+            json!({"spec": {"bogus": 1, "list": [{"a": "x", "b": 2}]}}),
+        );
+        assert_eq!(object, json!({"spec": {"list": [{"a": "x"}]}}));
+        assert_eq!(unknown, ["spec.bogus", "spec.list[0].b"]);
+    }
+
+    #[test]
+    fn a_null_gives_way_to_the_default_unless_it_is_allowed() {
+        let schema = json!({"type": "object", "properties": {
+            "a": {"type": "string", "default": "x"},
+            "b": {"type": "string", "nullable": true},
+            "c": {"type": "string"}
+        }});
+        let (object, _) = normalised(&schema, json!({"a": null, "b": null, "c": null}));
+        assert_eq!(object, json!({"a": "x", "b": null}));
+    }
+
+    #[test]
+    fn maps_and_open_objects_keep_what_they_do_not_name() {
+        let schema = json!({"type": "object", "properties": {
+            "map": {"type": "object", "additionalProperties": {"type": "string"}},
+            "open": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}
+        }});
+        let input = json!({"map": {"k": "v"}, "open": {"any": [1]}});
+        assert_eq!(normalised(&schema, input.clone()), (input, vec![]));
+    }
+}

@@ -1,0 +1,210 @@
+//! get and list.
+
+use super::{
+    Server,
+    present::{Format, ListEnd, Presenter},
+    refusal::{FieldError, Refusal, Subject},
+    routes::{Parameters, Target},
+    selector::Selector,
+    store::Stored,
+    table::Include,
+};
+use axum::{
+    body::Body,
+    http::{HeaderMap, Response},
+};
+use base64::Engine;
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+/// Where the next page of a list begins.
+#[derive(Debug, Serialize, Deserialize)]
+struct Continue {
+    v: String,
+    rv: u64,
+    start: String,
+}
+
+impl Server {
+    /// Answers a get of one object.
+    pub(super) fn get(
+        &self,
+        target: &Target,
+        name: &str,
+        presenter: Presenter<'_>,
+    ) -> Result<Response<Body>, Refusal> {
+        let resource = &target.resource;
+        let stored = self
+            .store
+            .get(&resource.key(&target.namespace, name))
+            .ok_or_else(|| Refusal::not_found(resource.subject(name)))?;
+        Ok(presenter.stored(&stored))
+    }
+
+    /// Answers a list.
+    pub(super) fn list(
+        &self,
+        target: &Target,
+        parameters: &Parameters,
+        presenter: Presenter<'_>,
+    ) -> Result<Response<Body>, Refusal> {
+        let selector = selector(target, parameters)?;
+        let token = self.continuation(parameters)?;
+        let exact = self.check_revision(parameters)?;
+        let limit: usize = parameters.get("limit").parse().unwrap_or(0);
+        let (found, revision) = self.store.list(
+            &target.resource.prefix(&target.namespace),
+            token.as_ref().map(|token| token.start.as_str()),
+        );
+        let mut end = ListEnd {
+            revision: token.map(|token| token.rv).or(exact).unwrap_or(revision),
+            ..ListEnd::default()
+        };
+        let mut selected = select(&selector, target, found);
+        if limit > 0 && selected.len() > limit {
+            let rest = selected.split_off(limit);
+            end.next = selected.last().map(|(key, _)| encode(end.revision, key));
+            end.remaining = selector.is_empty().then_some(rest.len());
+        }
+        let items: Vec<Arc<Stored>> = selected.into_iter().map(|(_, stored)| stored).collect();
+        Ok(presenter.list(&items, &end))
+    }
+
+    /// The objects of a collection that a delete is about.
+    pub(super) fn selected(
+        &self,
+        target: &Target,
+        parameters: &Parameters,
+    ) -> Result<Vec<Arc<Stored>>, Refusal> {
+        let selector = selector(target, parameters)?;
+        let prefix = target.resource.prefix(&target.namespace);
+        let (found, _) = self.store.list(&prefix, None);
+        let selected = select(&selector, target, found);
+        Ok(selected.into_iter().map(|(_, stored)| stored).collect())
+    }
+
+    /// How a request wants its objects shown.
+    pub(super) fn presenter<'a>(
+        &self,
+        target: &'a Target,
+        parameters: &Parameters,
+        headers: &HeaderMap,
+    ) -> Result<Presenter<'a>, Refusal> {
+        Ok(Presenter {
+            resource: &target.resource,
+            format: Format::negotiate(headers)?,
+            include: Include::parse(parameters.get("includeObject")),
+            now: (self.clock)(),
+        })
+    }
+
+    fn continuation(&self, parameters: &Parameters) -> Result<Option<Continue>, Refusal> {
+        let text = parameters.get("continue");
+        if text.is_empty() {
+            return Ok(None);
+        }
+        let token = base64::engine::general_purpose::URL_SAFE_NO_PAD
+            .decode(text.trim_end_matches('='))
+            .ok()
+            .and_then(|bytes| serde_json::from_slice::<Continue>(&bytes).ok())
+            .ok_or_else(|| {
+                Refusal::bad_request("invalid continue token: continue key is not valid")
+            })?;
+        if token.rv < self.store.compacted() {
+            return Err(Refusal::expired(
+                "The provided continue parameter is too old to display a consistent list result. You must start a new list without the continue parameter.",
+            ));
+        }
+        Ok(Some(token))
+    }
+
+    /// Checks the wanted revision of a list, and returns the one to claim if it is exact.
+    fn check_revision(&self, parameters: &Parameters) -> Result<Option<u64>, Refusal> {
+        let (text, matching) = (
+            parameters.get("resourceVersion"),
+            parameters.get("resourceVersionMatch"),
+        );
+        if text.is_empty() {
+            if !matching.is_empty() {
+                let why = "resourceVersionMatch is forbidden unless resourceVersion is provided";
+                return Err(list_options(why));
+            }
+            return Ok(None);
+        }
+        let wanted: u64 = text.parse().map_err(|_| {
+            Refusal::bad_request(format!("invalid resource version: {}", not_a_number(text)))
+        })?;
+        let current = self.store.revision();
+        if wanted > current {
+            return Err(Refusal::from_the_future(wanted, current));
+        }
+        if matching == "Exact" && wanted != current {
+            // Old states are not kept: what is not current is gone.
+            return Err(Refusal::expired(
+                "The resourceVersion for the provided list is too old.",
+            ));
+        }
+        Ok(None)
+    }
+}
+
+/// What the real server says about a revision that is no number.
+pub(super) fn not_a_number(text: &str) -> String {
+    format!(
+        "resourceVersion: Invalid value: \"{text}\": strconv.ParseUint: parsing \"{text}\": invalid syntax"
+    )
+}
+
+/// The refusal of options that do not go together.
+pub(super) fn list_options(why: &str) -> Refusal {
+    let subject = Subject {
+        group: "meta.k8s.io",
+        kind: "ListOptions",
+        name: "",
+    };
+    Refusal::invalid(
+        subject,
+        &[FieldError::forbidden("resourceVersionMatch", why)],
+    )
+}
+
+/// The selectors of a request.
+pub(super) fn selector(target: &Target, parameters: &Parameters) -> Result<Selector, Refusal> {
+    let selector = Selector::parse(
+        parameters.get("labelSelector"),
+        parameters.get("fieldSelector"),
+        &target.resource.selectable,
+    )?;
+    Ok(selector)
+}
+
+fn select(
+    selector: &Selector,
+    target: &Target,
+    found: Vec<(String, Arc<Stored>)>,
+) -> Vec<(String, Arc<Stored>)> {
+    if selector.is_empty() {
+        return found;
+    }
+    found
+        .into_iter()
+        .filter(|(key, stored)| {
+            // The name is in the key: most objects need not be parsed.
+            let named = selector
+                .name()
+                .is_none_or(|name| key.rsplit_once('/').is_some_and(|(_, known)| known == name));
+            let shown = || super::present::as_shown(&target.resource, stored.value());
+            named && selector.matches(&shown())
+        })
+        .collect()
+}
+
+fn encode(revision: u64, start: &str) -> String {
+    let token = Continue {
+        v: "meta.k8s.io/v1".to_owned(),
+        rv: revision,
+        start: start.to_owned(),
+    };
+    let json = serde_json::to_vec(&token).unwrap_or_default();
+    base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(json)
+}

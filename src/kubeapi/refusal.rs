@@ -1,0 +1,336 @@
+//! Every answer that is not the one asked for, as the Status that kube clients expect.
+
+use axum::{
+    body::Body,
+    http::{Response, StatusCode, header},
+};
+use serde_json::{Map, Value, json};
+
+/// What is wrong with one field of an object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct FieldError {
+    pub(super) field: String,
+    pub(super) reason: &'static str,
+    pub(super) message: String,
+}
+
+impl FieldError {
+    pub(super) fn invalid(field: &str, value: &Value, why: impl AsRef<str>) -> Self {
+        Self {
+            field: field.to_owned(),
+            reason: "FieldValueInvalid",
+            message: format!("Invalid value: {value}: {}", why.as_ref()),
+        }
+    }
+
+    pub(super) fn wrong_type(field: &str, found: &str, expected: &str) -> Self {
+        Self {
+            field: field.to_owned(),
+            reason: "FieldValueTypeInvalid",
+            message: format!(
+                "Invalid value: \"{found}\": {field} in body must be of type {expected}: \"{found}\""
+            ),
+        }
+    }
+
+    pub(super) fn required(field: &str, why: &str) -> Self {
+        let message = if why.is_empty() {
+            "Required value".to_owned()
+        } else {
+            format!("Required value: {why}")
+        };
+        Self {
+            field: field.to_owned(),
+            reason: "FieldValueRequired",
+            message,
+        }
+    }
+
+    pub(super) fn unsupported(field: &str, value: &str, supported: &[String]) -> Self {
+        Self {
+            field: field.to_owned(),
+            reason: "FieldValueNotSupported",
+            message: format!(
+                "Unsupported value: {value}: supported values: {}",
+                supported.join(", ")
+            ),
+        }
+    }
+
+    pub(super) fn forbidden(field: &str, why: impl AsRef<str>) -> Self {
+        Self {
+            field: field.to_owned(),
+            reason: "FieldValueForbidden",
+            message: format!("Forbidden: {}", why.as_ref()),
+        }
+    }
+}
+
+/// A request that is not carried out, with all that the client is told about it.
+#[derive(Debug, Clone)]
+pub(super) struct Refusal {
+    code: u16,
+    reason: &'static str,
+    message: String,
+    details: Option<Value>,
+}
+
+/// What a refusal is about: `group` and `kind` of its details (kind may be the plural).
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Subject<'a> {
+    pub(super) group: &'a str,
+    pub(super) kind: &'a str,
+    pub(super) name: &'a str,
+}
+
+impl Subject<'_> {
+    fn qualified(&self) -> String {
+        if self.group.is_empty() {
+            self.kind.to_owned()
+        } else {
+            format!("{}.{}", self.kind, self.group)
+        }
+    }
+
+    fn details(&self) -> Map<String, Value> {
+        let mut details = Map::new();
+        for (field, value) in [
+            ("name", self.name),
+            ("group", self.group),
+            ("kind", self.kind),
+        ] {
+            if !value.is_empty() {
+                details.insert(field.to_owned(), json!(value));
+            }
+        }
+        details
+    }
+}
+
+impl Refusal {
+    fn new(code: u16, reason: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            code,
+            reason,
+            message: message.into(),
+            details: None,
+        }
+    }
+
+    fn about(mut self, subject: Subject<'_>) -> Self {
+        self.details = Some(Value::Object(subject.details()));
+        self
+    }
+
+    /// The path leads nowhere; answered as plain text, like the real server.
+    pub(super) fn unknown_path() -> Self {
+        Self::new(404, "", "404 page not found\n")
+    }
+
+    pub(super) fn not_found(subject: Subject<'_>) -> Self {
+        let message = format!("{} \"{}\" not found", subject.qualified(), subject.name);
+        Self::new(404, "NotFound", message).about(subject)
+    }
+
+    pub(super) fn no_subresource() -> Self {
+        let message = "the server could not find the requested resource";
+        let mut refusal = Self::new(404, "NotFound", message);
+        refusal.details = Some(json!({}));
+        refusal
+    }
+
+    pub(super) fn already_exists(subject: Subject<'_>) -> Self {
+        let message = format!(
+            "{} \"{}\" already exists",
+            subject.qualified(),
+            subject.name
+        );
+        Self::new(409, "AlreadyExists", message).about(subject)
+    }
+
+    pub(super) fn conflict(subject: Subject<'_>, why: &str) -> Self {
+        let message = format!(
+            "Operation cannot be fulfilled on {} \"{}\": {why}",
+            subject.qualified(),
+            subject.name
+        );
+        Self::new(409, "Conflict", message).about(subject)
+    }
+
+    /// The object changed since the client read it.
+    pub(super) fn modified(subject: Subject<'_>) -> Self {
+        Self::conflict(
+            subject,
+            "the object has been modified; please apply your changes to the latest version and try again",
+        )
+    }
+
+    pub(super) fn invalid(subject: Subject<'_>, errors: &[FieldError]) -> Self {
+        let texts: Vec<String> = errors
+            .iter()
+            .map(|error| format!("{}: {}", error.field, error.message))
+            .collect();
+        let summary = match texts.as_slice() {
+            [one] => one.clone(),
+            several => format!("[{}]", several.join(", ")),
+        };
+        let message = format!(
+            "{} \"{}\" is invalid: {summary}",
+            subject.qualified(),
+            subject.name
+        );
+        let causes: Vec<Value> = errors
+            .iter()
+            .map(|error| {
+                json!({"reason": error.reason, "message": error.message, "field": error.field})
+            })
+            .collect();
+        let mut details = subject.details();
+        details.insert("causes".to_owned(), Value::Array(causes));
+        let mut refusal = Self::new(422, "Invalid", message);
+        refusal.details = Some(Value::Object(details));
+        refusal
+    }
+
+    /// A patch that is well-formed and cannot be carried out.
+    pub(super) fn unprocessable() -> Self {
+        let message = "the server rejected our request due to an error in our request";
+        let mut refusal = Self::new(422, "Invalid", message);
+        refusal.details = Some(json!({}));
+        refusal
+    }
+
+    pub(super) fn bad_request(message: impl Into<String>) -> Self {
+        Self::new(400, "BadRequest", message)
+    }
+
+    pub(super) fn forbidden(subject: Subject<'_>, why: &str) -> Self {
+        let name = if subject.name.is_empty() {
+            String::new()
+        } else {
+            format!(" \"{}\"", subject.name)
+        };
+        let message = format!("{}{name} is forbidden: {why}", subject.qualified());
+        Self::new(403, "Forbidden", message).about(subject)
+    }
+
+    pub(super) fn anonymous() -> Self {
+        Self::new(
+            403,
+            "Forbidden",
+            "forbidden: User \"system:anonymous\" has no rights here; use the client certificate of the kubeconfig",
+        )
+    }
+
+    pub(super) fn unauthorized() -> Self {
+        Self::new(401, "Unauthorized", "Unauthorized")
+    }
+
+    pub(super) fn method_not_allowed(subject: Subject<'_>, verb: &str) -> Self {
+        let message = format!(
+            "{verb} is not supported on resources of kind \"{}\"",
+            subject.qualified()
+        );
+        Self::new(405, "MethodNotAllowed", message).about(subject)
+    }
+
+    pub(super) fn not_acceptable() -> Self {
+        let message =
+            "only the following media types are accepted: application/json, application/yaml";
+        Self::new(406, "NotAcceptable", message)
+    }
+
+    pub(super) fn unsupported_media(accepted: &[&str]) -> Self {
+        let message = format!(
+            "the body of the request was in an unknown format - accepted media types include: {}",
+            accepted.join(", ")
+        );
+        Self::new(415, "UnsupportedMediaType", message)
+    }
+
+    pub(super) fn too_large() -> Self {
+        Self::new(
+            413,
+            "RequestEntityTooLarge",
+            "the body of the request is larger than 3 MiB",
+        )
+    }
+
+    pub(super) fn expired(message: impl Into<String>) -> Self {
+        Self::new(410, "Expired", message)
+    }
+
+    /// The client asks for a revision that does not exist yet.
+    pub(super) fn from_the_future(asked: u64, current: u64) -> Self {
+        let message = format!("Timeout: Too large resource version: {asked}, current: {current}");
+        let mut refusal = Self::new(504, "Timeout", message);
+        refusal.details = Some(json!({
+            "causes": [{"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}],
+            "retryAfterSeconds": 1
+        }));
+        refusal
+    }
+
+    /// A refusal without a reason, as some old paths of the real server give it.
+    pub(super) fn internal(message: impl Into<String>) -> Self {
+        Self::new(500, "", message)
+    }
+
+    /// The disk refused the write; nothing was changed.
+    pub(super) fn not_stored(why: &str) -> Self {
+        Self::new(
+            507,
+            "InsufficientStorage",
+            format!("nothing was changed: {why}"),
+        )
+    }
+
+    pub(super) fn is_not_found(&self) -> bool {
+        self.code == 404
+    }
+
+    /// The Status object of this refusal.
+    pub(super) fn status(&self) -> Value {
+        let mut status = json!({
+            "kind": "Status",
+            "apiVersion": "v1",
+            "metadata": {},
+            "status": "Failure",
+            "message": self.message,
+            "code": self.code,
+        });
+        if let Some(fields) = status.as_object_mut() {
+            if !self.reason.is_empty() {
+                fields.insert("reason".to_owned(), json!(self.reason));
+            }
+            if let Some(details) = &self.details {
+                fields.insert("details".to_owned(), details.clone());
+            }
+        }
+        status
+    }
+
+    /// The whole answer.
+    pub(super) fn into_response(self) -> Response<Body> {
+        let code = StatusCode::from_u16(self.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let plain = self.code == 404 && self.reason.is_empty();
+        let body = if plain {
+            self.message.clone()
+        } else {
+            self.status().to_string()
+        };
+        let mut response = Response::new(Body::from(body));
+        *response.status_mut() = code;
+        let kind = if plain {
+            "text/plain; charset=utf-8"
+        } else {
+            "application/json"
+        };
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static(kind));
+        if self.code == 504 {
+            headers.insert(header::RETRY_AFTER, header::HeaderValue::from_static("1"));
+        }
+        response
+    }
+}

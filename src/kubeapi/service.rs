@@ -1,0 +1,240 @@
+//! From request to answer: route, look at the verb, call the part that knows.
+
+use super::{
+    Server,
+    admission::Part,
+    body,
+    catalog::{Role, Verbs},
+    delete::DeleteOptions,
+    directory, openapi,
+    present::{respond, respond_json},
+    refusal::Refusal,
+    review,
+    routes::{Parameters, Route, Target, route},
+    write::Intent,
+};
+use axum::{
+    body::{Body, Bytes},
+    http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header},
+};
+use serde_json::Value;
+
+/// A request without its body.
+struct Asked<'a> {
+    method: &'a Method,
+    headers: &'a HeaderMap,
+    parameters: Parameters,
+}
+
+impl Asked<'_> {
+    fn header(&self, name: header::HeaderName) -> &str {
+        let value = self.headers.get(name);
+        value
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or_default()
+    }
+}
+
+impl Server {
+    /// Answers any request.
+    pub(super) async fn answer(&self, request: Request<Body>) -> Response<Body> {
+        let head = request.method() == Method::HEAD;
+        let mut response = self
+            .dispatch(request)
+            .await
+            .unwrap_or_else(Refusal::into_response);
+        if head {
+            *response.body_mut() = Body::empty();
+        }
+        response
+    }
+
+    async fn dispatch(&self, request: Request<Body>) -> Result<Response<Body>, Refusal> {
+        let (parts, body) = request.into_parts();
+        let asked = Asked {
+            method: &parts.method,
+            headers: &parts.headers,
+            parameters: Parameters::of(&parts.uri),
+        };
+        let catalog = self.catalog();
+        let nowhere = Refusal::unknown_path;
+        match route(parts.uri.path(), &catalog)? {
+            Route::Objects(target) => self.objects(&target, &asked, body).await,
+            Route::Health => Ok(respond(StatusCode::OK, "text/plain; charset=utf-8", "ok")),
+            Route::Version => Ok(respond_json(StatusCode::OK, &directory::version())),
+            Route::CoreVersions if wants_aggregated(&asked) => Ok(directory_answer(
+                &asked,
+                &directory::aggregated(&catalog, true),
+            )),
+            Route::Groups if wants_aggregated(&asked) => Ok(directory_answer(
+                &asked,
+                &directory::aggregated(&catalog, false),
+            )),
+            Route::CoreVersions => Ok(respond_json(StatusCode::OK, &directory::core_versions())),
+            Route::Groups => {
+                let groups = directory::group_list(&catalog);
+                Ok(respond_json(StatusCode::OK, &groups))
+            }
+            Route::Group(name) => {
+                let group = directory::group(&catalog, &name).ok_or_else(nowhere)?;
+                Ok(respond_json(StatusCode::OK, &group))
+            }
+            Route::Kinds(group, version) => {
+                let kinds = directory::kinds(&catalog, &group, &version).ok_or_else(nowhere)?;
+                Ok(respond_json(StatusCode::OK, &kinds))
+            }
+            Route::Documents => {
+                let index = catalog.open_api().index.clone();
+                let tag = openapi::hash(&index);
+                Ok(tagged(&asked, &tag, "text/plain; charset=utf-8", index))
+            }
+            Route::Document(path) => {
+                let open_api = catalog.open_api();
+                let document = open_api.documents.get(&path).ok_or_else(nowhere)?;
+                let body = document.body.clone();
+                Ok(tagged(&asked, &document.hash, "application/json", body))
+            }
+        }
+    }
+
+    async fn objects(
+        &self,
+        target: &Target,
+        asked: &Asked<'_>,
+        body: Body,
+    ) -> Result<Response<Body>, Refusal> {
+        let verb = verb(target, asked);
+        let resource = &target.resource;
+        if resource.role == Role::Review && verb == "create" {
+            let bytes = body::read(body).await?;
+            let content_type = asked.header(header::CONTENT_TYPE);
+            let parsed = body::parse(content_type, &bytes, &resource.kind, resource.message)?;
+            let answer = review::answer(parsed.object);
+            return Ok(respond_json(StatusCode::CREATED, &answer));
+        }
+        if resource.verbs != Verbs::All && !resource.verbs.names().contains(&verb) {
+            return Err(Refusal::method_not_allowed(resource.subject(""), verb));
+        }
+        let presenter = self.presenter(target, &asked.parameters, asked.headers)?;
+        match (verb, target.name.as_deref()) {
+            ("watch", _) => self.watch(target, &asked.parameters, presenter),
+            ("list", _) => self.list(target, &asked.parameters, presenter),
+            ("get", Some(name)) => {
+                part_of(target, verb)?;
+                self.get(target, name, presenter)
+            }
+            _ => self.write(target, asked, verb, body).await,
+        }
+    }
+
+    async fn write(
+        &self,
+        target: &Target,
+        asked: &Asked<'_>,
+        verb: &str,
+        body: Body,
+    ) -> Result<Response<Body>, Refusal> {
+        let part = part_of(target, verb)?;
+        let presenter = self.presenter(target, &asked.parameters, asked.headers)?;
+        let content_type = asked.header(header::CONTENT_TYPE);
+        let parameters = &asked.parameters;
+        let bytes = body::read(body).await?;
+        match (verb, target.name.as_deref()) {
+            ("create", _) => {
+                let intent = Intent::of(parameters, "CreateOptions")?;
+                self.create(target, intent, content_type, &bytes, presenter)
+                    .await
+            }
+            ("update", Some(_)) => {
+                let intent = Intent::of(parameters, "UpdateOptions")?;
+                self.update(target, part, intent, content_type, &bytes, presenter)
+                    .await
+            }
+            ("patch", Some(_)) => {
+                let intent = Intent::of(parameters, "PatchOptions")?;
+                self.patch(target, part, intent, content_type, &bytes, presenter)
+                    .await
+            }
+            ("delete", Some(name)) => {
+                Intent::of(parameters, "DeleteOptions")?;
+                let options = DeleteOptions::parse(&bytes, parameters)?;
+                self.delete(target, name, &options, presenter).await
+            }
+            ("deletecollection", _) => {
+                let options = DeleteOptions::parse(&bytes, parameters)?;
+                self.delete_collection(target, parameters, &options, presenter)
+                    .await
+            }
+            ("update" | "patch", None) => Err(Refusal::bad_request("name must be provided")),
+            _ => {
+                let subject = target.resource.subject("");
+                Err(Refusal::method_not_allowed(subject, verb))
+            }
+        }
+    }
+}
+
+fn verb(target: &Target, asked: &Asked<'_>) -> &'static str {
+    let watches = target.watch || asked.parameters.flag("watch");
+    match (asked.method.as_str(), target.name.is_some()) {
+        ("GET" | "HEAD", true) if target.watch => "watch",
+        ("GET" | "HEAD", true) => "get",
+        ("GET" | "HEAD", false) if watches => "watch",
+        ("GET" | "HEAD", false) => "list",
+        ("POST", _) => "create",
+        ("PUT", _) => "update",
+        ("PATCH", _) => "patch",
+        ("DELETE", true) => "delete",
+        ("DELETE", false) => "deletecollection",
+        _ => "this method",
+    }
+}
+
+/// The part of the object that the path names, if this verb exists for it.
+fn part_of(target: &Target, verb: &str) -> Result<Part, Refusal> {
+    let resource = &target.resource;
+    let part = match target.subresource.as_deref() {
+        None => return Ok(Part::Main),
+        Some("status") if resource.rules.status => Part::Status,
+        Some("finalize") if resource.role == Role::Namespace => Part::Finalize,
+        Some(_) => return Err(Refusal::no_subresource()),
+    };
+    if matches!(verb, "get" | "update" | "patch") {
+        Ok(part)
+    } else {
+        Err(Refusal::method_not_allowed(resource.subject(""), verb))
+    }
+}
+
+fn wants_aggregated(asked: &Asked<'_>) -> bool {
+    asked.header(header::ACCEPT).split(',').any(|range| {
+        range.contains("as=APIGroupDiscoveryList") && range.contains("v=v2;")
+            || range.trim_end().ends_with("v=v2") && range.contains("as=APIGroupDiscoveryList")
+    })
+}
+
+fn directory_answer(asked: &Asked<'_>, list: &Value) -> Response<Body> {
+    let body = list.to_string();
+    let tag = openapi::hash(body.as_bytes());
+    tagged(asked, &tag, directory::AGGREGATED, Bytes::from(body))
+}
+
+/// An answer that a client may keep until its tag changes.
+fn tagged(asked: &Asked<'_>, tag: &str, content_type: &'static str, body: Bytes) -> Response<Body> {
+    let tag = format!("\"{tag}\"");
+    let fresh = asked.header(header::IF_NONE_MATCH) == tag;
+    let mut response = if fresh {
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+        response
+    } else {
+        respond(StatusCode::OK, content_type, body)
+    };
+    let headers = response.headers_mut();
+    if let Ok(tag) = HeaderValue::from_str(&tag) {
+        headers.insert(header::ETAG, tag);
+    }
+    headers.insert(header::VARY, HeaderValue::from_static("Accept"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("public"));
+    response
+}

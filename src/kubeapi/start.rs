@@ -1,0 +1,136 @@
+//! Opening: definitions into the store, the catalog out of it, the namespaces that must be there.
+
+use super::{
+    Error, Options, Server,
+    admission::{Case, Strictness, name_of},
+    catalog::{Catalog, Resource, Role, check_definition},
+    store::{Expectation, Rejected, Store, Write},
+};
+use crate::kubeapi::tree::Tree;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use serde_json::{Value, json};
+use std::{
+    path::PathBuf,
+    sync::{Arc, PoisonError, RwLock},
+};
+
+/// The namespaces of every cluster, and the one in which Liqo keeps its things.
+const NAMESPACES: &[&str] = &["default", "kube-system", "kube-node-lease", "liqo"];
+
+impl Server {
+    pub(super) fn open(options: Options) -> Result<Self, Error> {
+        for definition in &options.crds {
+            check_definition(definition)?;
+        }
+        let catalog = Catalog::new(options.crds.iter(), Catalog::components());
+        let store = Store::open(options.backend, options.commit, Arc::clone(&options.clock))?;
+        Ok(Self {
+            store: Arc::new(store),
+            catalog: RwLock::new(Arc::new(catalog)),
+            clock: options.clock,
+        })
+    }
+
+    /// Brings the store up to date with this program, and finishes what a crash interrupted.
+    pub(super) async fn begin(
+        &self,
+        definitions: Vec<CustomResourceDefinition>,
+    ) -> Result<(), Error> {
+        let catalog = self.catalog();
+        if let Some(kinds) = catalog.by_role(Role::Definition) {
+            for definition in definitions {
+                let object = serde_json::to_value(definition).unwrap_or_default();
+                self.put(&catalog, kinds, object).await?;
+            }
+        }
+        if let Some(namespaces) = catalog.by_role(Role::Namespace) {
+            for name in NAMESPACES {
+                if self.store.get(&namespaces.key("", name)).is_none() {
+                    let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
+                    self.put(&catalog, namespaces, object).await?;
+                }
+            }
+        }
+        self.reload_catalog();
+        self.sweep()
+            .await
+            .map_err(|refusal| not_stored(refusal.status().field("message")))
+    }
+
+    /// Makes the catalog anew from the definitions in the store.
+    pub(super) fn reload_catalog(&self) {
+        let old = self.catalog();
+        let Some(kinds) = old.by_role(Role::Definition) else {
+            return;
+        };
+        let definitions: Vec<CustomResourceDefinition> = self
+            .store
+            .list(&kinds.prefix(""), None)
+            .0
+            .iter()
+            .filter_map(|(key, stored)| {
+                serde_json::from_slice(stored.json())
+                    .map_err(|error| tracing::warn!(%key, %error, "Could not read a definition"))
+                    .ok()
+            })
+            .filter(|definition| check_definition(definition).is_ok())
+            .collect();
+        let new = Catalog::new(definitions.iter(), old.shared_components());
+        *self.catalog.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(new);
+    }
+
+    /// Creates an object, or gives the one that is there this spec.
+    async fn put(
+        &self,
+        catalog: &Catalog,
+        resource: &Resource,
+        object: Value,
+    ) -> Result<(), Error> {
+        let name = name_of(&object);
+        let case = Case {
+            catalog,
+            resource,
+            namespace: "",
+            strictness: Strictness::Ignore,
+            now: (self.clock)(),
+            duplicates: &[],
+        };
+        let key = resource.key("", &name);
+        let known = self.store.get(&key);
+        let (expected, admitted) = match &known {
+            None => (Expectation::Absent, case.admit_new(object)),
+            Some(stored) => {
+                let old = stored.value();
+                let mut wanted = old.clone();
+                wanted.set(&["spec"], object.field("spec").clone());
+                let change = case.admit_change(&old, wanted, super::admission::Part::Main);
+                (Expectation::Revision(stored.revision), change)
+            }
+        };
+        let admitted = admitted.map_err(|refusal| Error::Definition {
+            name: name.clone(),
+            reason: refusal.status().field("message").to_string(),
+        })?;
+        if known.is_some_and(|stored| stored.value() == admitted.object) {
+            return Ok(());
+        }
+        let write = Write {
+            key,
+            expected,
+            object: admitted.object,
+            deletes: false,
+        };
+        match self.store.write(write).await {
+            Ok(_) => Ok(()),
+            Err(Rejected::NotStored(why)) => Err(not_stored(&json!(why))),
+            Err(Rejected::Stale) => Err(not_stored(&json!("another write came between"))),
+        }
+    }
+}
+
+fn not_stored(why: &Value) -> Error {
+    Error::Write {
+        path: PathBuf::from("of the embedded api"),
+        reason: why.as_str().unwrap_or_default().to_owned(),
+    }
+}

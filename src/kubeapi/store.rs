@@ -1,0 +1,107 @@
+//! Where objects live: memory answers reads and watches, a backend keeps what must survive.
+
+mod committer;
+mod live;
+mod memory;
+mod sqlite;
+
+pub use memory::Memory;
+pub use sqlite::Sqlite;
+
+pub(super) use committer::{Expectation, Rejected, Write};
+pub(super) use live::{Event, Start, Store, Stored};
+
+use super::Error;
+
+/// How many changes the log keeps at most; a watch that is further behind must list again.
+pub(super) const LOG_LENGTH: usize = 10_000;
+
+/// How long the log keeps a change.
+pub(super) const LOG_MINUTES: i64 = 5;
+
+/// Keeps changes durable. The store calls it from one place at a time.
+pub trait Backend: Send {
+    /// Reads everything at start; fails rather than give wrong data.
+    fn load(&mut self) -> Result<Loaded, Error>;
+
+    /// Makes a batch durable, all or nothing. It may be answered for only after this returns.
+    fn commit(&mut self, batch: &[Change]) -> Result<(), Error>;
+
+    /// Forgets the log up to and including this revision; the objects stay.
+    fn compact(&mut self, through: u64) -> Result<(), Error>;
+}
+
+/// Says where commits happen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Commit {
+    /// One thread collects the writes of all requests into one transaction.
+    Threaded,
+    /// The request itself commits: no threads, so that a simulation is deterministic.
+    Inline,
+}
+
+/// What happened to an object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Operation {
+    /// It was created.
+    Added,
+    /// It was changed.
+    Modified,
+    /// It was deleted.
+    Deleted,
+}
+
+impl Operation {
+    /// The word that the log and the watches use.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Added => "ADDED",
+            Self::Modified => "MODIFIED",
+            Self::Deleted => "DELETED",
+        }
+    }
+
+    /// Reads the word of the log.
+    pub fn parse(word: &str) -> Option<Self> {
+        [Self::Added, Self::Modified, Self::Deleted]
+            .into_iter()
+            .find(|operation| operation.as_str() == word)
+    }
+}
+
+/// One change of one object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// The revision that this change made.
+    pub revision: u64,
+    /// `group/plural/namespace/name`.
+    pub key: String,
+    /// What happened.
+    pub operation: Operation,
+    /// The object after the change, or before it when it was deleted, as JSON.
+    pub object: Vec<u8>,
+}
+
+/// An object as it was last stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Current {
+    /// `group/plural/namespace/name`.
+    pub key: String,
+    /// The revision of its last change.
+    pub revision: u64,
+    /// The object as JSON.
+    pub object: Vec<u8>,
+}
+
+/// What a backend holds at start.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Loaded {
+    /// The highest revision ever given out.
+    pub revision: u64,
+    /// The highest revision that is no longer in the log.
+    pub compacted: u64,
+    /// Every object.
+    pub objects: Vec<Current>,
+    /// The kept changes, oldest first.
+    pub log: Vec<Change>,
+}

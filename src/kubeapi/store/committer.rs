@@ -1,0 +1,143 @@
+//! Turns wishes into committed changes, in order: check, number, make durable, publish.
+
+use super::{
+    Backend, Change, Operation,
+    live::{Live, Stored},
+};
+use serde_json::Value;
+use std::{collections::BTreeMap, sync::Arc};
+
+/// How many revisions may pass before the backend forgets what the log no longer keeps.
+const COMPACT_EVERY: u64 = 1_000;
+
+/// What must be true of a key for a write to happen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::kubeapi) enum Expectation {
+    /// Nothing is there.
+    Absent,
+    /// The object of this revision is there.
+    Revision(u64),
+}
+
+/// A wish: an object in place of another, or nothing in place of it.
+#[derive(Debug)]
+pub(in crate::kubeapi) struct Write {
+    pub(in crate::kubeapi) key: String,
+    pub(in crate::kubeapi) expected: Expectation,
+    /// The new object, or the last state of one that shall be deleted.
+    pub(in crate::kubeapi) object: Value,
+    pub(in crate::kubeapi) deletes: bool,
+}
+
+/// Why a wish was not carried out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::kubeapi) enum Rejected {
+    /// The expectation does not hold (any more).
+    Stale,
+    /// The backend failed; nothing is visible.
+    NotStored(String),
+}
+
+pub(super) type Outcome = Result<Arc<Stored>, Rejected>;
+
+/// The only one that changes the state.
+pub(super) struct Committer {
+    backend: Box<dyn Backend>,
+    live: Arc<Live>,
+    compacted: u64,
+}
+
+impl Committer {
+    pub(super) fn new(backend: Box<dyn Backend>, live: Arc<Live>) -> Self {
+        let compacted = live.compacted();
+        Self {
+            backend,
+            live,
+            compacted,
+        }
+    }
+
+    /// Carries out a batch with one commit. The outcomes have the order of the wishes.
+    pub(super) fn run(&mut self, batch: Vec<Write>) -> Vec<Outcome> {
+        let mut revision = self.live.revision();
+        let mut ahead: BTreeMap<String, Option<u64>> = BTreeMap::new();
+        let mut changes = Vec::new();
+        let mut outcomes = Vec::new();
+        for mut write in batch {
+            let standing = ahead
+                .get(&write.key)
+                .copied()
+                .unwrap_or_else(|| self.live.revision_of(&write.key));
+            let operation = match (write.expected, standing, write.deletes) {
+                (Expectation::Absent, None, false) => Operation::Added,
+                (Expectation::Revision(expected), Some(found), deletes) if expected == found => {
+                    if deletes {
+                        Operation::Deleted
+                    } else {
+                        Operation::Modified
+                    }
+                }
+                _ => {
+                    outcomes.push(Err(Rejected::Stale));
+                    continue;
+                }
+            };
+            revision += 1;
+            stamp(&mut write.object, revision);
+            let stored = Arc::new(Stored::new(revision, &write.object));
+            ahead.insert(write.key.clone(), (!write.deletes).then_some(revision));
+            outcomes.push(Ok(Arc::clone(&stored)));
+            changes.push((write.key, operation, stored));
+        }
+        match self.persist(&changes) {
+            Ok(()) => {
+                self.live.publish(changes);
+                self.compact();
+                outcomes
+            }
+            Err(rejected) => outcomes
+                .into_iter()
+                .map(|outcome| outcome.and(Err(rejected.clone())))
+                .collect(),
+        }
+    }
+
+    fn persist(&mut self, changes: &[(String, Operation, Arc<Stored>)]) -> Result<(), Rejected> {
+        if changes.is_empty() {
+            return Ok(());
+        }
+        let batch: Vec<Change> = changes
+            .iter()
+            .map(|(key, operation, stored)| Change {
+                revision: stored.revision,
+                key: key.clone(),
+                operation: *operation,
+                object: stored.json().to_vec(),
+            })
+            .collect();
+        self.backend.commit(&batch).map_err(|error| {
+            tracing::error!(%error, changes = batch.len(), "Could not store changes");
+            Rejected::NotStored(error.to_string())
+        })
+    }
+
+    fn compact(&mut self) {
+        let through = self.live.compacted();
+        if through < self.compacted + COMPACT_EVERY {
+            return;
+        }
+        match self.backend.compact(through) {
+            Ok(()) => self.compacted = through,
+            Err(error) => tracing::warn!(%error, through, "Could not shorten the log"),
+        }
+    }
+}
+
+fn stamp(object: &mut Value, revision: u64) {
+    if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
+        metadata.insert(
+            "resourceVersion".to_owned(),
+            Value::String(revision.to_string()),
+        );
+    }
+}

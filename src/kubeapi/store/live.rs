@@ -1,0 +1,460 @@
+//! The state that requests see: objects, the recent changes, and who watches them.
+
+use super::{
+    Backend, Commit, LOG_LENGTH, LOG_MINUTES, Loaded, Operation,
+    committer::{Committer, Outcome, Rejected, Write},
+};
+use crate::kubeapi::tree::Tree;
+use crate::kubeapi::{Clock, Error};
+use axum::body::Bytes;
+use jiff::Timestamp;
+use serde::Deserialize;
+use serde_json::Value;
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    ops::Bound,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    thread::JoinHandle,
+};
+use tokio::sync::{mpsc, oneshot};
+
+/// How far a watcher may fall behind before it is cut off and has to come back: a burst of
+/// a thousand changes between two polls is normal, more than that is a reader that stopped.
+const WATCHER_CAPACITY: usize = 1_024;
+
+/// How many wishes one transaction takes at most, so that the first does not wait too long.
+const BATCH_LENGTH: usize = 256;
+
+/// An object in the form in which it is sent: compact JSON.
+#[derive(Debug)]
+pub(in crate::kubeapi) struct Stored {
+    pub(in crate::kubeapi) revision: u64,
+    json: Bytes,
+    owners: Box<[Box<str>]>,
+}
+
+impl Stored {
+    pub(super) fn new(revision: u64, object: &Value) -> Self {
+        let owners = object
+            .pointer("/metadata/ownerReferences")
+            .and_then(Value::as_array)
+            .map(|references| {
+                references
+                    .iter()
+                    .filter_map(|reference| reference.field("uid").as_str().map(Box::from))
+                    .collect()
+            })
+            .unwrap_or_default();
+        Self {
+            revision,
+            json: Bytes::from(object.to_string().into_bytes().into_boxed_slice()),
+            owners,
+        }
+    }
+
+    fn loaded(revision: u64, json: Vec<u8>) -> Self {
+        let glance: Glance = serde_json::from_slice(&json).unwrap_or_default();
+        Self {
+            revision,
+            json: Bytes::from(json.into_boxed_slice()),
+            owners: glance
+                .metadata
+                .owner_references
+                .into_iter()
+                .map(|owner| owner.uid.into_boxed_str())
+                .collect(),
+        }
+    }
+
+    /// The object as it is sent.
+    pub(in crate::kubeapi) fn json(&self) -> &Bytes {
+        &self.json
+    }
+
+    /// The object as a tree.
+    pub(in crate::kubeapi) fn value(&self) -> Value {
+        serde_json::from_slice(&self.json).unwrap_or_default()
+    }
+}
+
+#[derive(Default, Deserialize)]
+struct Glance {
+    #[serde(default)]
+    metadata: GlanceMetadata,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct GlanceMetadata {
+    #[serde(default)]
+    owner_references: Vec<GlanceOwner>,
+}
+
+#[derive(Deserialize)]
+struct GlanceOwner {
+    uid: String,
+}
+
+/// A published change, with what was there before it.
+#[derive(Debug)]
+pub(in crate::kubeapi) struct Event {
+    pub(in crate::kubeapi) revision: u64,
+    pub(in crate::kubeapi) key: String,
+    pub(in crate::kubeapi) operation: Operation,
+    pub(in crate::kubeapi) object: Arc<Stored>,
+    pub(in crate::kubeapi) previous: Option<Arc<Stored>>,
+    at: Timestamp,
+}
+
+/// Where a subscription begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::kubeapi) enum Start {
+    /// With the objects of this moment.
+    Objects,
+    /// With the changes from this moment on.
+    Now,
+    /// With the changes after this revision.
+    After(u64),
+}
+
+/// What a watcher gets: first what is there, then what comes.
+#[derive(Debug)]
+pub(in crate::kubeapi) struct Subscription {
+    pub(in crate::kubeapi) objects: Vec<Arc<Stored>>,
+    pub(in crate::kubeapi) backlog: VecDeque<Arc<Event>>,
+    pub(in crate::kubeapi) events: mpsc::Receiver<Arc<Event>>,
+    /// The revision at which the subscription was made.
+    pub(in crate::kubeapi) revision: u64,
+}
+
+struct Watcher {
+    prefix: String,
+    sender: mpsc::Sender<Arc<Event>>,
+}
+
+#[derive(Default)]
+struct State {
+    revision: u64,
+    compacted: u64,
+    objects: BTreeMap<String, Arc<Stored>>,
+    log: VecDeque<Arc<Event>>,
+    watchers: Vec<Watcher>,
+    dependents: BTreeMap<Box<str>, BTreeSet<String>>,
+}
+
+/// The state behind its lock, shared by the committer, the requests and the watches.
+pub(super) struct Live {
+    state: Mutex<State>,
+    clock: Clock,
+}
+
+impl Live {
+    fn new(loaded: Loaded, clock: Clock) -> Self {
+        let now = clock();
+        let mut state = State {
+            revision: loaded.revision,
+            compacted: loaded.compacted,
+            ..State::default()
+        };
+        for current in loaded.objects {
+            let stored = Arc::new(Stored::loaded(current.revision, current.object));
+            state.put(current.key, stored);
+        }
+        let mut before: BTreeMap<String, Arc<Stored>> = BTreeMap::new();
+        for change in loaded.log {
+            let object = Arc::new(Stored::loaded(change.revision, change.object));
+            let previous = before.insert(change.key.clone(), Arc::clone(&object));
+            state.log.push_back(Arc::new(Event {
+                revision: change.revision,
+                key: change.key,
+                operation: change.operation,
+                object,
+                previous,
+                at: now,
+            }));
+        }
+        state.trim(now);
+        Self {
+            state: Mutex::new(state),
+            clock,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn revision(&self) -> u64 {
+        self.lock().revision
+    }
+
+    pub(super) fn compacted(&self) -> u64 {
+        self.lock().compacted
+    }
+
+    pub(super) fn revision_of(&self, key: &str) -> Option<u64> {
+        self.lock().objects.get(key).map(|stored| stored.revision)
+    }
+
+    /// Makes committed changes visible, to readers and watchers alike.
+    pub(super) fn publish(&self, changes: Vec<(String, Operation, Arc<Stored>)>) {
+        let now = (self.clock)();
+        let mut state = self.lock();
+        for (key, operation, object) in changes {
+            state.revision = object.revision;
+            let previous = if operation == Operation::Deleted {
+                state.remove(&key)
+            } else {
+                state.put(key.clone(), Arc::clone(&object))
+            };
+            let event = Arc::new(Event {
+                revision: object.revision,
+                key,
+                operation,
+                object,
+                previous,
+                at: now,
+            });
+            state.watchers.retain(|watcher| watcher.offer(&event));
+            state.log.push_back(event);
+        }
+        state.trim(now);
+    }
+}
+
+impl Watcher {
+    /// Hands over a change; false when the watcher is gone or too slow.
+    fn offer(&self, event: &Arc<Event>) -> bool {
+        if event.key.starts_with(&self.prefix) {
+            self.sender.try_send(Arc::clone(event)).is_ok()
+        } else {
+            !self.sender.is_closed()
+        }
+    }
+}
+
+impl State {
+    fn put(&mut self, key: String, stored: Arc<Stored>) -> Option<Arc<Stored>> {
+        let previous = self.remove(&key);
+        for owner in &stored.owners {
+            self.dependents
+                .entry(owner.clone())
+                .or_default()
+                .insert(key.clone());
+        }
+        self.objects.insert(key, stored);
+        previous
+    }
+
+    fn remove(&mut self, key: &str) -> Option<Arc<Stored>> {
+        let stored = self.objects.remove(key)?;
+        for owner in &stored.owners {
+            if let Some(keys) = self.dependents.get_mut(owner) {
+                keys.remove(key);
+                if keys.is_empty() {
+                    self.dependents.remove(owner);
+                }
+            }
+        }
+        Some(stored)
+    }
+
+    fn trim(&mut self, now: Timestamp) {
+        let horizon = now.as_second() - LOG_MINUTES * 60;
+        while let Some(oldest) = self.log.front() {
+            if self.log.len() <= LOG_LENGTH && oldest.at.as_second() >= horizon {
+                break;
+            }
+            self.compacted = oldest.revision;
+            self.log.pop_front();
+        }
+    }
+
+    fn range(
+        &self,
+        prefix: &str,
+        after: Option<&str>,
+    ) -> impl Iterator<Item = (&String, &Arc<Stored>)> {
+        let start = match after {
+            Some(after) => Bound::Excluded(after.to_owned()),
+            None => Bound::Included(prefix.to_owned()),
+        };
+        self.objects
+            .range::<String, _>((start, Bound::Unbounded))
+            .take_while(move |(key, _)| key.starts_with(prefix))
+    }
+}
+
+struct Job {
+    write: Write,
+    answer: oneshot::Sender<Outcome>,
+}
+
+enum Writer {
+    Inline(Box<Mutex<Committer>>),
+    Threaded {
+        jobs: Option<std::sync::mpsc::Sender<Job>>,
+        thread: Option<JoinHandle<()>>,
+    },
+}
+
+/// The store as the rest of the room uses it.
+pub(in crate::kubeapi) struct Store {
+    live: Arc<Live>,
+    writer: Writer,
+}
+
+impl Store {
+    pub(in crate::kubeapi) fn open(
+        mut backend: Box<dyn Backend>,
+        commit: Commit,
+        clock: Clock,
+    ) -> Result<Self, Error> {
+        let live = Arc::new(Live::new(backend.load()?, clock));
+        let committer = Committer::new(backend, Arc::clone(&live));
+        let writer = match commit {
+            Commit::Inline => Writer::Inline(Box::new(Mutex::new(committer))),
+            Commit::Threaded => {
+                let (jobs, queue) = std::sync::mpsc::channel();
+                let thread = std::thread::Builder::new()
+                    .name("kubeapi-store".to_owned())
+                    .spawn(move || work(committer, &queue))
+                    .map_err(Error::Thread)?;
+                Writer::Threaded {
+                    jobs: Some(jobs),
+                    thread: Some(thread),
+                }
+            }
+        };
+        Ok(Self { live, writer })
+    }
+
+    /// Carries out one wish and returns when it is durable and visible.
+    pub(in crate::kubeapi) async fn write(&self, write: Write) -> Outcome {
+        match &self.writer {
+            Writer::Inline(committer) => committer
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .run(vec![write])
+                .pop()
+                .unwrap_or(Err(Rejected::Stale)),
+            Writer::Threaded { jobs, .. } => {
+                let stopped = || Rejected::NotStored("the store is closed".to_owned());
+                let (answer, outcome) = oneshot::channel();
+                jobs.as_ref()
+                    .and_then(|jobs| jobs.send(Job { write, answer }).ok())
+                    .ok_or_else(stopped)?;
+                outcome.await.unwrap_or_else(|_| Err(stopped()))
+            }
+        }
+    }
+
+    pub(in crate::kubeapi) fn revision(&self) -> u64 {
+        self.live.revision()
+    }
+
+    pub(in crate::kubeapi) fn compacted(&self) -> u64 {
+        self.live.compacted()
+    }
+
+    pub(in crate::kubeapi) fn get(&self, key: &str) -> Option<Arc<Stored>> {
+        self.live.lock().objects.get(key).map(Arc::clone)
+    }
+
+    /// The objects whose keys begin with `prefix`, after the key `after`, and the revision.
+    pub(in crate::kubeapi) fn list(
+        &self,
+        prefix: &str,
+        after: Option<&str>,
+    ) -> (Vec<(String, Arc<Stored>)>, u64) {
+        let state = self.live.lock();
+        let found = state
+            .range(prefix, after)
+            .map(|(key, stored)| (key.clone(), Arc::clone(stored)))
+            .collect();
+        (found, state.revision)
+    }
+
+    /// The keys of the objects that name this uid as an owner.
+    pub(in crate::kubeapi) fn dependents(&self, owner: &str) -> Vec<String> {
+        let state = self.live.lock();
+        state
+            .dependents
+            .get(owner)
+            .map(|keys| keys.iter().cloned().collect())
+            .unwrap_or_default()
+    }
+
+    /// Every uid that some object names as an owner.
+    pub(in crate::kubeapi) fn owners(&self) -> Vec<String> {
+        let state = self.live.lock();
+        state.dependents.keys().map(ToString::to_string).collect()
+    }
+
+    /// Subscribes to the keys that begin with `prefix`; `None` when the start is forgotten.
+    pub(in crate::kubeapi) fn subscribe(&self, prefix: &str, start: Start) -> Option<Subscription> {
+        let mut state = self.live.lock();
+        let mut backlog = VecDeque::new();
+        if let Start::After(revision) = start {
+            if revision < state.compacted {
+                return None;
+            }
+            let fresh = state
+                .log
+                .partition_point(|event| event.revision <= revision);
+            backlog = state
+                .log
+                .range(fresh..)
+                .filter(|event| event.key.starts_with(prefix))
+                .map(Arc::clone)
+                .collect();
+        }
+        let objects = if start == Start::Objects {
+            let found = state.range(prefix, None);
+            found.map(|(_, stored)| Arc::clone(stored)).collect()
+        } else {
+            Vec::new()
+        };
+        let (sender, events) = mpsc::channel(WATCHER_CAPACITY);
+        state.watchers.push(Watcher {
+            prefix: prefix.to_owned(),
+            sender,
+        });
+        Some(Subscription {
+            objects,
+            backlog,
+            events,
+            revision: state.revision,
+        })
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        if let Writer::Threaded { jobs, thread } = &mut self.writer {
+            jobs.take();
+            if let Some(thread) = thread.take() {
+                // The file must be free again when the last handle is gone.
+                drop(thread.join());
+            }
+        }
+        // Watches end with the store, so that their readers notice.
+        self.live.lock().watchers.clear();
+    }
+}
+
+fn work(mut committer: Committer, queue: &std::sync::mpsc::Receiver<Job>) {
+    while let Ok(first) = queue.recv() {
+        let mut writes = vec![first.write];
+        let mut answers = vec![first.answer];
+        while writes.len() < BATCH_LENGTH
+            && let Ok(job) = queue.try_recv()
+        {
+            writes.push(job.write);
+            answers.push(job.answer);
+        }
+        for (answer, outcome) in answers.into_iter().zip(committer.run(writes)) {
+            drop(answer.send(outcome));
+        }
+    }
+}

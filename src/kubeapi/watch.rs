@@ -1,0 +1,292 @@
+//! watch: a stream of changes that can be resumed, with bookmarks.
+
+use super::{
+    Server,
+    catalog::Resource,
+    present::{Format, Presenter, as_shown, respond},
+    read::{list_options, not_a_number, selector},
+    refusal::Refusal,
+    routes::{Parameters, Target},
+    selector::Selector,
+    store::{Event, Operation, Start, Stored},
+    table::Include,
+};
+use crate::kubeapi::tree::Tree;
+use axum::{
+    body::{Body, Bytes},
+    http::{Response, StatusCode},
+};
+use serde_json::{Value, json};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
+use tokio::{
+    sync::mpsc::error::TryRecvError,
+    time::{Instant, sleep_until},
+};
+
+/// How long a watch lasts when the client does not say it.
+const LONGEST: Duration = Duration::from_hours(1);
+
+/// How often an idle watch tells its revision.
+const BOOKMARK_EVERY: Duration = Duration::from_mins(1);
+
+/// How long before its end a watch tells its revision once more.
+const LAST_BOOKMARK: Duration = Duration::from_secs(2);
+
+/// How a watch begins, read from its parameters.
+#[derive(Debug)]
+struct Opening {
+    start: Start,
+    /// Tell by a bookmark where the initial objects end.
+    marks_initial_end: bool,
+}
+
+impl Server {
+    /// Answers a watch.
+    pub(super) fn watch(
+        &self,
+        target: &Target,
+        parameters: &Parameters,
+        presenter: Presenter<'_>,
+    ) -> Result<Response<Body>, Refusal> {
+        let mut selector = selector(target, parameters)?;
+        if let Some(name) = &target.name {
+            let only = format!("metadata.name={name}");
+            selector = Selector::parse("", &only, &target.resource.selectable)?;
+        }
+        let opening = opening(parameters)?;
+        let prefix = target.resource.prefix(&target.namespace);
+        let Some(subscription) = self.store.subscribe(&prefix, opening.start) else {
+            return Ok(expired(parameters, self.store.compacted()));
+        };
+        let now = Instant::now();
+        let lasts = parameters
+            .get("timeoutSeconds")
+            .parse()
+            .map_or(LONGEST, Duration::from_secs);
+        let bookmarks = parameters.flag("allowWatchBookmarks");
+        let end = now + lasts.min(LONGEST * 24);
+        let mut stream = Stream {
+            store: Arc::downgrade(&self.store),
+            resource: Arc::clone(&target.resource),
+            format: presenter.format,
+            include: presenter.include,
+            clock: Arc::clone(&self.clock),
+            selector,
+            ready: VecDeque::new(),
+            revision: subscription.revision,
+            events: subscription.events,
+            first: true,
+            end,
+            bookmark: bookmarks.then(|| next_bookmark(now, end)).flatten(),
+        };
+        stream.begin(subscription.objects, &subscription.backlog);
+        if opening.marks_initial_end && bookmarks {
+            stream.ready.push_back(stream.initial_end());
+        }
+        let lines = futures::stream::unfold(stream, |mut stream| async {
+            let line = stream.next().await?;
+            Some((Ok::<_, std::convert::Infallible>(line), stream))
+        });
+        Ok(respond(
+            StatusCode::OK,
+            "application/json",
+            Body::from_stream(lines),
+        ))
+    }
+}
+
+fn opening(parameters: &Parameters) -> Result<Opening, Refusal> {
+    let wants_initial = parameters.has("sendInitialEvents");
+    let matching = parameters.get("resourceVersionMatch");
+    if !matching.is_empty() && !wants_initial {
+        return Err(list_options(
+            "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
+        ));
+    }
+    if wants_initial && matching != "NotOlderThan" {
+        return Err(list_options(
+            "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
+        ));
+    }
+    let text = parameters.get("resourceVersion");
+    let revision: u64 = if text.is_empty() {
+        0
+    } else {
+        text.parse()
+            .map_err(|_| Refusal::internal(not_a_number(text)))?
+    };
+    let initial = parameters.flag("sendInitialEvents");
+    let start = match (wants_initial, initial, revision) {
+        (true, true, _) | (false, _, 0) => Start::Objects,
+        (true, false, 0) => Start::Now,
+        (_, _, revision) => Start::After(revision),
+    };
+    Ok(Opening {
+        start,
+        marks_initial_end: initial,
+    })
+}
+
+/// A watch from a revision that is forgotten: one event that says so, then the end.
+fn expired(parameters: &Parameters, compacted: u64) -> Response<Body> {
+    let asked = parameters.get("resourceVersion");
+    let refusal = Refusal::expired(format!("too old resource version: {asked} ({compacted})"));
+    let line = format!("{}\n", json!({"type": "ERROR", "object": refusal.status()}));
+    respond(StatusCode::OK, "application/json", line)
+}
+
+fn next_bookmark(now: Instant, end: Instant) -> Option<Instant> {
+    let last = end.checked_sub(LAST_BOOKMARK)?;
+    if now >= last {
+        return None;
+    }
+    Some((now + BOOKMARK_EVERY).min(last))
+}
+
+struct Stream {
+    store: std::sync::Weak<super::store::Store>,
+    resource: Arc<Resource>,
+    format: Format,
+    include: Include,
+    clock: super::Clock,
+    selector: Selector,
+    ready: VecDeque<Bytes>,
+    /// The revision up to which everything has been told.
+    revision: u64,
+    events: tokio::sync::mpsc::Receiver<Arc<Event>>,
+    first: bool,
+    end: Instant,
+    bookmark: Option<Instant>,
+}
+
+impl Stream {
+    fn begin(&mut self, objects: Vec<Arc<Stored>>, backlog: &VecDeque<Arc<Event>>) {
+        for stored in objects {
+            if self.selects(Some(&stored)) {
+                let line = self.line(Operation::Added, &stored, stored.revision);
+                self.ready.push_back(line);
+            }
+        }
+        for event in backlog {
+            let line = self.tell(event);
+            self.ready.extend(line);
+        }
+    }
+
+    async fn next(&mut self) -> Option<Bytes> {
+        loop {
+            if let Some(line) = self.ready.pop_front() {
+                return Some(line);
+            }
+            let bookmark = self.bookmark;
+            tokio::select! {
+                biased;
+                event = self.events.recv() => {
+                    let event = event?;
+                    let line = self.tell(&event);
+                    self.ready.extend(line);
+                }
+                () = sleep_until(self.end) => return None,
+                () = sleep_until(bookmark.unwrap_or(self.end)), if bookmark.is_some() => {
+                    self.mark();
+                }
+            }
+        }
+    }
+
+    /// Adds a bookmark after everything that happened up to now.
+    fn mark(&mut self) {
+        self.bookmark = next_bookmark(Instant::now(), self.end);
+        // Whatever is older than this revision is already in the channel.
+        let Some(reached) = self.store.upgrade().map(|store| store.revision()) else {
+            return;
+        };
+        loop {
+            match self.events.try_recv() {
+                Ok(event) => {
+                    let line = self.tell(&event);
+                    self.ready.extend(line);
+                }
+                Err(TryRecvError::Empty) => break,
+                Err(TryRecvError::Disconnected) => return,
+            }
+        }
+        self.revision = self.revision.max(reached);
+        let line = self.bookmark_line(&json!({}));
+        self.ready.push_back(line);
+    }
+
+    fn initial_end(&self) -> Bytes {
+        self.bookmark_line(&json!({"k8s.io/initial-events-end": "true"}))
+    }
+
+    fn bookmark_line(&self, annotations: &Value) -> Bytes {
+        let (api_version, kind) = match self.format {
+            Format::Json | Format::Yaml => {
+                (self.resource.api_version(), self.resource.kind.as_str())
+            }
+            Format::Partial => ("meta.k8s.io/v1".to_owned(), "PartialObjectMetadata"),
+            Format::Table => ("meta.k8s.io/v1".to_owned(), "Table"),
+        };
+        let mut metadata = json!({"resourceVersion": self.revision.to_string()});
+        if annotations.as_object().is_some_and(|map| !map.is_empty()) {
+            metadata.set(&["annotations"], annotations.clone());
+        }
+        let object = json!({"apiVersion": api_version, "kind": kind, "metadata": metadata});
+        Bytes::from(format!(
+            "{}\n",
+            json!({"type": "BOOKMARK", "object": object})
+        ))
+    }
+
+    /// The line of an event, if it concerns what is watched.
+    fn tell(&mut self, event: &Event) -> Option<Bytes> {
+        self.revision = event.revision;
+        let is = event.operation != Operation::Deleted && self.selects(Some(&event.object));
+        let was = event.operation != Operation::Added && self.selects(event.previous.as_ref());
+        match (was, is) {
+            (false, false) => None,
+            (false, true) => Some(self.line(Operation::Added, &event.object, event.revision)),
+            (true, true) => Some(self.line(Operation::Modified, &event.object, event.revision)),
+            (true, false) => {
+                // The watcher last saw the old state; what it is now is none of its business.
+                let last = event.previous.as_ref().unwrap_or(&event.object);
+                Some(self.line(Operation::Deleted, last, event.revision))
+            }
+        }
+    }
+
+    /// Whether an object is watched; one that is not known any more may have been.
+    fn selects(&self, stored: Option<&Arc<Stored>>) -> bool {
+        self.selector.is_empty()
+            || stored.is_none_or(|stored| {
+                self.selector
+                    .matches(&as_shown(&self.resource, stored.value()))
+            })
+    }
+
+    fn line(&mut self, operation: Operation, stored: &Stored, revision: u64) -> Bytes {
+        let now = (self.clock)();
+        let presenter = Presenter {
+            resource: &self.resource,
+            format: self.format,
+            include: self.include,
+            now,
+        };
+        let word = operation.as_str();
+        if presenter.sends_stored_bytes() && stored.revision == revision {
+            let mut line = format!("{{\"type\":\"{word}\",\"object\":").into_bytes();
+            line.extend_from_slice(stored.json());
+            line.extend_from_slice(b"}\n");
+            return Bytes::from(line);
+        }
+        let mut object = as_shown(&self.resource, stored.value());
+        object.set(
+            &["metadata", "resourceVersion"],
+            json!(revision.to_string()),
+        );
+        let object = presenter.watched(object, self.first);
+        self.first = false;
+        Bytes::from(format!("{}\n", json!({"type": word, "object": object})))
+    }
+}

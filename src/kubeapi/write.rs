@@ -1,0 +1,278 @@
+//! create, update and patch.
+
+use super::{
+    Server,
+    admission::{Admitted, Case, Part, Strictness, name_of},
+    body::{self, Parsed},
+    catalog::{Resource, Role},
+    patch::Patch,
+    present::{Presenter, as_shown, as_stored},
+    refusal::{FieldError, Refusal, Subject},
+    routes::{Parameters, Target},
+    store::{Expectation, Rejected, Write},
+};
+use crate::kubeapi::tree::Tree;
+use axum::{
+    body::Body,
+    http::{HeaderValue, Response, StatusCode, header},
+};
+use serde_json::Value;
+
+/// How often a write is tried again when others write the same object meanwhile.
+const ATTEMPTS: usize = 16;
+
+/// The options of a write.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Intent {
+    pub(super) dry_run: bool,
+    strictness: Strictness,
+}
+
+impl Intent {
+    pub(super) fn of(parameters: &Parameters, options: &'static str) -> Result<Self, Refusal> {
+        let dry_run = parameters.get("dryRun");
+        if !matches!(dry_run, "" | "All") {
+            let subject = Subject {
+                group: "meta.k8s.io",
+                kind: options,
+                name: "",
+            };
+            let asked = format!("[\"{dry_run}\"]");
+            let error = FieldError::unsupported("dryRun", &asked, &["\"All\"".to_owned()]);
+            return Err(Refusal::invalid(subject, &[error]));
+        }
+        Ok(Self {
+            dry_run: !dry_run.is_empty(),
+            strictness: Strictness::parse(parameters.get("fieldValidation")),
+        })
+    }
+}
+
+/// Computes the wanted state of an object from the one that is there.
+type Change<'a> = &'a (dyn Fn(&Value) -> Result<Value, Refusal> + Sync);
+
+impl Server {
+    /// Answers a POST.
+    pub(super) async fn create(
+        &self,
+        target: &Target,
+        intent: Intent,
+        content_type: &str,
+        bytes: &[u8],
+        presenter: Presenter<'_>,
+    ) -> Result<Response<Body>, Refusal> {
+        let resource = &target.resource;
+        let parsed = body::parse(content_type, bytes, &resource.kind, resource.message)?;
+        if resource.namespaced && target.namespace.is_empty() {
+            return Err(Refusal::bad_request(
+                "an empty namespace may not be set during creation",
+            ));
+        }
+        let catalog = self.catalog();
+        let case = self.case(&catalog, target, intent, &parsed.duplicates);
+        let admitted = case.admit_new(parsed.object)?;
+        self.check_namespace(target)?;
+        let object = self.insert(resource, target, intent, &admitted).await?;
+        let shown = as_shown(resource, object);
+        Ok(warn(
+            presenter.object(StatusCode::CREATED, shown),
+            &admitted.warnings,
+        ))
+    }
+
+    async fn insert(
+        &self,
+        resource: &Resource,
+        target: &Target,
+        intent: Intent,
+        admitted: &Admitted,
+    ) -> Result<Value, Refusal> {
+        let name = name_of(&admitted.object);
+        let exists = || Refusal::already_exists(resource.subject(&name));
+        let key = resource.key(&target.namespace, &name);
+        if intent.dry_run {
+            return match self.store.get(&key) {
+                Some(_) => Err(exists()),
+                None => Ok(admitted.object.clone()),
+            };
+        }
+        let write = Write {
+            key,
+            expected: Expectation::Absent,
+            object: admitted.object.clone(),
+            deletes: false,
+        };
+        let stored = match self.store.write(write).await {
+            Ok(stored) => stored,
+            Err(Rejected::Stale) => return Err(exists()),
+            Err(Rejected::NotStored(why)) => return Err(Refusal::not_stored(&why)),
+        };
+        self.after_write(resource);
+        // The namespace may have begun to end while this was written: then this ends too.
+        if self.check_namespace(target).is_err() {
+            self.empty_namespace(&target.namespace).await?;
+        }
+        Ok(stored.value())
+    }
+
+    /// Answers a PUT.
+    pub(super) async fn update(
+        &self,
+        target: &Target,
+        part: Part,
+        intent: Intent,
+        content_type: &str,
+        bytes: &[u8],
+        presenter: Presenter<'_>,
+    ) -> Result<Response<Body>, Refusal> {
+        let resource = &target.resource;
+        let Parsed { object, duplicates } =
+            body::parse(content_type, bytes, &resource.kind, resource.message)?;
+        let change = move |_: &Value| Ok(object.clone());
+        let admitted = self
+            .change(target, part, intent, &duplicates, &change)
+            .await?;
+        let shown = presenter.object(StatusCode::OK, admitted.object);
+        Ok(warn(shown, &admitted.warnings))
+    }
+
+    /// Answers a PATCH.
+    pub(super) async fn patch(
+        &self,
+        target: &Target,
+        part: Part,
+        intent: Intent,
+        content_type: &str,
+        bytes: &[u8],
+        presenter: Presenter<'_>,
+    ) -> Result<Response<Body>, Refusal> {
+        let patch = Patch::parse(content_type, bytes, &target.resource)?;
+        let change = move |old: &Value| patch.apply(old);
+        let admitted = self.change(target, part, intent, &[], &change).await?;
+        let shown = presenter.object(StatusCode::OK, admitted.object);
+        Ok(warn(shown, &admitted.warnings))
+    }
+
+    /// Changes an object, again if another write came between; the result is as it is shown.
+    async fn change(
+        &self,
+        target: &Target,
+        part: Part,
+        intent: Intent,
+        duplicates: &[String],
+        change: Change<'_>,
+    ) -> Result<Admitted, Refusal> {
+        let resource = &target.resource;
+        let name = target.name.as_deref().unwrap_or_default();
+        let key = resource.key(&target.namespace, name);
+        let catalog = self.catalog();
+        for _ in 0..ATTEMPTS {
+            let stored = self
+                .store
+                .get(&key)
+                .ok_or_else(|| Refusal::not_found(resource.subject(name)))?;
+            let old = as_shown(resource, stored.value());
+            let case = self.case(&catalog, target, intent, duplicates);
+            let mut admitted = case.admit_change(&old, change(&old)?, part)?;
+            if admitted.object == old || intent.dry_run {
+                return Ok(admitted);
+            }
+            let deletes = is_finished(resource, &admitted.object);
+            let write = Write {
+                key: key.clone(),
+                expected: Expectation::Revision(stored.revision),
+                object: as_stored(resource, admitted.object.clone()),
+                deletes,
+            };
+            match self.store.write(write).await {
+                Ok(stored) => {
+                    admitted.object = as_shown(resource, stored.value());
+                    self.after_write(resource);
+                    if deletes {
+                        self.released(resource, &stored.value()).await?;
+                    }
+                    return Ok(admitted);
+                }
+                Err(Rejected::Stale) => {}
+                Err(Rejected::NotStored(why)) => return Err(Refusal::not_stored(&why)),
+            }
+        }
+        Err(Refusal::modified(resource.subject(name)))
+    }
+
+    fn case<'a>(
+        &self,
+        catalog: &'a super::catalog::Catalog,
+        target: &'a Target,
+        intent: Intent,
+        duplicates: &'a [String],
+    ) -> Case<'a> {
+        Case {
+            catalog,
+            resource: &target.resource,
+            namespace: &target.namespace,
+            strictness: intent.strictness,
+            now: (self.clock)(),
+            duplicates,
+        }
+    }
+
+    /// Refuses to create in a namespace that is not there or on its way out.
+    fn check_namespace(&self, target: &Target) -> Result<(), Refusal> {
+        if !target.resource.namespaced {
+            return Ok(());
+        }
+        let catalog = self.catalog();
+        let Some(namespaces) = catalog.by_role(Role::Namespace) else {
+            return Ok(());
+        };
+        let name = target.namespace.as_str();
+        let namespace = self
+            .store
+            .get(&namespaces.key("", name))
+            .ok_or_else(|| Refusal::not_found(namespaces.subject(name)))?;
+        if namespace
+            .value()
+            .field("metadata")
+            .field("deletionTimestamp")
+            .is_null()
+        {
+            return Ok(());
+        }
+        let why = format!(
+            "unable to create new content in namespace {name} because it is being terminated"
+        );
+        Err(Refusal::forbidden(target.resource.subject(""), &why))
+    }
+
+    /// A change of a definition changes what is served.
+    pub(super) fn after_write(&self, resource: &Resource) {
+        if resource.role == Role::Definition {
+            self.reload_catalog();
+        }
+    }
+}
+
+/// Whether nothing holds back the deletion of an object any more.
+pub(super) fn is_finished(resource: &Resource, object: &Value) -> bool {
+    let metadata = object.field("metadata");
+    let mut holds = vec![metadata.field("finalizers")];
+    if resource.role == Role::Namespace {
+        holds.push(object.field("spec").field("finalizers"));
+    }
+    let held = holds
+        .into_iter()
+        .filter_map(Value::as_array)
+        .any(|finalizers| !finalizers.is_empty());
+    metadata.get("deletionTimestamp").is_some() && !held
+}
+
+fn warn(mut response: Response<Body>, warnings: &[String]) -> Response<Body> {
+    for warning in warnings {
+        let quoted = warning.replace('\\', "\\\\").replace('"', "\\\"");
+        if let Ok(value) = HeaderValue::from_str(&format!("299 - \"{quoted}\"")) {
+            response.headers_mut().append(header::WARNING, value);
+        }
+    }
+    response
+}
