@@ -7,8 +7,6 @@
     reason = "a test fails by panicking, in its helpers too"
 )]
 
-#[path = "peer/backing.rs"]
-mod backing;
 #[path = "peer/gateway.rs"]
 mod gateway;
 #[path = "peer/handshake.rs"]

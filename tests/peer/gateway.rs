@@ -35,7 +35,7 @@ async fn a_peer_creates_its_request_in_its_own_name_whatever_it_writes() {
     assert_eq!(created.name_any(), id.as_str());
     assert_eq!(created.spec.cluster_identity.cluster_id, id.as_str());
 
-    let stored = rome.backing.object(id.as_str()).unwrap();
+    let stored = rome.stored(id).await.unwrap();
     assert_eq!(
         stored["metadata"]["labels"],
         json!({labels::CLUSTER_ID: id})
@@ -73,7 +73,7 @@ async fn a_peer_changes_its_spec_and_nothing_else() {
     let session = changed.spec.session.as_ref().unwrap();
     assert_eq!(session.accepted.as_str(), "Accepted");
     assert_eq!(session.network.as_ref().unwrap().public_key, "key");
-    let stored = rome.backing.object(id.as_str()).unwrap().to_string();
+    let stored = rome.stored(&id).await.unwrap().to_string();
     assert!(!stored.contains("forged"), "{stored}");
     assert!(stored.contains("milan"), "{stored}");
     let other = Patch::Merge(json!({"spec": {"clusterIdentity": {"clusterID": "another"}}}));
@@ -132,7 +132,7 @@ async fn a_peer_sees_its_own_object_only() {
         .await
         .unwrap();
     assert_eq!(code(api.get(id.as_str()).await), Some(404));
-    assert!(rome.backing.object(name).is_some());
+    assert!(rome.stored(&other).await.is_some());
 }
 
 #[tokio::test]
@@ -162,7 +162,7 @@ async fn a_watcher_over_tls_sees_what_the_other_half_says() {
         events.try_next().await.unwrap(),
         Some(watcher::Event::InitDone)
     ) {}
-    let local: Api<PeeringRequest> = Api::all(rome.backing.client());
+    let local: Api<PeeringRequest> = Api::all(rome.objects.client());
     // The watch may begin after the first of these changes, but not after all of them.
     let said = async {
         loop {
@@ -195,7 +195,8 @@ async fn a_watcher_over_tls_sees_what_the_other_half_says() {
 #[tokio::test(start_paused = true)]
 async fn a_watch_beats_while_nothing_happens_and_ends_with_the_acceptance() {
     let (rome, id, api) = accepted().await;
-    api.create(&PostParams::default(), &wish("")).await.unwrap();
+    let created = api.create(&PostParams::default(), &wish("")).await.unwrap();
+    let revision = created.resource_version().unwrap();
     let mut events = api
         .watch(&WatchParams::default(), "0")
         .await
@@ -205,7 +206,9 @@ async fn a_watch_beats_while_nothing_happens_and_ends_with_the_acceptance() {
     assert!(matches!(first, Some(WatchEvent::Added(_))), "{first:?}");
     for _ in 0..10 {
         match events.try_next().await.unwrap() {
-            Some(WatchEvent::Bookmark(mark)) => assert_eq!(mark.metadata.resource_version, "1"),
+            Some(WatchEvent::Bookmark(mark)) => {
+                assert_eq!(mark.metadata.resource_version, revision)
+            }
             other => panic!("{other:?}"),
         }
     }

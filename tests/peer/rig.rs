@@ -12,11 +12,16 @@ use std::{
 use futures::future::BoxFuture;
 use landbridge::{
     api::{
+        PeeringRequest,
         foreign_cluster::DiscoveryType,
         identity::{ClusterId, ClusterName},
         wire::{Decision, Features, IdentityAnswer, IdentityRequest, Ids},
     },
     engine::addresses::OwnNetworks,
+    kubeapi::{
+        KubeApi, Options,
+        store::{Commit, Memory},
+    },
     peer::{
         auth::{PeerEndpoint, Reception, Session},
         certificates::Identity,
@@ -28,8 +33,6 @@ use landbridge::{
 };
 use tokio::{net::TcpListener, sync::watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
-
-use crate::backing::Backing;
 
 pub(crate) const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
@@ -97,7 +100,7 @@ impl Reception for Desk {
 pub(crate) struct Cluster {
     pub credentials: Arc<Credentials>,
     pub desk: Arc<Desk>,
-    pub backing: Backing,
+    pub objects: KubeApi,
     pub endpoint: PeerEndpoint,
     pub address: SocketAddr,
     _stop: DropGuard,
@@ -116,9 +119,16 @@ impl Cluster {
             otherwise: Mutex::new(Decision::Waiting),
             asked: AtomicUsize::new(0),
         });
-        let backing = Backing::new();
+        let objects = KubeApi::open(Options {
+            backend: Box::new(Memory::default()),
+            commit: Commit::Inline,
+            clock: Arc::new(jiff::Timestamp::now),
+            crds: landbridge::api::crds(),
+        })
+        .await
+        .unwrap();
         let reception: Arc<dyn Reception> = Arc::<Desk>::clone(&desk);
-        let endpoint = PeerEndpoint::new(reception, backing.client());
+        let endpoint = PeerEndpoint::new(reception, objects.client());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
@@ -131,7 +141,7 @@ impl Cluster {
         Self {
             credentials,
             desk,
-            backing,
+            objects,
             endpoint,
             address,
             _stop: stop.drop_guard(),
@@ -140,6 +150,13 @@ impl Cluster {
 
     pub(crate) fn id(&self) -> &ClusterId {
         self.credentials.identity().cluster_id()
+    }
+
+    /// Returns what is stored of a peer, as the cluster itself sees it.
+    pub(crate) async fn stored(&self, peer: &ClusterId) -> Option<serde_json::Value> {
+        let api: kube::Api<PeeringRequest> = kube::Api::all(self.objects.client());
+        let object = api.get_opt(peer.as_str()).await.unwrap();
+        object.map(|object| serde_json::to_value(object).unwrap())
     }
 
     pub(crate) fn accept(&self, id: &ClusterId) {
