@@ -62,10 +62,23 @@ const WRITING: (Rate, Rate) = (
     },
 );
 
+/// How often one peer, and all together, may ask for anything at all.
+const ASKING: (Rate, Rate) = (
+    Rate {
+        burst: 200,
+        each: Duration::from_millis(20),
+    },
+    Rate {
+        burst: 2000,
+        each: Duration::from_millis(1),
+    },
+);
+
 /// The gateway in front of the API that keeps our PeeringRequests.
 pub struct Gateway {
     api: Api<PeeringRequest>,
     reception: Arc<dyn Reception>,
+    asking: Mutex<Buckets>,
     writing: Mutex<Buckets>,
 }
 
@@ -78,10 +91,12 @@ impl fmt::Debug for Gateway {
 impl Gateway {
     /// Makes a gateway; `reception` is asked on for as long as a watch runs.
     pub fn new(client: kube::Client, reception: Arc<dyn Reception>) -> Self {
+        let now = Instant::now();
         Self {
             api: Api::all(client),
             reception,
-            writing: Mutex::new(Buckets::new(WRITING.0, WRITING.1, Instant::now())),
+            asking: Mutex::new(Buckets::new(ASKING.0, ASKING.1, now)),
+            writing: Mutex::new(Buckets::new(WRITING.0, WRITING.1, now)),
         }
     }
 
@@ -110,13 +125,14 @@ impl Gateway {
         observed: Option<SocketAddr>,
         request: Request<Body>,
     ) -> Result<Response<Body>, Failure> {
+        count(&self.asking, own)?;
         let content_type = request
             .headers()
             .get(header::CONTENT_TYPE)
             .and_then(|value| value.to_str().ok());
         let permit = permissions::decide(request.method(), request.uri(), content_type, own)?;
         if matches!(permit, Permit::Create | Permit::Patch | Permit::Delete) {
-            self.count_write(own)?;
+            count(&self.writing, own)?;
         }
         match permit {
             Permit::Get => {
@@ -141,20 +157,6 @@ impl Gateway {
             }
             Permit::Delete => self.delete(own).await,
         }
-    }
-
-    fn count_write(&self, own: &ClusterId) -> Result<(), Refusal> {
-        self.writing
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .try_take(own.as_str(), Instant::now())
-            .map_err(|_| {
-                Refusal::new(
-                    429,
-                    "TooManyRequests",
-                    "too many changes: try again in a second",
-                )
-            })
     }
 
     async fn list(&self, own: &ClusterId) -> Result<Response<Body>, Failure> {
@@ -404,6 +406,20 @@ impl From<kube::Error> for Failure {
     fn from(error: kube::Error) -> Self {
         Self::Backing(error)
     }
+}
+
+fn count(buckets: &Mutex<Buckets>, own: &ClusterId) -> Result<(), Refusal> {
+    buckets
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .try_take(own.as_str(), Instant::now())
+        .map_err(|_| {
+            Refusal::new(
+                429,
+                "TooManyRequests",
+                "too much at once: try again in a second",
+            )
+        })
 }
 
 /// Passes on what the API says about the object; what went wrong inside is nobody's business.
