@@ -336,7 +336,12 @@ impl Tunnels {
         }
     }
 
-    async fn carry_out(&mut self, overlay: &Overlay, operations: Vec<Operation>, faults: &mut Faults) {
+    async fn carry_out(
+        &mut self,
+        overlay: &Overlay,
+        operations: Vec<Operation>,
+        faults: &mut Faults,
+    ) {
         for operation in operations {
             tracing::debug!(?operation, "Changing the tunnel");
             let concerned = concerned(overlay, &operation);
