@@ -207,7 +207,7 @@ async fn a_watch_beats_while_nothing_happens_and_ends_with_the_acceptance() {
     for _ in 0..10 {
         match events.try_next().await.unwrap() {
             Some(WatchEvent::Bookmark(mark)) => {
-                assert_eq!(mark.metadata.resource_version, revision)
+                assert_eq!(mark.metadata.resource_version, revision);
             }
             other => panic!("{other:?}"),
         }
