@@ -294,6 +294,9 @@ fn outgoing_peered(view: &View<'_>) -> Verdict {
         };
     }
     if view.consumes() {
+        if view.facts.node.is_none() {
+            return no(reason::PENDING, "the virtual node is being made");
+        }
         if view.is_alive() {
             return verdict(
                 condition::OUTGOING_PEERED,
@@ -586,7 +589,7 @@ fn outgoing(view: &View<'_>) -> Option<Outgoing> {
         return None;
     }
     Some(Outgoing {
-        joined: view.consumes() && view.wants_join(),
+        joined: view.consumes() && view.facts.node.is_some(),
         remote_peering_request_name: name,
         advertisement: advertisement.map(reference),
         available_identity: view.is_accepted_there().then_some(true),

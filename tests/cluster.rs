@@ -1,0 +1,340 @@
+//! The daemon on a cluster that is not its own: the same controllers behind a kubeconfig.
+//!
+//! The cluster is an API server on loopback that knows nothing of us; what is special about a real
+//! one (other definitions, other clients) does not matter to the daemon.
+#![expect(
+    clippy::panic,
+    clippy::unwrap_in_result,
+    reason = "a rig that cannot be used fails its test"
+)]
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use k8s_openapi::{
+    api::core::v1::{Node, Secret},
+    apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
+};
+use kube::{
+    Api, Client,
+    api::{ListParams, ObjectMeta, Patch, PatchParams, PostParams},
+};
+use landbridge::{
+    api::{ForeignCluster, ForeignClusterSpec, foreign_cluster::Phase},
+    kubeapi::{
+        KubeApi, Options,
+        loopback::{self, Credentials},
+        store::{Commit, Memory},
+    },
+};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use serde_json::json;
+use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
+
+/// How long a state may take before the test counts as failed.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_daemon_installs_its_definitions_and_keeps_its_key_in_the_cluster() {
+    let cluster = Cluster::start().await;
+    let daemon = Daemon::start("rome", Some(&cluster.kubeconfig()));
+    let secrets: Api<Secret> = Api::namespaced(cluster.client.clone(), "liqo");
+    let secret = until("the identity", &daemon, async || {
+        secrets.get_opt("landbridge-identity").await.ok().flatten()
+    })
+    .await;
+    let definitions: Api<CustomResourceDefinition> = Api::all(cluster.client.clone());
+    let served = definitions
+        .list(&ListParams::default())
+        .await
+        .expect("a list");
+    assert_eq!(served.items.len(), landbridge::api::crds().len());
+    let nodes: Api<Node> = Api::all(cluster.client.clone());
+    let nodes = nodes.list(&ListParams::default()).await.expect("a list");
+    assert!(nodes.items.is_empty(), "a cluster has nodes of its own");
+
+    drop(daemon);
+    let daemon = Daemon::start("rome", Some(&cluster.kubeconfig()));
+    until("the second start", &daemon, async || {
+        daemon.log().contains("Landbridge runs").then_some(())
+    })
+    .await;
+    let again = secrets
+        .get("landbridge-identity")
+        .await
+        .expect("the identity");
+    assert_eq!(again.data, secret.data, "the identity outlives the daemon");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_and_a_machine_without_one_peer_by_hand() {
+    let cluster = Cluster::start().await;
+    let machine = Daemon::start("milan", None);
+    let daemon = Daemon::start("rome", Some(&cluster.kubeconfig()));
+    let url = until("milan's endpoint", &machine, async || machine.endpoint()).await;
+    let clusters: Api<ForeignCluster> = Api::all(cluster.client.clone());
+    until("the definitions", &daemon, async || {
+        clusters.list(&ListParams::default()).await.ok()
+    })
+    .await;
+    let spec = ForeignClusterSpec {
+        auth_url: url,
+        join: true,
+        ..ForeignClusterSpec::default()
+    };
+    let object = ForeignCluster::new("milan", spec);
+    clusters
+        .create(&PostParams::default(), &object)
+        .await
+        .expect("the object is taken");
+    let peered = until("the peering", &daemon, async || {
+        let object = clusters.get("milan").await.ok()?;
+        (object.status.as_ref()?.phase == Some(Phase::Peered)).then_some(object)
+    })
+    .await;
+    let id = peered.spec.cluster_identity.expect("filled in").cluster_id;
+    let nodes: Api<Node> = Api::all(cluster.client.clone());
+    let node = nodes
+        .get(&format!("liqo-{id}"))
+        .await
+        .expect("the virtual node");
+    let capacity = node
+        .status
+        .and_then(|status| status.capacity)
+        .expect("a capacity");
+    assert!(
+        capacity.contains_key("cpu") && capacity.contains_key("memory"),
+        "{capacity:?}"
+    );
+
+    let leave = Patch::Merge(json!({"spec": {"join": false}}));
+    clusters
+        .patch("milan", &PatchParams::default(), &leave)
+        .await
+        .expect("the patch is taken");
+    until("the end of the node", &daemon, async || {
+        nodes
+            .get_opt(&format!("liqo-{id}"))
+            .await
+            .ok()?
+            .is_none()
+            .then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_nodes_of_a_cluster_have_left_is_offered() {
+    let cluster = Cluster::start().await;
+    let nodes: Api<Node> = Api::all(cluster.client.clone());
+    let node = Node {
+        metadata: ObjectMeta {
+            name: Some("worker".to_owned()),
+            ..ObjectMeta::default()
+        },
+        ..Node::default()
+    };
+    nodes
+        .create(&PostParams::default(), &node)
+        .await
+        .expect("a node");
+    let status = json!({"status": {
+        "allocatable": {"cpu": "10", "memory": "1000"},
+        "conditions": [{"type": "Ready", "status": "True"}],
+    }});
+    nodes
+        .patch_status("worker", &PatchParams::default(), &Patch::Merge(status))
+        .await
+        .expect("its status");
+    let daemon = Daemon::start("rome", Some(&cluster.kubeconfig()));
+    let machine = Daemon::start("milan", None);
+    let url = until("rome's endpoint", &daemon, async || daemon.endpoint()).await;
+    until("milan's endpoint", &machine, async || machine.endpoint()).await;
+    let added = machine.landbridge(&["add", &url, "--name", "rome", "--join"]);
+    assert!(added.contains("rome"), "{added}");
+    until("the offer", &machine, async || {
+        let nodes = machine.landbridge(&["get", "-o", "json"]);
+        nodes.contains("\"phase\": \"Peered\"").then_some(())
+    })
+    .await;
+    let kubeconfig = machine.directory.path().join("data/kubeconfig");
+    let client = client_of(&kubeconfig).await;
+    let remote: Api<Node> = Api::all(client);
+    let list = remote
+        .list(&ListParams::default().labels("liqo.io/type=virtual-node"))
+        .await;
+    let capacity = list
+        .expect("a list")
+        .items
+        .remove(0)
+        .status
+        .and_then(|status| status.capacity);
+    let capacity = capacity.expect("a capacity");
+    assert_eq!(capacity.get("cpu").map(|cpu| cpu.0.as_str()), Some("3000m"));
+    assert_eq!(
+        capacity.get("memory").map(|memory| memory.0.as_str()),
+        Some("300")
+    );
+}
+
+/// An API server that stands for somebody's cluster.
+struct Cluster {
+    client: Client,
+    directory: TempDir,
+    stop: CancellationToken,
+}
+
+impl Cluster {
+    async fn start() -> Self {
+        drop(rustls::crypto::ring::default_provider().install_default());
+        let directory = tempfile::tempdir().expect("a directory");
+        let api = KubeApi::open(Options {
+            backend: Box::new(Memory::default()),
+            commit: Commit::Inline,
+            clock: Arc::new(jiff::Timestamp::now),
+            crds: Vec::new(),
+        })
+        .await
+        .expect("an API");
+        let credentials = Credentials::load_or_create(directory.path(), jiff::Timestamp::now());
+        let credentials = credentials.expect("credentials");
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+            .await
+            .expect("a port");
+        let address = listener.local_addr().expect("an address");
+        fs::write(
+            directory.path().join("cluster.yaml"),
+            credentials.kubeconfig(&format!("https://{address}")),
+        )
+        .expect("writable");
+        let (client, stop) = (api.client(), CancellationToken::new());
+        let end = stop.clone();
+        tokio::spawn(async move { loopback::serve(listener, api, &credentials, end).await });
+        Self {
+            client,
+            directory,
+            stop,
+        }
+    }
+
+    fn kubeconfig(&self) -> PathBuf {
+        self.directory.path().join("cluster.yaml")
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+/// The built program on loopback, without a LAN and without a tunnel.
+struct Daemon {
+    child: Child,
+    directory: TempDir,
+}
+
+impl Daemon {
+    fn start(name: &str, kubeconfig: Option<&Path>) -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = |file: &str| directory.path().join(file);
+        fs::write(path("secret"), "0123456789abcdef".repeat(4)).expect("writable");
+        let settings = json!({
+            "cluster": {"name": name},
+            "dataDir": path("data"),
+            "peer": {"listen": "127.0.0.1:0"},
+            "tunnel": {"mode": "off"},
+            "api": {"listen": "127.0.0.1:0"},
+            "dashboard": {"listen": "127.0.0.1:0"},
+            "lan": {"enabled": false},
+            "trust": {"fleetSecretFile": path("secret")},
+        });
+        fs::write(path("landbridge.yaml"), settings.to_string()).expect("writable");
+        set_private(&path("secret"));
+        let mut command = Command::new(env!("CARGO_BIN_EXE_landbridge"));
+        command
+            .arg("run")
+            .arg("--config")
+            .arg(path("landbridge.yaml"));
+        if let Some(kubeconfig) = kubeconfig {
+            command.arg("--kubeconfig").arg(kubeconfig);
+        }
+        let log = fs::File::create(path("log")).expect("writable");
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn();
+        Self {
+            child: child.expect("the program starts"),
+            directory,
+        }
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
+    }
+
+    /// The URL of the peer endpoint, once the daemon says its port.
+    fn endpoint(&self) -> Option<String> {
+        let log = self.log();
+        let line = log.lines().find(|line| line.contains("Landbridge runs"))?;
+        let port = line.split("port=").nth(1)?.split_whitespace().next()?;
+        Some(format!("https://127.0.0.1:{port}"))
+    }
+
+    fn landbridge(&self, arguments: &[&str]) -> String {
+        let output = Command::new(env!("CARGO_BIN_EXE_landbridge"))
+            .args(arguments)
+            .arg("--data-dir")
+            .arg(self.directory.path().join("data"))
+            .output()
+            .expect("the program runs");
+        String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let id = i32::try_from(self.child.id()).expect("a process id");
+        drop(kill(Pid::from_raw(id), Signal::SIGTERM));
+        drop(self.child.wait());
+    }
+}
+
+fn set_private(path: &Path) {
+    use std::os::unix::fs::PermissionsExt as _;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).expect("our own file");
+}
+
+async fn client_of(kubeconfig: &Path) -> Client {
+    let kubeconfig = kube::config::Kubeconfig::read_from(kubeconfig).expect("a kubeconfig");
+    let options = kube::config::KubeConfigOptions::default();
+    let config = kube::Config::from_custom_kubeconfig(kubeconfig, &options).await;
+    Client::try_from(config.expect("usable")).expect("a client")
+}
+
+/// Looks until there is something, or fails with what the daemon said.
+async fn until<T>(what: &str, daemon: &Daemon, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = look().await {
+            return found;
+        }
+        assert!(
+            Instant::now() < deadline,
+            "{what} did not come about:\n{}",
+            daemon.log()
+        );
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
