@@ -30,7 +30,7 @@ use crate::{
         Advertisement, ForeignCluster, ForeignClusterStatus, NetworkConfig, PeeringRequest,
         TunnelEndpoint, foreign_cluster::Phase, labels,
     },
-    engine::peering::{self, Step},
+    engine::peering::{self, Step, happening},
 };
 
 /// How often one look may plan again after its steps have succeeded, before it lets others run.
@@ -157,6 +157,7 @@ impl std::fmt::Debug for Kind<'_> {
 
 fn forget(context: &Context, object: &ForeignCluster) {
     context.links.forget(&object.name_any());
+    context.events.forget(&object.name_any());
 }
 
 /// At least a moment, so that a check at a time that has just passed does not spin.
@@ -191,6 +192,11 @@ async fn write_status(
         Err(error) if super::is_not_found(&error) => return Ok(None),
         Err(error) => return Err(Error::api("write the status of a ForeignCluster")(error)),
     };
+    let happened = happening::happenings(object.status.as_ref(), status);
+    context
+        .events
+        .publish(&context.client, &object, &happened, context.now())
+        .await;
     let before = object.status.as_ref().and_then(|status| status.phase);
     if before != status.phase {
         announce(&object, before, status);

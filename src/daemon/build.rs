@@ -11,7 +11,7 @@ use tokio::{net::TcpListener, sync::watch};
 
 use super::{
     Error, Target, clock,
-    networks::{Follower, Networks},
+    networks::Follower,
     platform::{self, Embedded, Platform},
 };
 use crate::{
@@ -52,7 +52,6 @@ pub(super) struct Assembly {
     pub(super) endpoint: PeerEndpoint,
     pub(super) listener: TcpListener,
     pub(super) follower: Follower,
-    pub(super) networks: Networks,
     pub(super) rules: InterfaceRules,
     pub(super) driver: Option<Arc<dyn Driver>>,
     pub(super) boot: String,
@@ -144,7 +143,6 @@ pub(super) async fn assemble(config: &Config, target: Target) -> Result<Assembly
         endpoint,
         listener,
         follower,
-        networks,
         rules,
         driver,
         boot: boot(),

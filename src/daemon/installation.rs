@@ -8,7 +8,7 @@ use k8s_openapi::{
 };
 use kube::{
     Api, Client, ResourceExt as _,
-    api::{ObjectMeta, Patch, PatchParams, PostParams},
+    api::{ObjectMeta, PostParams},
     config::{KubeConfigOptions, Kubeconfig},
 };
 
@@ -51,12 +51,16 @@ pub(super) async fn install_definitions(client: &Client) -> Result<(), Error> {
             .get_opt(&name)
             .await
             .map_err(|error| cannot(&name, &error))?;
-        if present.is_some_and(|present| serves(&present, &wanted)) {
-            continue;
-        }
-        let parameters = PatchParams::apply(labels::MANAGER).force();
-        let applied = api.patch(&name, &parameters, &Patch::Apply(&wanted)).await;
-        applied.map_err(|error| cannot(&name, &error))?;
+        let written = match present {
+            Some(present) if serves(&present, &wanted) => continue,
+            Some(present) => {
+                let mut wanted = wanted;
+                wanted.metadata.resource_version = present.resource_version();
+                api.replace(&name, &PostParams::default(), &wanted).await
+            }
+            None => api.create(&PostParams::default(), &wanted).await,
+        };
+        written.map_err(|error| cannot(&name, &error))?;
         wait_until_served(&api, &name).await?;
         tracing::info!(definition = %name, "Resource definition installed");
     }

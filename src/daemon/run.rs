@@ -26,7 +26,9 @@ use super::{
 };
 use crate::{
     config::Config,
-    controllers::{cluster_config, foreign_cluster, peering_request, roster},
+    controllers::{
+        cluster_config, foreign_cluster, own_node, peering_request, roster, tunnel_endpoint,
+    },
     discovery::{
         mdns::Mdns,
         source::{EventSink, Source as _},
@@ -48,6 +50,7 @@ pub(super) async fn run(config: Config, target: Target) -> Result<(), Error> {
     let mut tasks = JoinSet::new();
     let description = assembly.description();
     let api = assembly.embedded.take().map(|embedded| {
+        start_own_node(&mut tasks, &assembly, &config, &stop);
         let end = last.clone();
         tokio::spawn(async move {
             kubeapi::loopback::serve(embedded.listener, embedded.api, &embedded.credentials, end)
@@ -88,6 +91,21 @@ fn start(tasks: &mut JoinSet<()>, assembly: Assembly, config: &Config, stop: &Ca
     if config.lan.enabled {
         let (source, _handle) = Mdns::new(assembly.rules.clone(), announced);
         tasks.spawn(Box::new(source).run(events.clone(), stop.clone()));
+    }
+    if let Some(driver) = assembly.driver.clone() {
+        let mut settings = tunnel_endpoint::Settings::new(assembly.context.own.pod_cidr);
+        if let Some(tunnel) = &assembly.context.own.tunnel {
+            settings.mtu = tunnel.mtu;
+        }
+        let client = assembly.platform.client.clone();
+        let clock = Arc::clone(&assembly.context.clock);
+        tasks.spawn(tunnel_endpoint::run(
+            client,
+            driver,
+            settings,
+            clock,
+            stop.clone(),
+        ));
     }
     let context = || Arc::clone(&assembly.context);
     let boot = assembly.boot.clone();
@@ -162,6 +180,19 @@ fn keep_announcing(
         }
     });
     assembly
+}
+
+fn start_own_node(
+    tasks: &mut JoinSet<()>,
+    assembly: &Assembly,
+    config: &Config,
+    stop: &CancellationToken,
+) {
+    let client = assembly.platform.client.clone();
+    let clock = Arc::clone(&assembly.context.clock);
+    let directory = config.data_dir.clone();
+    let machine = Arc::new(move || own_node::machine::read(&directory));
+    tasks.spawn(own_node::run(client, machine, clock, stop.clone()));
 }
 
 /// Waits for SIGTERM or SIGINT. A task that ends by itself before is a fault of ours, and ends the

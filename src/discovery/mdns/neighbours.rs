@@ -329,11 +329,11 @@ mod tests {
     }
 
     fn sightings(events: &[Event]) -> Vec<&Sighting> {
-        let seen = |event| match event {
-            &Event::Seen(ref sighting) => Some(sighting),
+        let seen = events.iter().map(|event| match event {
+            Event::Seen(sighting) => Some(sighting),
             Event::Gone { .. } => None,
-        };
-        events.iter().filter_map(seen).collect()
+        });
+        seen.flatten().collect()
     }
 
     #[test]

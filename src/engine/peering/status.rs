@@ -485,7 +485,8 @@ fn joined_phase(view: &View<'_>, network: bool, peered: bool) -> Phase {
             Phase::Unreachable
         };
     }
-    if !view.trust.is_accepted() || waits_there {
+    let waits_here = !view.trust.is_accepted() && view.facts.link.answer.is_some();
+    if waits_here || waits_there {
         Phase::Waiting
     } else {
         Phase::Joining

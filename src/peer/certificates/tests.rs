@@ -168,5 +168,5 @@ fn no_bytes_at_all_make_the_verifier_fail_otherwise_than_by_an_error() {
     let mut longer = leaf.to_vec();
     longer.push(0);
     assert!(verify_chain(&longer, &rest).is_err());
-    assert!(verify_chain(&[0x30; 100_000], &rest).is_err());
+    assert!(verify_chain(&vec![0x30; 100_000], &rest).is_err());
 }
