@@ -39,6 +39,9 @@ pub enum Error {
         /// What the database said.
         reason: String,
     },
+    /// Indicates that what every cluster must have could not be put into the store.
+    #[error("cannot prepare the embedded api: {0}")]
+    Prepare(String),
     /// Indicates that a file beside the store cannot be read or written.
     #[error("cannot {action} {path}: {source}")]
     File {

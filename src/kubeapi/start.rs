@@ -9,10 +9,7 @@ use super::{
 use crate::kubeapi::tree::Tree;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use serde_json::{Value, json};
-use std::{
-    path::PathBuf,
-    sync::{Arc, PoisonError, RwLock, atomic::AtomicI64},
-};
+use std::sync::{Arc, PoisonError, RwLock, atomic::AtomicI64};
 
 /// The namespaces of every cluster, and the one in which Liqo keeps its things.
 const NAMESPACES: &[&str] = &["default", "kube-system", "kube-node-lease", "liqo"];
@@ -55,7 +52,7 @@ impl Server {
         self.reload_catalog();
         self.sweep()
             .await
-            .map_err(|refusal| not_stored(refusal.status().field("message")))
+            .map_err(|refusal| Error::Prepare(refusal.status().text("message").to_owned()))
     }
 
     /// Makes the catalog anew from the definitions in the store.
@@ -113,7 +110,7 @@ impl Server {
         };
         let admitted = admitted.map_err(|refusal| Error::Definition {
             name: name.clone(),
-            reason: refusal.status().field("message").to_string(),
+            reason: refusal.status().text("message").to_owned(),
         })?;
         if known.is_some_and(|stored| stored.value() == admitted.object) {
             return Ok(());
@@ -126,15 +123,8 @@ impl Server {
         };
         match self.store.write(write).await {
             Ok(_) => Ok(()),
-            Err(Rejected::NotStored(why)) => Err(not_stored(&json!(why))),
-            Err(Rejected::Stale) => Err(not_stored(&json!("another write came between"))),
+            Err(Rejected::NotStored(why)) => Err(Error::Prepare(why)),
+            Err(Rejected::Stale) => Err(Error::Prepare(format!("{name} changed meanwhile"))),
         }
-    }
-}
-
-fn not_stored(why: &Value) -> Error {
-    Error::Write {
-        path: PathBuf::from("of the embedded api"),
-        reason: why.as_str().unwrap_or_default().to_owned(),
     }
 }

@@ -1,450 +1,23 @@
 //! The API through a real kube client in this process, on paused time and without threads.
 
+mod watching;
+mod writing;
+
 use super::{KubeApi, Options, store};
-use futures::{StreamExt, TryStreamExt};
 use k8s_openapi::{
-    api::core::v1::{ConfigMap, Event, Namespace, Node},
+    api::core::v1::ConfigMap,
     apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
 };
 use kube::{
     Api, ResourceExt,
-    api::{
-        DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams, WatchEvent,
-        WatchParams,
-    },
+    api::{DynamicObject, WatchEvent},
     core::{ApiResource, GroupVersionKind},
-    runtime::watcher,
 };
-use serde_json::{Value, json};
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicI64, Ordering},
-    },
-    time::Duration,
+use serde_json::json;
+use std::sync::{
+    Arc,
+    atomic::{AtomicI64, Ordering},
 };
-
-#[tokio::test(start_paused = true)]
-async fn a_created_object_has_its_defaults_and_a_generation() {
-    let api = open().await;
-    let made = clusters(&api)
-        .create(&PostParams::default(), &cluster("rome"))
-        .await
-        .unwrap();
-    assert_eq!(
-        made.data["spec"],
-        json!({"authUrl": "https://x", "join": false})
-    );
-    assert_eq!(made.metadata.generation, Some(1));
-    assert!(made.metadata.uid.is_some() && made.metadata.creation_timestamp.is_some());
-    let again = clusters(&api)
-        .create(&PostParams::default(), &cluster("rome"))
-        .await
-        .unwrap_err();
-    assert_eq!(status_of(again).0, 409);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_merge_patch_changes_and_one_without_effect_does_not() {
-    let api = open().await;
-    let clusters = clusters(&api);
-    clusters
-        .create(&PostParams::default(), &cluster("rome"))
-        .await
-        .unwrap();
-    let patch = Patch::Merge(json!({"spec": {"join": true}}));
-    let first = clusters
-        .patch("rome", &PatchParams::default(), &patch)
-        .await
-        .unwrap();
-    let second = clusters
-        .patch("rome", &PatchParams::default(), &patch)
-        .await
-        .unwrap();
-    assert_eq!(first.data["spec"]["join"], true);
-    assert_eq!(first.metadata.generation, Some(2));
-    assert_eq!(first.resource_version(), second.resource_version());
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_write_from_an_old_state_is_a_conflict() {
-    let api = open().await;
-    let clusters = clusters(&api);
-    let old = clusters
-        .create(&PostParams::default(), &cluster("rome"))
-        .await
-        .unwrap();
-    let patch = Patch::Merge(json!({"metadata": {"labels": {"a": "b"}}}));
-    clusters
-        .patch("rome", &PatchParams::default(), &patch)
-        .await
-        .unwrap();
-    let refusal = clusters
-        .replace("rome", &PostParams::default(), &old)
-        .await
-        .unwrap_err();
-    assert_eq!(status_of(refusal), (409, "Conflict".to_owned()));
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_wrong_object_is_refused_with_causes() {
-    let api = open().await;
-    let mut wrong = cluster("rome");
-    wrong.data = json!({"spec": {"join": "yes"}});
-    let refusal = clusters(&api)
-        .create(&PostParams::default(), &wrong)
-        .await
-        .unwrap_err();
-    assert_eq!(status_of(refusal), (422, "Invalid".to_owned()));
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_watch_tells_what_happens_after_its_revision() {
-    let api = open().await;
-    let clusters = clusters(&api);
-    let revision = api.revision().to_string();
-    clusters
-        .create(&PostParams::default(), &cluster("rome"))
-        .await
-        .unwrap();
-    let patch = Patch::Merge(json!({"spec": {"join": true}}));
-    clusters
-        .patch("rome", &PatchParams::default(), &patch)
-        .await
-        .unwrap();
-    clusters
-        .delete("rome", &DeleteParams::default())
-        .await
-        .unwrap();
-    let events = clusters
-        .watch(&WatchParams::default().timeout(5), &revision)
-        .await
-        .unwrap();
-    let words: Vec<String> = events
-        .map_ok(|event| word(&event))
-        .try_collect()
-        .await
-        .unwrap();
-    assert_eq!(words[..3], ["ADDED rome", "MODIFIED rome", "DELETED rome"]);
-    assert!(words[3].starts_with("BOOKMARK"));
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_selector_turns_changes_into_coming_and_going() {
-    let api = open().await;
-    let clusters = clusters(&api);
-    let revision = api.revision().to_string();
-    clusters
-        .create(&PostParams::default(), &cluster("rome"))
-        .await
-        .unwrap();
-    for label in [json!("b"), json!("c"), Value::Null] {
-        let patch = Patch::Merge(json!({"metadata": {"labels": {"a": label}}}));
-        clusters
-            .patch("rome", &PatchParams::default(), &patch)
-            .await
-            .unwrap();
-    }
-    let mut wanted = WatchParams::default().labels("a=b").timeout(5);
-    wanted.bookmarks = false;
-    let events = clusters.watch(&wanted, &revision).await.unwrap();
-    let words: Vec<String> = events
-        .map_ok(|event| word(&event))
-        .try_collect()
-        .await
-        .unwrap();
-    assert_eq!(words, ["ADDED rome", "DELETED rome"]);
-}
-
-#[tokio::test(start_paused = true)]
-async fn both_ways_to_watch_of_kube_work() {
-    let api = open().await;
-    let clusters = clusters(&api);
-    clusters
-        .create(&PostParams::default(), &cluster("rome"))
-        .await
-        .unwrap();
-    for config in [
-        watcher::Config::default(),
-        watcher::Config::default().streaming_lists(),
-    ] {
-        let events = watcher(clusters.clone(), config);
-        let seen: Vec<_> = events.take(3).try_collect().await.unwrap();
-        assert!(matches!(seen[0], watcher::Event::Init));
-        assert!(
-            matches!(&seen[1], watcher::Event::InitApply(object) if object.name_any() == "rome")
-        );
-        assert!(matches!(seen[2], watcher::Event::InitDone));
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn an_event_is_forgotten_after_an_hour() {
-    let moment = Arc::new(AtomicI64::new(0));
-    let api = open_at(&moment).await;
-    let events: Api<Event> = Api::default_namespaced(api.client());
-    for (name, seconds) in [("old", 0), ("younger", 3_000), ("new", 4_000)] {
-        moment.store(seconds, Ordering::Relaxed);
-        let event = json!({"metadata": {"name": name}, "involvedObject": {"name": "rome"}});
-        let event = serde_json::from_value(event).unwrap();
-        events.create(&PostParams::default(), &event).await.unwrap();
-    }
-    let left = events.list(&ListParams::default()).await.unwrap();
-    let names: Vec<String> = left.items.iter().map(ResourceExt::name_any).collect();
-    assert_eq!(names, ["new", "younger"]);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_deletion_goes_on_when_the_client_hangs_up() {
-    let api = open().await;
-    let clusters = clusters(&api);
-    clusters
-        .create(&PostParams::default(), &cluster("rome"))
-        .await
-        .unwrap();
-    let request = axum::http::Request::delete("/apis/lb.test/v1alpha1/clusters/rome")
-        .body(axum::body::Body::empty())
-        .unwrap();
-    let mut api = api;
-    let mut answer = tower::Service::call(&mut api, request);
-    // Asked once, and then never again: the client is gone.
-    assert!(futures::poll!(&mut answer).is_pending());
-    drop(answer);
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    assert!(clusters.get_opt("rome").await.unwrap().is_none());
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_watch_that_is_too_old_is_told_so() {
-    let moment = Arc::new(AtomicI64::new(0));
-    let api = open_at(&moment).await;
-    let clusters = clusters(&api);
-    clusters
-        .create(&PostParams::default(), &cluster("rome"))
-        .await
-        .unwrap();
-    moment.store(3_600, Ordering::Relaxed);
-    clusters
-        .create(&PostParams::default(), &cluster("milan"))
-        .await
-        .unwrap();
-    let mut events = clusters
-        .watch(&WatchParams::default(), "1")
-        .await
-        .unwrap()
-        .boxed();
-    let first = events.next().await.unwrap().unwrap();
-    assert!(matches!(first, WatchEvent::Error(status) if status.code == 410));
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_finalizer_holds_an_object_until_it_is_removed() {
-    let api = open().await;
-    let clusters = clusters(&api);
-    let mut held = cluster("rome");
-    held.metadata.finalizers = Some(vec!["a.b/c".to_owned()]);
-    clusters
-        .create(&PostParams::default(), &held)
-        .await
-        .unwrap();
-    let waiting = clusters
-        .delete("rome", &DeleteParams::default())
-        .await
-        .unwrap();
-    let waiting = waiting.left().unwrap();
-    assert!(waiting.metadata.deletion_timestamp.is_some());
-    assert_eq!(waiting.metadata.generation, Some(2));
-    let patch = Patch::Merge(json!({"metadata": {"finalizers": null}}));
-    clusters
-        .patch("rome", &PatchParams::default(), &patch)
-        .await
-        .unwrap();
-    assert!(clusters.get_opt("rome").await.unwrap().is_none());
-}
-
-#[tokio::test(start_paused = true)]
-async fn what_is_owned_goes_with_its_last_owner() {
-    let api = open().await;
-    let clusters = clusters(&api);
-    let owner = clusters
-        .create(&PostParams::default(), &cluster("rome"))
-        .await
-        .unwrap();
-    let mut owned = config_map("settings");
-    owned.metadata.owner_references =
-        Some(vec![serde_json::from_value(json!({
-        "apiVersion": "lb.test/v1alpha1", "kind": "Cluster", "name": "rome", "uid": owner.uid()
-    })).unwrap()]);
-    let maps: Api<ConfigMap> = Api::default_namespaced(api.client());
-    maps.create(&PostParams::default(), &owned).await.unwrap();
-    clusters
-        .delete("rome", &DeleteParams::default())
-        .await
-        .unwrap();
-    assert!(maps.get_opt("settings").await.unwrap().is_none());
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_namespace_takes_its_content_with_it() {
-    let api = open().await;
-    let namespaces: Api<Namespace> = Api::all(api.client());
-    let maps: Api<ConfigMap> = Api::namespaced(api.client(), "team");
-    let missing = maps
-        .create(&PostParams::default(), &config_map("a"))
-        .await
-        .unwrap_err();
-    assert_eq!(status_of(missing), (404, "NotFound".to_owned()));
-    let team: Namespace = serde_json::from_value(json!({"metadata": {"name": "team"}})).unwrap();
-    namespaces
-        .create(&PostParams::default(), &team)
-        .await
-        .unwrap();
-    maps.create(&PostParams::default(), &config_map("a"))
-        .await
-        .unwrap();
-    namespaces
-        .delete("team", &DeleteParams::default())
-        .await
-        .unwrap();
-    assert!(namespaces.get_opt("team").await.unwrap().is_none());
-    assert!(maps.get_opt("a").await.unwrap().is_none());
-}
-
-#[tokio::test(start_paused = true)]
-async fn node_status_is_written_only_through_its_subresource() {
-    let api = open().await;
-    let nodes: Api<Node> = Api::all(api.client());
-    let node: Node = serde_json::from_value(json!({"metadata": {"name": "liqo-1"}})).unwrap();
-    nodes.create(&PostParams::default(), &node).await.unwrap();
-    let ready =
-        Patch::Strategic(json!({"status": {"conditions": [{"type": "Ready", "status": "True"}]}}));
-    let main = nodes
-        .patch("liqo-1", &PatchParams::default(), &ready)
-        .await
-        .unwrap();
-    assert!(main.status.is_none());
-    let status = nodes
-        .patch_status("liqo-1", &PatchParams::default(), &ready)
-        .await
-        .unwrap();
-    assert_eq!(status.status.unwrap().conditions.unwrap().len(), 1);
-}
-
-#[tokio::test(start_paused = true)]
-async fn an_event_is_one_object_in_both_groups() {
-    let api = open().await;
-    let recorder = kube::runtime::events::Recorder::new(api.client(), "landbridge".into());
-    let about = k8s_openapi::api::core::v1::ObjectReference {
-        kind: Some("Cluster".to_owned()),
-        name: Some("rome".to_owned()),
-        uid: Some("1".to_owned()),
-        ..Default::default()
-    };
-    let event = kube::runtime::events::Event {
-        type_: kube::runtime::events::EventType::Normal,
-        reason: "PeerDiscovered".to_owned(),
-        note: Some("found".to_owned()),
-        action: "Discover".to_owned(),
-        secondary: None,
-    };
-    recorder.publish(&event, &about).await.unwrap();
-    recorder.publish(&event, &about).await.unwrap();
-    let events: Api<Event> = Api::all(api.client());
-    let found = events
-        .list(&ListParams::default().fields("involvedObject.name=rome"))
-        .await
-        .unwrap();
-    assert_eq!(found.items.len(), 1);
-    assert_eq!(found.items[0].message.as_deref(), Some("found"));
-    assert_eq!(found.items[0].series.as_ref().unwrap().count, Some(2));
-}
-
-#[tokio::test(start_paused = true)]
-async fn long_lists_come_in_pages() {
-    let api = open().await;
-    let clusters = clusters(&api);
-    for number in 0..5 {
-        clusters
-            .create(&PostParams::default(), &cluster(&format!("c{number}")))
-            .await
-            .unwrap();
-    }
-    let first = clusters
-        .list(&ListParams::default().limit(2))
-        .await
-        .unwrap();
-    assert_eq!(first.metadata.remaining_item_count, Some(3));
-    let token = first.metadata.continue_.unwrap();
-    let rest = clusters
-        .list(&ListParams::default().limit(9).continue_token(&token))
-        .await
-        .unwrap();
-    assert_eq!(rest.items.first().unwrap().name_any(), "c2");
-    assert_eq!(rest.items.len(), 3);
-}
-
-#[tokio::test(start_paused = true)]
-async fn everything_is_there_again_after_a_restart() {
-    let memory = store::Memory::default();
-    let first = KubeApi::open(options(memory.clone())).await.unwrap();
-    let made = clusters(&first)
-        .create(&PostParams::default(), &cluster("rome"))
-        .await
-        .unwrap();
-    let revision = first.revision();
-    drop(first);
-    let second = KubeApi::open(options(memory)).await.unwrap();
-    assert_eq!(second.revision(), revision);
-    let found = clusters(&second).get("rome").await.unwrap();
-    assert_eq!(found, made);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_write_that_cannot_be_stored_is_not_visible() {
-    let memory = store::Memory::default();
-    let api = KubeApi::open(options(memory.clone())).await.unwrap();
-    let revision = api.revision();
-    memory.set_full(true);
-    let refusal = clusters(&api)
-        .create(&PostParams::default(), &cluster("rome"))
-        .await
-        .unwrap_err();
-    assert_eq!(status_of(refusal).0, 507);
-    assert_eq!(api.revision(), revision);
-    memory.set_full(false);
-    assert!(clusters(&api).get_opt("rome").await.unwrap().is_none());
-    clusters(&api)
-        .create(&PostParams::default(), &cluster("rome"))
-        .await
-        .unwrap();
-}
-
-#[tokio::test(start_paused = true)]
-async fn an_idle_watch_tells_its_revision() {
-    let api = open().await;
-    let clusters = clusters(&api);
-    let watched = clusters
-        .watch(&WatchParams::default().timeout(70), "0")
-        .await
-        .unwrap();
-    let mut events = watched.boxed();
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    let other: Api<ConfigMap> = Api::default_namespaced(api.client());
-    other
-        .create(&PostParams::default(), &config_map("a"))
-        .await
-        .unwrap();
-    let words =
-        [events.next().await, events.next().await].map(|event| word(&event.unwrap().unwrap()));
-    assert_eq!(
-        words,
-        [
-            format!("BOOKMARK {}", api.revision()),
-            format!("BOOKMARK {}", api.revision())
-        ]
-    );
-    assert!(events.next().await.is_none());
-}
 
 pub(super) fn options(memory: store::Memory) -> Options {
     Options {
@@ -456,7 +29,7 @@ pub(super) fn options(memory: store::Memory) -> Options {
 }
 
 /// An API whose clock shows what the test sets.
-async fn open_at(moment: &Arc<AtomicI64>) -> KubeApi {
+pub(super) async fn open_at(moment: &Arc<AtomicI64>) -> KubeApi {
     let moment = Arc::clone(moment);
     let clock = move || jiff::Timestamp::from_second(moment.load(Ordering::Relaxed)).unwrap();
     let options = Options {
@@ -466,13 +39,13 @@ async fn open_at(moment: &Arc<AtomicI64>) -> KubeApi {
     KubeApi::open(options).await.unwrap()
 }
 
-async fn open() -> KubeApi {
+pub(super) async fn open() -> KubeApi {
     KubeApi::open(options(store::Memory::default()))
         .await
         .unwrap()
 }
 
-fn definition() -> CustomResourceDefinition {
+pub(super) fn definition() -> CustomResourceDefinition {
     serde_json::from_value(json!({
         "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
         "metadata": {"name": "clusters.lb.test"},
@@ -489,26 +62,26 @@ fn definition() -> CustomResourceDefinition {
     .unwrap()
 }
 
-fn clusters(api: &KubeApi) -> Api<DynamicObject> {
+pub(super) fn clusters(api: &KubeApi) -> Api<DynamicObject> {
     Api::all_with(api.client(), &resource())
 }
 
-fn resource() -> ApiResource {
+pub(super) fn resource() -> ApiResource {
     ApiResource::from_gvk_with_plural(
         &GroupVersionKind::gvk("lb.test", "v1alpha1", "Cluster"),
         "clusters",
     )
 }
 
-fn cluster(name: &str) -> DynamicObject {
+pub(super) fn cluster(name: &str) -> DynamicObject {
     DynamicObject::new(name, &resource()).data(json!({"spec": {"authUrl": "https://x"}}))
 }
 
-fn config_map(name: &str) -> ConfigMap {
+pub(super) fn config_map(name: &str) -> ConfigMap {
     serde_json::from_value(json!({"metadata": {"name": name}, "data": {"k": "v"}})).unwrap()
 }
 
-fn word(event: &WatchEvent<DynamicObject>) -> String {
+pub(super) fn word(event: &WatchEvent<DynamicObject>) -> String {
     match event {
         WatchEvent::Added(object) => format!("ADDED {}", object.name_any()),
         WatchEvent::Modified(object) => format!("MODIFIED {}", object.name_any()),
@@ -518,7 +91,7 @@ fn word(event: &WatchEvent<DynamicObject>) -> String {
     }
 }
 
-fn status_of(error: kube::Error) -> (u16, String) {
+pub(super) fn status_of(error: kube::Error) -> (u16, String) {
     let kube::Error::Api(status) = error else {
         panic!("{error}");
     };

@@ -59,12 +59,12 @@ impl Server {
             return Ok(expired(parameters, self.store.compacted()));
         };
         let now = Instant::now();
-        let lasts = parameters
-            .get("timeoutSeconds")
-            .parse()
-            .map_or(LONGEST, Duration::from_secs);
+        let lasts = match parameters.get("timeoutSeconds").parse() {
+            Ok(0) | Err(_) => LONGEST,
+            Ok(seconds) => Duration::from_secs(seconds).min(LONGEST * 24),
+        };
         let bookmarks = parameters.flag("allowWatchBookmarks");
-        let end = now + lasts.min(LONGEST * 24);
+        let end = now + lasts;
         let mut stream = Stream {
             store: Arc::downgrade(&self.store),
             resource: Arc::clone(&target.resource),
