@@ -77,7 +77,7 @@ fn dispatch(arguments: Arguments) -> Result<(), Failure> {
     set_up_logs(&arguments)?;
     match arguments.verb {
         Verb::Run(options) => run::run(options),
-        Verb::Demo(options) => demo::demo(options),
+        Verb::Demo(options) => demo::demo(&options),
         Verb::Status(options) => wait_for(status::status(options)),
         Verb::Get(options) => wait_for(get::get(options)),
         Verb::Add(options) => wait_for(add::add(options)),

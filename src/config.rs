@@ -67,7 +67,7 @@ pub enum Error {
 ///
 /// [`Config::default`] leaves `cluster.name` and `dataDir` empty; [`Sources::load`] fills them in
 /// from the machine.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Config {
     /// This cluster.

@@ -3,8 +3,10 @@
 pub mod cluster_config;
 pub mod context;
 pub mod enrolment;
+mod events;
 pub mod foreign_cluster;
 pub mod links;
+pub mod own_node;
 pub mod peering_request;
 pub mod reception;
 pub mod roster;

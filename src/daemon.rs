@@ -1,6 +1,21 @@
 //! The one place where everything is put together.
+//!
+//! ```text
+//! settings -> build (key, store or cluster, sockets, tunnel) -> run (every task, one shutdown)
+//! ```
+
+mod build;
+mod clock;
+mod error;
+mod installation;
+mod networks;
+mod platform;
+mod run;
+mod self_description;
 
 use std::path::PathBuf;
+
+pub use error::Error;
 
 use crate::config::Config;
 
@@ -15,11 +30,18 @@ pub enum Target {
     InCluster,
 }
 
-/// Indicates that the daemon cannot run.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {}
-
 /// Runs the daemon until a signal ends it.
-pub fn run(_config: Config, _target: Target) -> Result<(), Error> {
-    Ok(())
+///
+/// # Errors
+///
+/// Anything that keeps the daemon from starting, in one line with what mends it.
+pub fn run(config: Config, target: Target) -> Result<(), Error> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(Error::Runtime)?;
+    let outcome = runtime.block_on(Box::pin(run::run(config, target)));
+    runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+    outcome
 }

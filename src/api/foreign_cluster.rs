@@ -195,9 +195,6 @@ pub struct ForeignClusterStatus {
     /// When an endpoint of the cluster last answered after not answering.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_seen: Option<Time>,
-    /// The generation of the spec that this status answers to.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub observed_generation: Option<i64>,
     /// When each stage was first reached.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub timeline: BTreeMap<String, Time>,

@@ -13,6 +13,8 @@ pub const NETWORK_SIDE: &str = "net.liqo.io/side";
 
 /// When a ForeignCluster was last refreshed by discovery, in Unix seconds (Liqo's annotation).
 pub const LAST_UPDATE: &str = "LastUpdate";
+/// By what a Trusted cluster was let in, when it was not a person: a reason of condition Trusted.
+pub const TRUSTED_BY: &str = "discovery.liqo.io/trusted-by";
 /// The cluster behind a virtual node (Liqo's annotation).
 pub const NODE_CLUSTER_ID: &str = "cluster-id";
 
@@ -55,6 +57,48 @@ pub mod condition {
     pub const NETWORK_READY: &str = "NetworkReady";
     /// Everything that was asked for works.
     pub const READY: &str = "Ready";
+
+    /// All of them, in that order.
+    pub const ALL: [&str; 8] = [
+        DISCOVERED,
+        ENDPOINT_REACHABLE,
+        IDENTITY_VERIFIED,
+        TRUSTED,
+        OUTGOING_PEERED,
+        INCOMING_PEERED,
+        NETWORK_READY,
+        READY,
+    ];
+}
+
+/// Reasons of events on a ForeignCluster.
+pub mod event {
+    /// The cluster was found.
+    pub const PEER_DISCOVERED: &str = "PeerDiscovered";
+    /// Its advertisement is gone.
+    pub const PEER_LOST: &str = "PeerLost";
+    /// Another key answered at its address.
+    pub const IDENTITY_MISMATCH: &str = "IdentityMismatch";
+    /// A person has to decide.
+    pub const APPROVAL_NEEDED: &str = "ApprovalNeeded";
+    /// `spec.join` became true.
+    pub const JOIN_REQUESTED: &str = "JoinRequested";
+    /// The peer refused us.
+    pub const JOIN_REFUSED: &str = "JoinRefused";
+    /// Its offer was accepted.
+    pub const OFFER_ACCEPTED: &str = "OfferAccepted";
+    /// Its offer was refused.
+    pub const OFFER_REFUSED: &str = "OfferRefused";
+    /// No address range is free for it.
+    pub const CIDR_CONFLICT: &str = "CIDRConflict";
+    /// The tunnel works.
+    pub const TUNNEL_UP: &str = "TunnelUp";
+    /// The tunnel does not work any more.
+    pub const TUNNEL_DOWN: &str = "TunnelDown";
+    /// The peering was taken down.
+    pub const PEER_LEFT: &str = "PeerLeft";
+    /// A withdrawal is owed to a peer that cannot be reached.
+    pub const REMOTE_CLEANUP_PENDING: &str = "RemoteCleanupPending";
 }
 
 /// Reasons of conditions and events, in CamelCase as Kubernetes asks.

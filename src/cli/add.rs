@@ -34,14 +34,13 @@ pub(super) async fn add(options: Add) -> Result<(), Failure> {
         field_manager: Some(labels::MANAGER.to_owned()),
         ..PostParams::default()
     };
-    api.create(&parameters, &cluster)
-        .await
-        .map_err(|error| match error {
-            kube::Error::Api(status) if status.is_already_exists() => Failure::NotSo(format!(
-                "foreigncluster/{name} exists already: choose another --name"
-            )),
-            other => explain(other),
-        })?;
+    api.create(&parameters, &cluster).await.map_err(|error| {
+        if matches!(&error, kube::Error::Api(status) if status.is_already_exists()) {
+            let message = format!("foreigncluster/{name} exists already: choose another --name");
+            return Failure::NotSo(message);
+        }
+        explain(&error)
+    })?;
     let next = if options.join {
         "its identity is read from there, then it is joined; landbridge status --wait follows it"
             .to_owned()

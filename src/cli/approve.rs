@@ -32,7 +32,7 @@ pub(super) async fn approve(options: Named) -> Result<(), Failure> {
         let patch = Patch::Merge(json!({"spec": {"trustMode": "Trusted"}}));
         api.patch(&name, &manager(), &patch)
             .await
-            .map_err(explain)?;
+            .map_err(|error| explain(&error))?;
         let fingerprint = cluster
             .status
             .as_ref()

@@ -324,15 +324,17 @@ mod tests {
 
     #[test]
     fn wait_takes_a_duration_or_has_one() {
-        let wait =
-            |arguments: &[&str]| match Arguments::try_parse_from(arguments).expect("usable").verb {
-                Verb::Status(status) => status.wait,
-                other => panic!("{other:?}"),
+        let wait = |arguments: &[&str]| {
+            let parsed = Arguments::try_parse_from(arguments).expect("usable");
+            let Verb::Status(status) = parsed.verb else {
+                panic!("another verb");
             };
+            status.wait
+        };
         assert_eq!(wait(&["landbridge", "status"]), None);
         assert_eq!(
             wait(&["landbridge", "status", "--wait"]),
-            Some(Duration::from_secs(60))
+            Some(Duration::from_mins(1))
         );
         assert_eq!(
             wait(&["landbridge", "status", "--wait=1m30s"]),

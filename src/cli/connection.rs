@@ -35,13 +35,11 @@ pub(super) async fn client(kubeconfig: Kubeconfig) -> Result<Client, Failure> {
 
 /// Returns where the kubeconfig is: what was typed, or the one in the data directory.
 fn kubeconfig_path(options: &Connect) -> Result<PathBuf, Failure> {
-    match &options.kubeconfig {
-        Some(path) => Ok(path.clone()),
-        None => {
-            let loaded = options.settings.sources().load()?;
-            Ok(loaded.config.data_dir.join("kubeconfig"))
-        }
+    if let Some(path) = &options.kubeconfig {
+        return Ok(path.clone());
     }
+    let loaded = options.settings.sources().load()?;
+    Ok(loaded.config.data_dir.join("kubeconfig"))
 }
 
 fn no_kubeconfig(path: &std::path::Path, error: &kube::config::KubeconfigError) -> Failure {
@@ -58,14 +56,14 @@ fn no_kubeconfig(path: &std::path::Path, error: &kube::config::KubeconfigError) 
 }
 
 /// Explains an answer of the API, or that there was none.
-pub(super) fn explain(error: kube::Error) -> Failure {
-    match error {
-        kube::Error::Api(status) => Failure::NotSo(status.message.clone()),
-        other => Failure::Unreachable(format!(
-            "the daemon cannot be reached: {}: look at its log, or start it with landbridge run",
-            chain(&other)
-        )),
+pub(super) fn explain(error: &kube::Error) -> Failure {
+    if let kube::Error::Api(status) = error {
+        return Failure::NotSo(status.message.clone());
     }
+    Failure::Unreachable(format!(
+        "the daemon cannot be reached: {}: look at its log, or start it with landbridge run",
+        chain(error)
+    ))
 }
 
 /// Puts an error and its causes into one line, each cause once.

@@ -62,7 +62,10 @@ pub(super) async fn table(
     let mut request =
         request.map_err(|error| Failure::NotSo(format!("cannot ask for a table: {error}")))?;
     request.headers_mut().insert(header::ACCEPT, AS_TABLE);
-    let table: Table = client.request(request).await.map_err(explain)?;
+    let table: Table = client
+        .request(request)
+        .await
+        .map_err(|error| explain(&error))?;
     Ok(table.lay_out(wide))
 }
 
@@ -70,36 +73,34 @@ async fn objects(client: &Client, name: Option<&str>) -> Result<Value, Failure> 
     let resource = kube::api::ApiResource::erase::<ForeignCluster>(&());
     let api: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
     let plain = |object: DynamicObject| {
-        let mut value = json!(object);
         // A list's items come without type; kubectl prints it.
-        value["apiVersion"] = json!(resource.api_version);
-        value["kind"] = json!(resource.kind);
+        let mut value = json!({"apiVersion": resource.api_version, "kind": resource.kind});
+        json_patch::merge(&mut value, &json!(object));
         value
     };
-    match name {
-        Some(name) => api.get(name).await.map(plain).map_err(explain),
-        None => {
-            let list = api.list(&ListParams::default()).await.map_err(explain)?;
-            let items: Vec<Value> = list.items.into_iter().map(plain).collect();
-            Ok(
-                json!({"apiVersion": "v1", "kind": "List", "metadata": {"resourceVersion": ""}, "items": items}),
-            )
-        }
+    if let Some(name) = name {
+        let object = api.get(name).await;
+        return object.map(plain).map_err(|error| explain(&error));
     }
+    let list = api.list(&ListParams::default()).await;
+    let list = list.map_err(|error| explain(&error))?;
+    let items: Vec<Value> = list.items.into_iter().map(plain).collect();
+    Ok(
+        json!({"apiVersion": "v1", "kind": "List", "metadata": {"resourceVersion": ""}, "items": items}),
+    )
 }
 
 async fn names(client: &Client, name: Option<String>) -> Result<String, Failure> {
-    let names: Vec<String> = match name {
-        Some(name) => vec![name],
-        None => {
-            let all = peers::list(client).await?;
-            all.iter().map(ForeignCluster::name_any).collect()
-        }
+    let names = if let Some(name) = name {
+        vec![name]
+    } else {
+        let all = peers::list(client).await?;
+        all.iter().map(ForeignCluster::name_any).collect()
     };
-    Ok(names
+    let lines = names
         .iter()
-        .map(|name| format!("foreigncluster.discovery.liqo.io/{name}\n"))
-        .collect())
+        .map(|name| format!("foreigncluster.discovery.liqo.io/{name}\n"));
+    Ok(lines.collect::<Vec<String>>().concat())
 }
 
 /// A table as servers send it (meta.k8s.io/v1).
@@ -158,7 +159,7 @@ fn cell(value: &Value) -> String {
     match value {
         Value::Null => String::new(),
         Value::String(text) => text.clone(),
-        other => other.to_string(),
+        Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => value.to_string(),
     }
 }
 

@@ -24,7 +24,7 @@ pub(super) async fn set(options: Named, join: bool) -> Result<(), Failure> {
     let name = before.name_any();
     api.patch(&name, &manager(), &patch)
         .await
-        .map_err(explain)?;
+        .map_err(|error| explain(&error))?;
     let text = if join {
         joining(&before)
     } else {

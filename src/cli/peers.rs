@@ -8,7 +8,10 @@ use crate::api::ForeignCluster;
 /// Lists all that are known, by name.
 pub(super) async fn list(client: &Client) -> Result<Vec<ForeignCluster>, Failure> {
     let api: Api<ForeignCluster> = Api::all(client.clone());
-    let list = api.list(&ListParams::default()).await.map_err(explain)?;
+    let list = api
+        .list(&ListParams::default())
+        .await
+        .map_err(|error| explain(&error))?;
     Ok(list.items)
 }
 

@@ -73,15 +73,15 @@ pub(super) async fn look(client: &Client) -> Result<Report, Failure> {
     let ready = match client.request_text(ready).await {
         Ok(_) => None,
         Err(kube::Error::Api(status)) => Some(status.message.clone()),
-        Err(error) => return Err(explain(error)),
+        Err(error) => return Err(explain(&error)),
     };
     let maps: Api<ConfigMap> = Api::namespaced(client.clone(), labels::NAMESPACE);
-    let map = maps.get_opt(SELF).await.map_err(explain)?;
+    let map = maps.get_opt(SELF).await.map_err(|error| explain(&error))?;
     let tunnels: Api<TunnelEndpoint> = Api::all(client.clone());
     let tunnels = tunnels
         .list(&ListParams::default())
         .await
-        .map_err(explain)?;
+        .map_err(|error| explain(&error))?;
     let clusters = peers::list(client).await?;
     let about = map.and_then(|map| map.data).unwrap_or_default();
     Ok(Report::new(ready, about, &clusters, &tunnels.items))

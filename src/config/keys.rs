@@ -14,13 +14,13 @@ pub(super) fn join(section: &str, key: &str) -> String {
 /// Lists the dotted paths of all leaves. An empty mapping is a leaf.
 pub(super) fn leaves(value: &Value) -> Vec<String> {
     fn walk(value: &Value, path: &str, found: &mut Vec<String>) {
-        match value {
-            Value::Object(map) if !map.is_empty() => {
+        match value.as_object().filter(|map| !map.is_empty()) {
+            Some(map) => {
                 for (key, value) in map {
                     walk(value, &join(path, key), found);
                 }
             }
-            _ => found.push(path.to_owned()),
+            None => found.push(path.to_owned()),
         }
     }
     let mut found = Vec::new();

@@ -434,92 +434,7 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_told_in_one_line_with_key_and_place() {
-        for (text, complaint) in [
-            (
-                "\ntunel: {mode: off}\n",
-                "landbridge.yaml:2: unknown key tunel: did you mean tunnel?",
-            ),
-            (
-                "cluster:\n  podCidr: 10.1.0.0/16\n",
-                ":2: unknown key cluster.podCidr: did you mean cluster.podCIDR?",
-            ),
-            (
-                "cluster: rome\n",
-                ":1: cluster: \"rome\" stands where keys are expected",
-            ),
-            (
-                "cluster: {podCIDR: 10.1.0.0}\n",
-                ":1: cluster.podCIDR: \"10.1.0.0\" is not an IPv4 range: write it like",
-            ),
-            (
-                "cluster: {podCIDR: 10.1.2.3/16}\n",
-                "write the range 10.1.0.0/16",
-            ),
-            (
-                "cluster: {podCIDR: 10.100.0.0/16}\n",
-                "overlaps cluster.serviceCIDR 10.96.0.0/12",
-            ),
-            (
-                "cluster: {name: \"a\\nb\"}\n",
-                "cluster.name: \"a\\nb\" is not a cluster name",
-            ),
-            (
-                "cluster: {name: 42}\n",
-                "cluster.name: 42 is not a name: put it in quotes",
-            ),
-            (
-                "peer: {listen: \"5870\"}\n",
-                "peer.listen: \"5870\" is not an address with a port",
-            ),
-            (
-                "peer: {advertise: \"http://x\"}\n",
-                "peer.advertise: \"http://x\" is not an https URL",
-            ),
-            (
-                "api: {listen: \"0.0.0.0:5872\"}\n",
-                "api.listen: 0.0.0.0:5872 is not a loopback address",
-            ),
-            (
-                "tunnel: {mode: kernel}\n",
-                "tunnel.mode: kernel is not available in this version",
-            ),
-            (
-                "tunnel: {mode: fast}\n",
-                "tunnel.mode: \"fast\" is unknown: use auto, userspace or off",
-            ),
-            (
-                "tunnel: {port: 70000}\n",
-                "tunnel.port: 70000 is not a port",
-            ),
-            (
-                "tunnel: {mtu: 100}\n",
-                "tunnel.mtu: 100 is not a packet size",
-            ),
-            (
-                "lan: {enabled: yes}\n",
-                "lan.enabled: \"yes\" is not true or false",
-            ),
-            (
-                "lan: {interfaces: {allow: eth0}}\n",
-                "lan.interfaces.allow: \"eth0\" is not a list of names",
-            ),
-            (
-                "dns: {servers: [10.0.0.1]}\n",
-                "dns.servers: is not available in this version",
-            ),
-            (
-                "trust: {incoming: token}\n",
-                "trust.incoming: token is not available in this version",
-            ),
-            (
-                "clusterConfig:\n  discoveryConfig:\n    ttl: 5\n",
-                "landbridge.yaml:3: clusterConfig.discoveryConfig.ttl: 5 is not within",
-            ),
-            (
-                "clusterConfig: {discoveryConfig: {autoJoin: true}}\n",
-                ":1: unknown key clusterConfig.discoveryConfig.autoJoin",
-            ),
-        ] {
+        for (text, complaint) in COMPLAINTS {
             let (_directory, sources) = with_file(text);
             let error = sources.load().expect_err(complaint).to_string();
             assert!(error.contains(complaint), "{error}\n  lacks {complaint}");
@@ -556,4 +471,92 @@ mod tests {
         };
         (directory, sources)
     }
+
+    /// A file, and what is said about it.
+    const COMPLAINTS: [(&str, &str); 21] = [
+        (
+            "\ntunel: {mode: off}\n",
+            "landbridge.yaml:2: unknown key tunel: did you mean tunnel?",
+        ),
+        (
+            "cluster:\n  podCidr: 10.1.0.0/16\n",
+            ":2: unknown key cluster.podCidr: did you mean cluster.podCIDR?",
+        ),
+        (
+            "cluster: rome\n",
+            ":1: cluster: \"rome\" stands where keys are expected",
+        ),
+        (
+            "cluster: {podCIDR: 10.1.0.0}\n",
+            ":1: cluster.podCIDR: \"10.1.0.0\" is not an IPv4 range: write it like",
+        ),
+        (
+            "cluster: {podCIDR: 10.1.2.3/16}\n",
+            "write the range 10.1.0.0/16",
+        ),
+        (
+            "cluster: {podCIDR: 10.100.0.0/16}\n",
+            "overlaps cluster.serviceCIDR 10.96.0.0/12",
+        ),
+        (
+            "cluster: {name: \"a\\nb\"}\n",
+            "cluster.name: \"a\\nb\" is not a cluster name",
+        ),
+        (
+            "cluster: {name: 42}\n",
+            "cluster.name: 42 is not a name: put it in quotes",
+        ),
+        (
+            "peer: {listen: \"5870\"}\n",
+            "peer.listen: \"5870\" is not an address with a port",
+        ),
+        (
+            "peer: {advertise: \"http://x\"}\n",
+            "peer.advertise: \"http://x\" is not an https URL",
+        ),
+        (
+            "api: {listen: \"0.0.0.0:5872\"}\n",
+            "api.listen: 0.0.0.0:5872 is not a loopback address",
+        ),
+        (
+            "tunnel: {mode: kernel}\n",
+            "tunnel.mode: kernel is not available in this version",
+        ),
+        (
+            "tunnel: {mode: fast}\n",
+            "tunnel.mode: \"fast\" is unknown: use auto, userspace or off",
+        ),
+        (
+            "tunnel: {port: 70000}\n",
+            "tunnel.port: 70000 is not a port",
+        ),
+        (
+            "tunnel: {mtu: 100}\n",
+            "tunnel.mtu: 100 is not a packet size",
+        ),
+        (
+            "lan: {enabled: yes}\n",
+            "lan.enabled: \"yes\" is not true or false",
+        ),
+        (
+            "lan: {interfaces: {allow: eth0}}\n",
+            "lan.interfaces.allow: \"eth0\" is not a list of names",
+        ),
+        (
+            "dns: {servers: [10.0.0.1]}\n",
+            "dns.servers: is not available in this version",
+        ),
+        (
+            "trust: {incoming: token}\n",
+            "trust.incoming: token is not available in this version",
+        ),
+        (
+            "clusterConfig:\n  discoveryConfig:\n    ttl: 5\n",
+            "landbridge.yaml:3: clusterConfig.discoveryConfig.ttl: 5 is not within",
+        ),
+        (
+            "clusterConfig: {discoveryConfig: {autoJoin: true}}\n",
+            ":1: unknown key clusterConfig.discoveryConfig.autoJoin",
+        ),
+    ];
 }

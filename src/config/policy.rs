@@ -31,8 +31,7 @@ pub(super) fn spec(config: &Config) -> Result<ClusterConfigSpec, Error> {
             cluster.service_cidr.to_string(),
         ),
     ];
-    let mut spec =
-        serde_json::to_value(ClusterConfigSpec::default()).expect("the default spec is plain data");
+    let mut spec = default_spec();
     let open = json!({"authConfig": {"allowEmptyToken": config.trust.incoming == Incoming::Open}});
     json_patch::merge(&mut spec, &open);
     for (path, owner, value) in owned {
@@ -55,6 +54,10 @@ fn refuse(path: &str, message: String) -> Error {
         key: keys::join(SECTION, path),
         message,
     }
+}
+
+fn default_spec() -> Value {
+    serde_json::to_value(ClusterConfigSpec::default()).expect("the default spec is plain data")
 }
 
 /// Returns the schema of the spec, generated from the type like the shipped definition.

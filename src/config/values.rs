@@ -156,10 +156,9 @@ pub(super) fn names<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D
 }
 
 fn text<'de, D: Deserializer<'de>>(from: D, wanted: &str) -> Result<String, D::Error> {
-    match Value::deserialize(from)? {
-        Value::String(text) => Ok(text),
-        other => Err(unlike(&other, &format!("{wanted}: put it in quotes"))),
-    }
+    let given = Value::deserialize(from)?;
+    let text = given.as_str().map(str::to_owned);
+    text.ok_or_else(|| unlike(&given, format!("{wanted}: put it in quotes")))
 }
 
 fn unlike<E: serde::de::Error>(given: &Value, wanted: impl Display) -> E {

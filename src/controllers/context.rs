@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use kube::Client;
 use tokio::sync::watch;
 
-use super::links::Links;
+use super::{events::Events, links::Links};
 use crate::{
     api::{ClusterConfigSpec, ClusterId},
     engine::peering::{Neighbour, Own},
@@ -45,6 +45,8 @@ pub struct Context {
     pub links: Links,
     /// What discovery says about each peer.
     pub neighbours: Neighbours,
+    /// What people are told has happened.
+    pub(crate) events: Events,
     /// Held while a ForeignCluster is looked for and created, so that two finds make one object.
     pub(crate) enrolment: tokio::sync::Mutex<()>,
 }
@@ -98,6 +100,7 @@ impl Context {
             started,
             links: Links::default(),
             neighbours: Neighbours::default(),
+            events: Events::default(),
             enrolment: tokio::sync::Mutex::new(()),
         })
     }

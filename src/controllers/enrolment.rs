@@ -13,9 +13,9 @@ use crate::{
     api::{
         ClusterId, ClusterName, ForeignCluster, ForeignClusterSpec,
         foreign_cluster::{ClusterIdentity, DiscoveryType, IncomingPeering, TrustMode},
-        labels,
+        labels::{self, reason},
     },
-    engine::{naming, policy},
+    engine::{naming, peering::status::STAGE_JOIN_REQUESTED, policy},
 };
 
 /// A cluster whose key was proven, as somebody found it.
@@ -29,7 +29,7 @@ pub struct Newcomer {
     pub auth_url: String,
     /// How it was found.
     pub source: DiscoveryType,
-    /// Whether it is trusted already.
+    /// Whether it has shown that it knows the fleet secret.
     pub trusted: bool,
 }
 
@@ -111,10 +111,7 @@ async fn create(
         metadata: ObjectMeta {
             name: Some(name.clone()),
             labels: Some(object_labels(newcomer)),
-            annotations: Some(BTreeMap::from([(
-                labels::LAST_UPDATE.to_owned(),
-                context.now().as_second().to_string(),
-            )])),
+            annotations: Some(object_annotations(context, newcomer)),
             ..ObjectMeta::default()
         },
         spec: ForeignClusterSpec {
@@ -157,10 +154,11 @@ async fn update(
     newcomer: &Newcomer,
 ) -> Result<ForeignCluster, Error> {
     let mut spec = serde_json::Map::new();
+    let mut metadata = json!({});
     if policy::takes_over(newcomer.source, present.spec.discovery_type) {
         spec.insert("discoveryType".into(), json!(newcomer.source.as_str()));
-        // Only the creation has generation 1: the user has not said anything yet.
-        if present.metadata.generation == Some(1) && !present.spec.join {
+        metadata["labels"] = json!({ labels::DISCOVERY_TYPE: newcomer.source.as_str() });
+        if is_undecided(present) {
             let trusted = newcomer.trusted || present.spec.trust_mode == TrustMode::Trusted;
             let join = policy::autojoin(&context.policy().discovery_config, trusted);
             spec.insert("join".into(), json!(join));
@@ -180,14 +178,12 @@ async fn update(
     }
     if newcomer.trusted && present.spec.trust_mode != TrustMode::Trusted {
         spec.insert("trustMode".into(), json!(TrustMode::Trusted));
+        metadata["annotations"] = json!({ labels::TRUSTED_BY: reason::FLEET_SECRET });
     }
     if spec.is_empty() {
         return Ok(present.clone());
     }
-    let mut patch = json!({ "spec": spec });
-    if let Some(source) = patch.pointer("/spec/discoveryType").cloned() {
-        patch["metadata"] = json!({ "labels": { labels::DISCOVERY_TYPE: source } });
-    }
+    let patch = json!({ "metadata": metadata, "spec": spec });
     let api: Api<ForeignCluster> = Api::all(context.client.clone());
     api.patch(
         &present.name_any(),
@@ -196,6 +192,16 @@ async fn update(
     )
     .await
     .map_err(Error::api("update a ForeignCluster"))
+}
+
+/// Whether nobody has ever asked for the join of an object that a visit made, so that policy may
+/// still decide it.
+fn is_undecided(object: &ForeignCluster) -> bool {
+    let asked = object
+        .status
+        .as_ref()
+        .is_some_and(|status| status.timeline.contains_key(STAGE_JOIN_REQUESTED));
+    !object.spec.join && !asked
 }
 
 fn identity(newcomer: &Newcomer) -> ClusterIdentity {
@@ -217,4 +223,16 @@ fn object_labels(newcomer: &Newcomer) -> BTreeMap<String, String> {
             newcomer.source.as_str().to_owned(),
         ),
     ])
+}
+
+fn object_annotations(context: &Context, newcomer: &Newcomer) -> BTreeMap<String, String> {
+    let second = context.now().as_second().to_string();
+    let mut annotations = BTreeMap::from([(labels::LAST_UPDATE.to_owned(), second)]);
+    if newcomer.trusted {
+        annotations.insert(
+            labels::TRUSTED_BY.to_owned(),
+            reason::FLEET_SECRET.to_owned(),
+        );
+    }
+    annotations
 }

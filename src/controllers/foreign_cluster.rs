@@ -30,7 +30,7 @@ use crate::{
         Advertisement, ForeignCluster, ForeignClusterStatus, NetworkConfig, PeeringRequest,
         TunnelEndpoint, foreign_cluster::Phase, labels,
     },
-    engine::peering::{self, Step},
+    engine::peering::{self, Step, happening},
 };
 
 /// How often one look may plan again after its steps have succeeded, before it lets others run.
@@ -128,7 +128,9 @@ async fn reconcile(object: Arc<ForeignCluster>, context: Arc<Context>) -> Result
         };
         let facts = gather::facts(&context, &present).await?;
         let plan = peering::plan(&present, &facts, context.now());
-        write_status(&context, &present, &plan.status).await?;
+        let Some(present) = write_status(&context, present, &plan.status).await? else {
+            continue;
+        };
         if facts.link.answer.is_some() {
             context.links.recorded(&name);
         }
@@ -155,6 +157,7 @@ impl std::fmt::Debug for Kind<'_> {
 
 fn forget(context: &Context, object: &ForeignCluster) {
     context.links.forget(&object.name_any());
+    context.events.forget(&object.name_any());
 }
 
 /// At least a moment, so that a check at a time that has just passed does not spin.
@@ -165,15 +168,16 @@ fn wait_until(moment: Timestamp, now: Timestamp) -> Duration {
     Duration::try_from(wait).unwrap_or(API_RETRY)
 }
 
+/// Writes the status if it changed, and returns the object as it stands then, unless it is gone.
 async fn write_status(
     context: &Context,
-    object: &ForeignCluster,
+    object: ForeignCluster,
     status: &ForeignClusterStatus,
-) -> Result<(), Error> {
+) -> Result<Option<ForeignCluster>, Error> {
     let old = serde_json::to_value(object.status.as_ref())?;
     let new = serde_json::to_value(status)?;
     let Some(change) = difference(&old, &new) else {
-        return Ok(());
+        return Ok(Some(object));
     };
     let api: Api<ForeignCluster> = Api::all(context.client.clone());
     let written = api
@@ -183,16 +187,21 @@ async fn write_status(
             &Patch::Merge(json!({ "status": change })),
         )
         .await;
-    match written {
-        Ok(_) => {}
-        Err(error) if super::is_not_found(&error) => return Ok(()),
+    let written = match written {
+        Ok(written) => written,
+        Err(error) if super::is_not_found(&error) => return Ok(None),
         Err(error) => return Err(Error::api("write the status of a ForeignCluster")(error)),
-    }
+    };
+    let happened = happening::happenings(object.status.as_ref(), status);
+    context
+        .events
+        .publish(&context.client, &object, &happened, context.now())
+        .await;
     let before = object.status.as_ref().and_then(|status| status.phase);
     if before != status.phase {
-        announce(object, before, status);
+        announce(&object, before, status);
     }
-    Ok(())
+    Ok(Some(written))
 }
 
 fn announce(object: &ForeignCluster, before: Option<Phase>, status: &ForeignClusterStatus) {

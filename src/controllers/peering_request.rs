@@ -43,7 +43,7 @@ pub async fn run(context: Arc<Context>, shutdown: CancellationToken) {
     let watched = watcher::Config::default;
     let controller = Controller::new(Api::<PeeringRequest>::all(client.clone()), watched());
     let requests = controller.store();
-    let all = requests.clone();
+    let (all, by_cluster, by_network) = (requests.clone(), requests.clone(), requests);
     let changes = context.config.clone();
     let policy = futures::stream::unfold(changes, |mut changes| async move {
         changes.changed().await.ok().map(|()| ((), changes))
@@ -52,18 +52,16 @@ pub async fn run(context: Arc<Context>, shutdown: CancellationToken) {
         .watches(
             Api::<ForeignCluster>::all(client.clone()),
             watched(),
-            |object: ForeignCluster| {
-                enrolment::claimed_id(&object).map(|id| ObjectRef::new(id.as_str()))
+            move |object: ForeignCluster| {
+                let id = enrolment::claimed_id(&object)?;
+                standing(&by_cluster, id.as_str())
             },
         )
         .watches(
             Api::<NetworkConfig>::all(client.clone()),
             watched(),
-            |config: NetworkConfig| {
-                config
-                    .labels()
-                    .get(labels::CLUSTER_ID)
-                    .map(|id| ObjectRef::new(id))
+            move |config: NetworkConfig| {
+                standing(&by_network, config.labels().get(labels::CLUSTER_ID)?)
             },
         )
         .watches(
@@ -81,6 +79,15 @@ pub async fn run(context: Arc<Context>, shutdown: CancellationToken) {
             futures::future::ready(())
         })
         .await;
+}
+
+/// The request of a cluster, if there is one.
+fn standing(
+    requests: &Store<PeeringRequest>,
+    cluster_id: &str,
+) -> Option<ObjectRef<PeeringRequest>> {
+    let request = ObjectRef::new(cluster_id);
+    requests.get(&request).map(|_| request)
 }
 
 /// A change of one of our own nodes changes what every peer is offered.

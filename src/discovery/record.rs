@@ -105,12 +105,12 @@ impl Record {
         pairs: impl IntoIterator<Item = (&'a [u8], Option<&'a [u8]>)>,
     ) -> Result<Self, RecordError> {
         let pairs: Vec<_> = pairs.into_iter().take(SIZE_LIMIT).collect();
-        let length = |value: &Option<&[u8]>| value.map_or(0, <[u8]>::len);
+        let length = |value: Option<&[u8]>| value.map_or(0, <[u8]>::len);
         let size = pairs
             .iter()
-            .map(|(key, value)| key.len() + length(value) + 2)
+            .map(|(key, value)| key.len() + length(*value) + 2)
             .sum();
-        let long = pairs.iter().any(|(_, value)| length(value) > VALUE_LIMIT);
+        let long = pairs.iter().any(|(_, value)| length(*value) > VALUE_LIMIT);
         if pairs.len() > KEY_LIMIT || size > SIZE_LIMIT + 2 * KEY_LIMIT || long {
             let keys = pairs.len();
             return Err(RecordError::TooLarge { keys, size });

@@ -10,6 +10,7 @@
 //! ```
 
 mod contact;
+pub mod happening;
 pub mod network;
 mod node;
 pub mod status;

@@ -33,8 +33,8 @@ impl Trust {
 
 /// Decides whether the identity behind a ForeignCluster is accepted.
 ///
-/// `recorded` is the reason that condition Trusted already carries, so that a peer that the fleet
-/// secret let in does not turn into one that a person approved.
+/// `recorded` is by what a Trusted cluster was let in, so that a peer that the fleet secret let in
+/// does not turn into one that a person approved.
 pub fn trust(
     spec: &ForeignClusterSpec,
     recorded: Option<&str>,

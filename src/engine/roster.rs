@@ -173,7 +173,7 @@ impl Roster {
                 let key = HintKey::of(&sighting);
                 self.withdraw(|hint| *hint == key);
             }
-            Event::Seen(sighting) => self.see(sighting, now),
+            Event::Seen(sighting) => self.see(&sighting, now),
             Event::Gone { source, instance } => {
                 self.withdraw(|hint| hint.is_of(source, &instance));
             }
@@ -284,8 +284,8 @@ impl Roster {
             .push_back(Change::Duplicate(entry.candidate(&key)));
     }
 
-    fn see(&mut self, sighting: Sighting, now: Timestamp) {
-        let key = self.key_of(&sighting);
+    fn see(&mut self, sighting: &Sighting, now: Timestamp) {
+        let key = self.key_of(sighting);
         let instance = Key::Instance {
             source: sighting.source,
             instance: sighting.instance.clone(),
@@ -293,7 +293,7 @@ impl Roster {
         if key != instance && self.entries.contains_key(&instance) {
             self.adopt(&instance, &key);
         }
-        if !self.entries.contains_key(&key) && !self.make_room(&key, &sighting) {
+        if !self.entries.contains_key(&key) && !self.make_room(&key, sighting) {
             self.refused = self.refused.saturating_add(1);
             return;
         }
@@ -303,7 +303,7 @@ impl Roster {
             .entries
             .entry(key)
             .or_insert_with(|| Entry::new(time, bounds));
-        if !entry.see(&sighting, now, time) {
+        if !entry.see(sighting, now, time) {
             self.refused = self.refused.saturating_add(1);
         }
     }
@@ -337,12 +337,11 @@ impl Roster {
             self.changes.push_back(Change::Expired(told));
         }
         let time = self.clock.elapsed();
-        match self.entries.get_mut(cluster) {
-            Some(entry) => entry.absorb(orphan, time),
-            None => {
-                orphan.mark_changed(time);
-                self.entries.insert(cluster.clone(), orphan);
-            }
+        if let Some(entry) = self.entries.get_mut(cluster) {
+            entry.absorb(orphan, time);
+        } else {
+            orphan.mark_changed(time);
+            self.entries.insert(cluster.clone(), orphan);
         }
     }
 

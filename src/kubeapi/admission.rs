@@ -2,13 +2,14 @@
 
 use super::{
     catalog::{Catalog, Resource, Role, check_definition},
+    dress::dress,
     naming,
     normalise::normalise,
     present::as_stored,
     refusal::{FieldError, Refusal},
     validate::validate,
 };
-use base64::Engine;
+use crate::kubeapi::tree::Tree;
 use serde_json::{Map, Value, json};
 
 /// Which part of an object a request writes.
@@ -86,10 +87,11 @@ impl Case<'_> {
         if !self.resource.rules.status_at_creation {
             remove(&mut object, "status");
         }
-        self.dress(&mut object, None);
-        let warnings = self.normalise(&mut object)?;
+        dress(self.resource, &mut object, None, self.now);
+        let mut warnings = self.normalise(&mut object)?;
         let name = name_of(&object);
         self.check(&object, &name)?;
+        warnings.extend(naming::finalizer_warnings(&object, None));
         let metadata = metadata_of(&mut object)?;
         metadata.insert("uid".to_owned(), json!(naming::uid()));
         metadata.insert("creationTimestamp".to_owned(), naming::time(self.now));
@@ -114,19 +116,17 @@ impl Case<'_> {
         self.settle_namespace(&mut object)?;
         self.check_identity(old, &mut object)?;
         self.keep_other_parts(old, &mut object, part)?;
-        self.dress(&mut object, Some(old));
-        let warnings = self.normalise(&mut object)?;
+        dress(self.resource, &mut object, Some(old), self.now);
+        let mut warnings = self.normalise(&mut object)?;
         self.check(&object, &name)?;
         self.check_finalizers(old, &object)?;
+        warnings.extend(naming::finalizer_warnings(&object, Some(old)));
         self.count(old, &mut object);
         Ok(Admitted { object, warnings })
     }
 
     fn check_kind(&self, object: &Value) -> Result<(), Refusal> {
-        let (version, kind) = (
-            object["apiVersion"].as_str().unwrap_or_default(),
-            object["kind"].as_str().unwrap_or_default(),
-        );
+        let (version, kind) = (object.text("apiVersion"), object.text("kind"));
         let expected = self.resource.api_version();
         if version != expected {
             return Err(Refusal::bad_request(format!(
@@ -178,7 +178,7 @@ impl Case<'_> {
             )));
         }
         let subject = self.resource.subject(&name);
-        let known = old["metadata"]["uid"].as_str().unwrap_or_default();
+        let known = old.field("metadata").text("uid");
         if !text("uid").is_empty() && text("uid") != known {
             let why = format!(
                 "Precondition failed: UID in precondition: {}, UID in object meta: {known}",
@@ -186,9 +186,7 @@ impl Case<'_> {
             );
             return Err(Refusal::conflict(subject, &why));
         }
-        let current = old["metadata"]["resourceVersion"]
-            .as_str()
-            .unwrap_or_default();
+        let current = old.field("metadata").text("resourceVersion");
         let revision = text("resourceVersion");
         if revision.is_empty() || revision == "0" {
             if !self.resource.rules.unconditional {
@@ -210,7 +208,7 @@ impl Case<'_> {
             "deletionGracePeriodSeconds",
             "generation",
         ] {
-            copy(&old["metadata"], metadata, field);
+            copy(old.field("metadata"), metadata, field);
         }
         Ok(())
     }
@@ -236,7 +234,7 @@ impl Case<'_> {
                 let metadata = metadata_of(object)?.clone();
                 *object = old.clone();
                 if !custom {
-                    object["metadata"] = Value::Object(metadata);
+                    object.set(&["metadata"], Value::Object(metadata));
                 }
                 remove(object, "status");
                 if let (Some(status), Some(fields)) = (status, object.as_object_mut()) {
@@ -244,30 +242,12 @@ impl Case<'_> {
                 }
             }
             Part::Finalize => {
-                let spec = object["spec"].clone();
+                let spec = object.field("spec").clone();
                 *object = old.clone();
-                object["spec"] = spec;
+                object.set(&["spec"], spec);
             }
         }
         Ok(())
-    }
-
-    /// Adds what the server itself writes into some kinds.
-    fn dress(&self, object: &mut Value, old: Option<&Value>) {
-        tidy(object);
-        match self.resource.role {
-            Role::Namespace => {
-                let name = name_of(object);
-                object["metadata"]["labels"]["kubernetes.io/metadata.name"] = json!(name);
-                if old.is_none() {
-                    object["spec"] = json!({"finalizers": ["kubernetes"]});
-                    object["status"] = json!({"phase": "Active"});
-                }
-            }
-            Role::Secret => encode_texts(object),
-            Role::Definition => establish(object, self.now),
-            Role::Plain | Role::Review => {}
-        }
     }
 
     fn normalise(&self, object: &mut Value) -> Result<Vec<String>, Refusal> {
@@ -294,7 +274,7 @@ impl Case<'_> {
     }
 
     fn check(&self, object: &Value, name: &str) -> Result<(), Refusal> {
-        let mut errors = naming::check_metadata(&object["metadata"], self.resource);
+        let mut errors = naming::check_metadata(object.field("metadata"), self.resource);
         errors.extend(validate(self.catalog.schema(self.resource), object));
         if errors.is_empty() && self.resource.role == Role::Definition {
             let definition = serde_json::from_value(object.clone()).map_err(|e| e.to_string());
@@ -312,11 +292,13 @@ impl Case<'_> {
     }
 
     fn check_finalizers(&self, old: &Value, object: &Value) -> Result<(), Refusal> {
-        if old["metadata"]["deletionTimestamp"].is_null() {
+        if old.field("metadata").field("deletionTimestamp").is_null() {
             return Ok(());
         }
-        let known = old["metadata"]["finalizers"].as_array();
-        let new: Vec<String> = object["metadata"]["finalizers"]
+        let known = old.field("metadata").field("finalizers").as_array();
+        let new: Vec<String> = object
+            .field("metadata")
+            .field("finalizers")
             .as_array()
             .into_iter()
             .flatten()
@@ -352,18 +334,19 @@ impl Case<'_> {
         }
         let [before, after] = wanted;
         if before != after {
-            let generation = old["metadata"]["generation"].as_i64().unwrap_or(0);
-            object["metadata"]["generation"] = json!(generation + 1);
+            let generation = old
+                .field("metadata")
+                .field("generation")
+                .as_i64()
+                .unwrap_or(0);
+            object.set(&["metadata", "generation"], json!(generation + 1));
         }
     }
 }
 
 /// The name of an object.
 pub(super) fn name_of(object: &Value) -> String {
-    object["metadata"]["name"]
-        .as_str()
-        .unwrap_or_default()
-        .to_owned()
+    object.field("metadata").text("name").to_owned()
 }
 
 fn metadata_of(object: &mut Value) -> Result<&mut Map<String, Value>, Refusal> {
@@ -387,83 +370,4 @@ fn remove(object: &mut Value, field: &str) {
     if let Some(fields) = object.as_object_mut() {
         fields.remove(field);
     }
-}
-
-/// Removes from the metadata what is empty or not kept here.
-fn tidy(object: &mut Value) {
-    if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
-        metadata.remove("managedFields");
-        metadata.remove("selfLink");
-        metadata.retain(|_, value| {
-            !value.is_null()
-                && value.as_object().is_none_or(|map| !map.is_empty())
-                && value.as_array().is_none_or(|list| !list.is_empty())
-        });
-    }
-}
-
-fn encode_texts(object: &mut Value) {
-    let Some(fields) = object.as_object_mut() else {
-        return;
-    };
-    fields.entry("type").or_insert_with(|| json!("Opaque"));
-    let Some(Value::Object(texts)) = fields.remove("stringData") else {
-        return;
-    };
-    let data = fields.entry("data").or_insert_with(|| json!({}));
-    if let Some(data) = data.as_object_mut() {
-        for (key, text) in texts {
-            let text = text.as_str().unwrap_or_default();
-            let encoded = base64::engine::general_purpose::STANDARD.encode(text);
-            data.insert(key, json!(encoded));
-        }
-    }
-}
-
-/// Says that a definition is served, which it is as soon as it is stored.
-fn establish(object: &mut Value, now: jiff::Timestamp) {
-    let known = &object["status"]["conditions"];
-    let since = known[0]["lastTransitionTime"].clone();
-    let since = if since.is_null() {
-        naming::time(now)
-    } else {
-        since
-    };
-    let condition = |kind: &str, reason: &str, message: &str| json!({"type": kind, "status": "True", "reason": reason, "message": message, "lastTransitionTime": since});
-    let mut names = object["spec"]["names"].clone();
-    if let Some(fields) = names.as_object_mut() {
-        let kind = fields
-            .get("kind")
-            .and_then(Value::as_str)
-            .unwrap_or_default();
-        let (list, singular) = (format!("{kind}List"), kind.to_lowercase());
-        fields.entry("listKind").or_insert_with(|| json!(list));
-        fields.entry("singular").or_insert_with(|| json!(singular));
-    }
-    let versions: Vec<Value> = object["spec"]["versions"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter(|version| version["storage"] == true)
-        .map(|version| version["name"].clone())
-        .collect();
-    let Some(fields) = object.as_object_mut() else {
-        return;
-    };
-    if let Some(spec) = fields.get_mut("spec").and_then(Value::as_object_mut) {
-        spec.entry("conversion")
-            .or_insert_with(|| json!({"strategy": "None"}));
-        spec.insert("names".to_owned(), names.clone());
-    }
-    fields.insert(
-        "status".to_owned(),
-        json!({
-            "acceptedNames": names,
-            "conditions": [
-                condition("NamesAccepted", "NoConflicts", "no conflicts found"),
-                condition("Established", "InitialNamesAccepted", "the initial names have been accepted"),
-            ],
-            "storedVersions": versions,
-        }),
-    );
 }

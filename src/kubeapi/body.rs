@@ -4,6 +4,7 @@ use super::{
     protobuf::{self, Message},
     refusal::Refusal,
 };
+use crate::kubeapi::tree::Tree;
 use axum::body::{Body, Bytes};
 use serde::{
     Deserializer,
@@ -73,7 +74,12 @@ pub(super) fn parse(
             ]));
         }
     };
-    if parsed.object["kind"].as_str().is_none_or(str::is_empty) {
+    if parsed
+        .object
+        .field("kind")
+        .as_str()
+        .is_none_or(str::is_empty)
+    {
         let text = String::from_utf8_lossy(bytes);
         return Err(unrecognised(format!(
             "Object 'Kind' is missing in '{text}'"

@@ -20,7 +20,6 @@ const OWNERS: (&str, &str) = ("metadata.ownerReferences", "uid");
 
 const NODE_KEYS: &[(&str, &str)] = &[
     OWNERS,
-    ("spec.taints", "key"),
     ("status.conditions", "type"),
     ("status.addresses", "type"),
 ];
@@ -53,6 +52,7 @@ const NEW_EVENT_FIELDS: &[&str] = &[
 /// Every built-in kind.
 pub(super) fn resources() -> Vec<Resource> {
     let mut resources = core();
+    resources.extend(core_in_namespaces());
     resources.extend(named_groups());
     resources.extend(reviews());
     resources
@@ -94,6 +94,11 @@ fn core() -> Vec<Resource> {
                 built_in::nodes(),
             )
         },
+    ]
+}
+
+fn core_in_namespaces() -> Vec<Resource> {
+    vec![
         Resource {
             namespaced: true,
             role: Role::Secret,
@@ -119,6 +124,7 @@ fn core() -> Vec<Resource> {
         Resource {
             namespaced: true,
             short_names: words(&["ev"]),
+            rules: event_rules(),
             ..stored(
                 ("", "v1", "Event", "events"),
                 reference::<Event>(),
@@ -146,6 +152,7 @@ fn named_groups() -> Vec<Resource> {
             namespaced: true,
             short_names: words(&["ev"]),
             view: View::NewEvent,
+            rules: event_rules(),
             storage: "/events/".to_owned(),
             ..stored(
                 ("events.k8s.io", "v1", "Event", "events"),
@@ -235,6 +242,14 @@ fn review((group, kind, plural): (&str, &str, &str), message: &'static Message) 
     }
 }
 
+/// Events are news: like a real server, this one forgets them after an hour.
+fn event_rules() -> Rules {
+    Rules {
+        lifetime: Some(3_600),
+        ..plain_rules()
+    }
+}
+
 fn plain_rules() -> Rules {
     Rules {
         status: false,
@@ -242,6 +257,7 @@ fn plain_rules() -> Rules {
         generation: false,
         unconditional: true,
         merge_keys: Some(&[OWNERS]),
+        lifetime: None,
         label_names: false,
     }
 }

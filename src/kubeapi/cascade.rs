@@ -9,8 +9,12 @@ use super::{
     store::{Expectation, Rejected, Write},
     write::is_finished,
 };
+use crate::kubeapi::tree::Tree;
 use serde_json::{Value, json};
-use std::{future::Future, pin::Pin};
+use std::{future::Future, pin::Pin, sync::atomic::Ordering};
+
+/// How many seconds pass at least between two looks for what has expired.
+const EXPIRE_EVERY: i64 = 60;
 
 impl Server {
     /// Cleans up after an object that is gone. Boxed, since what is deleted here has dependents too.
@@ -20,12 +24,12 @@ impl Server {
         object: &'a Value,
     ) -> Pin<Box<dyn Future<Output = Result<(), Refusal>> + Send + 'a>> {
         Box::pin(async move {
-            let uid = object["metadata"]["uid"].as_str().unwrap_or_default();
+            let uid = object.field("metadata").text("uid");
             self.collect_dependents(uid).await?;
             if resource.role == Role::Definition {
                 self.collect_kind(object).await?;
             }
-            let namespace = object["metadata"]["namespace"].as_str().unwrap_or_default();
+            let namespace = object.field("metadata").text("namespace");
             if !namespace.is_empty() && self.is_terminating(namespace) {
                 self.empty_namespace(namespace).await?;
             }
@@ -45,7 +49,7 @@ impl Server {
             if self.has_owner(&object) {
                 continue;
             }
-            let namespace = object["metadata"]["namespace"].as_str().unwrap_or_default();
+            let namespace = object.field("metadata").text("namespace");
             let options = DeleteOptions::default();
             allow_missing(
                 self.delete_object(resource, namespace, &name_of(&object), &options)
@@ -57,28 +61,31 @@ impl Server {
 
     fn has_owner(&self, object: &Value) -> bool {
         let catalog = self.catalog();
-        let namespace = object["metadata"]["namespace"].as_str().unwrap_or_default();
-        let references = object["metadata"]["ownerReferences"].as_array();
+        let namespace = object.field("metadata").text("namespace");
+        let references = object.field("metadata").field("ownerReferences").as_array();
         references.into_iter().flatten().any(|reference| {
-            let text = |field: &str| reference[field].as_str().unwrap_or_default();
+            let text = |field: &str| reference.text(field);
             let Some(owner) = catalog.by_kind(text("apiVersion"), text("kind")) else {
-                return false;
+                // Nothing is known of such owners, so nothing is deleted for their sake.
+                return true;
             };
             let namespace = if owner.namespaced { namespace } else { "" };
             self.store
                 .get(&owner.key(namespace, text("name")))
-                .is_some_and(|stored| stored.value()["metadata"]["uid"] == reference["uid"])
+                .is_some_and(|stored| {
+                    stored.value().field("metadata").field("uid") == reference.field("uid")
+                })
         })
     }
 
     /// Deletes the objects of a kind whose definition is gone.
     async fn collect_kind(&self, definition: &Value) -> Result<(), Refusal> {
-        let spec = &definition["spec"];
+        let spec = &definition.field("spec");
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let prefix = format!(
             "{}/{}/",
-            text(&spec["group"]),
-            text(&spec["names"]["plural"])
+            text(spec.field("group")),
+            text(spec.field("names").field("plural"))
         );
         for (key, stored) in self.store.list(&prefix, None).0 {
             let write = Write {
@@ -99,7 +106,13 @@ impl Server {
         catalog
             .by_role(Role::Namespace)
             .and_then(|namespaces| self.store.get(&namespaces.key("", namespace)))
-            .is_some_and(|stored| !stored.value()["metadata"]["deletionTimestamp"].is_null())
+            .is_some_and(|stored| {
+                !stored
+                    .value()
+                    .field("metadata")
+                    .field("deletionTimestamp")
+                    .is_null()
+            })
     }
 
     /// Deletes what is in a namespace that shall go, and the namespace when nothing holds it.
@@ -148,7 +161,7 @@ impl Server {
             if !is_marked(&object) {
                 return Ok(());
             }
-            object["spec"]["finalizers"] = json!([]);
+            object.set(&["spec", "finalizers"], json!([]));
             let write = Write {
                 key: key.clone(),
                 expected: Expectation::Revision(stored.revision),
@@ -164,12 +177,44 @@ impl Server {
         Ok(())
     }
 
+    /// Deletes the objects of a kind that nobody spoke of for longer than they are kept.
+    pub(super) async fn expire(&self, resource: &Resource) -> Result<(), Refusal> {
+        let Some(lifetime) = resource.rules.lifetime else {
+            return Ok(());
+        };
+        let now = (self.clock)().as_second();
+        let last = self.expired_at.load(Ordering::Relaxed);
+        if now.saturating_sub(last) < EXPIRE_EVERY {
+            return Ok(());
+        }
+        self.expired_at.store(now, Ordering::Relaxed);
+        for (key, stored) in self.store.list(&resource.prefix(""), None).0 {
+            let object = stored.value();
+            if now - last_heard_of(&object) <= lifetime {
+                continue;
+            }
+            let write = Write {
+                key,
+                expected: Expectation::Revision(stored.revision),
+                object,
+                deletes: true,
+            };
+            if let Err(Rejected::NotStored(why)) = self.store.write(write).await {
+                return Err(Refusal::not_stored(&why));
+            }
+        }
+        Ok(())
+    }
+
     /// Finishes what a crash may have left half done.
     pub(super) async fn sweep(&self) -> Result<(), Refusal> {
         for owner in self.store.owners() {
             self.collect_dependents(&owner).await?;
         }
         let catalog = self.catalog();
+        for resource in catalog.resources() {
+            self.expire(resource).await?;
+        }
         let Some(namespaces) = catalog.by_role(Role::Namespace) else {
             return Ok(());
         };
@@ -183,8 +228,31 @@ impl Server {
     }
 }
 
+/// The latest time in an object with a lifetime, in Unix seconds.
+fn last_heard_of(object: &Value) -> i64 {
+    [
+        "/metadata/creationTimestamp",
+        "/lastTimestamp",
+        "/series/lastObservedTime",
+    ]
+    .into_iter()
+    .filter_map(|path| {
+        object
+            .pointer(path)?
+            .as_str()?
+            .parse::<jiff::Timestamp>()
+            .ok()
+    })
+    .map(jiff::Timestamp::as_second)
+    .max()
+    .unwrap_or(0)
+}
+
 fn is_marked(object: &Value) -> bool {
-    !object["metadata"]["deletionTimestamp"].is_null()
+    !object
+        .field("metadata")
+        .field("deletionTimestamp")
+        .is_null()
 }
 
 /// What is gone already needs no deletion.

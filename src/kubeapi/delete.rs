@@ -12,6 +12,7 @@ use super::{
     store::{Expectation, Rejected, Stored, Write},
     write::is_finished,
 };
+use crate::kubeapi::tree::Tree;
 use axum::{
     body::Body,
     http::{Response, StatusCode},
@@ -50,11 +51,11 @@ impl DeleteOptions {
         };
         let policy = text("/propagationPolicy")
             .unwrap_or_else(|| parameters.get("propagationPolicy").to_owned());
-        let dry = options["dryRun"].as_array();
+        let dry = options.field("dryRun").as_array();
         Ok(Self {
             uid: text("/preconditions/uid"),
             revision: text("/preconditions/resourceVersion"),
-            orphan: policy == "Orphan" || options["orphanDependents"] == true,
+            orphan: policy == "Orphan" || options.field("orphanDependents") == true,
             dry_run: dry.is_some_and(|dry| !dry.is_empty()) || parameters.get("dryRun") == "All",
         })
     }
@@ -71,7 +72,7 @@ impl DeleteOptions {
             ),
         ];
         for (word, field, wanted, fate) in pairs {
-            let found = object["metadata"][field].as_str().unwrap_or_default();
+            let found = object.field("metadata").text(field);
             if let Some(wanted) = wanted.as_ref().filter(|wanted| *wanted != found) {
                 let why = format!(
                     "the {word} in the precondition ({wanted}) does not match the {word} in record ({found}). The object might have been {fate}"
@@ -113,10 +114,10 @@ impl Server {
                 let mut details = json!({
                     "name": name,
                     "kind": resource.plural,
-                    "uid": object["metadata"]["uid"],
+                    "uid": object.field("metadata").field("uid"),
                 });
                 if !resource.group.is_empty() {
-                    details["group"] = json!(resource.group);
+                    details.set(&["group"], json!(resource.group));
                 }
                 let status = json!({
                     "kind": "Status",
@@ -141,7 +142,7 @@ impl Server {
         let selected: Vec<Arc<Stored>> = self.selected(target, parameters)?;
         for stored in &selected {
             let object = stored.value();
-            let namespace = object["metadata"]["namespace"].as_str().unwrap_or_default();
+            let namespace = object.field("metadata").text("namespace");
             self.delete_object(&target.resource, namespace, &name_of(&object), options)
                 .await?;
         }
@@ -209,17 +210,24 @@ impl Server {
     /// The state of an object that shall go: with the time of the wish.
     fn marked(&self, resource: &Resource, old: &Value) -> Value {
         let mut object = old.clone();
-        if !old["metadata"]["deletionTimestamp"].is_null() {
+        if !old.field("metadata").field("deletionTimestamp").is_null() {
             return object;
         }
-        object["metadata"]["deletionTimestamp"] = naming::time((self.clock)());
-        object["metadata"]["deletionGracePeriodSeconds"] = json!(0);
+        object.set(
+            &["metadata", "deletionTimestamp"],
+            naming::time((self.clock)()),
+        );
+        object.set(&["metadata", "deletionGracePeriodSeconds"], json!(0));
         if resource.rules.generation {
-            let generation = old["metadata"]["generation"].as_i64().unwrap_or(0);
-            object["metadata"]["generation"] = json!(generation + 1);
+            let generation = old
+                .field("metadata")
+                .field("generation")
+                .as_i64()
+                .unwrap_or(0);
+            object.set(&["metadata", "generation"], json!(generation + 1));
         }
         if resource.role == Role::Namespace {
-            object["status"]["phase"] = json!("Terminating");
+            object.set(&["status", "phase"], json!("Terminating"));
         }
         object
     }

@@ -1,6 +1,7 @@
 //! API discovery: which groups, versions and kinds there are, in the old form and the aggregated one.
 
 use super::catalog::{Catalog, Resource, Role};
+use crate::kubeapi::tree::Tree;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -49,8 +50,8 @@ pub(super) fn group(catalog: &Catalog, name: &str) -> Option<Value> {
     let groups = groups(catalog);
     let versions = groups.get(name).filter(|_| !name.is_empty())?;
     let mut group = one_group(name, versions.keys().copied());
-    group["kind"] = json!("APIGroup");
-    group["apiVersion"] = json!("v1");
+    group.set(&["kind"], json!("APIGroup"));
+    group.set(&["apiVersion"], json!("v1"));
     Some(group)
 }
 
@@ -91,10 +92,10 @@ fn entries(resource: &Resource) -> Vec<Value> {
         "verbs": resource.verbs.names(),
     });
     if !resource.short_names.is_empty() {
-        entry["shortNames"] = json!(resource.short_names);
+        entry.set(&["shortNames"], json!(resource.short_names));
     }
     if !resource.categories.is_empty() {
-        entry["categories"] = json!(resource.categories);
+        entry.set(&["categories"], json!(resource.categories));
     }
     let parts = subresources(resource).map(|(part, verbs)| {
         json!({
@@ -164,16 +165,16 @@ fn aggregated_entry(resource: &Resource) -> Value {
         "verbs": resource.verbs.names(),
     });
     if !resource.short_names.is_empty() {
-        entry["shortNames"] = json!(resource.short_names);
+        entry.set(&["shortNames"], json!(resource.short_names));
     }
     if !resource.categories.is_empty() {
-        entry["categories"] = json!(resource.categories);
+        entry.set(&["categories"], json!(resource.categories));
     }
     let parts: Vec<Value> = subresources(resource)
         .map(|(part, verbs)| json!({"subresource": part, "responseKind": kind, "verbs": verbs}))
         .collect();
     if !parts.is_empty() {
-        entry["subresources"] = Value::Array(parts);
+        entry.set(&["subresources"], Value::Array(parts));
     }
     entry
 }

@@ -136,7 +136,7 @@ mod tests {
     use serde_json::json;
 
     fn at(path: &str, value: &Value) -> Option<Value> {
-        JsonPath::parse(path).unwrap().find(value).cloned()
+        JsonPath::parse(path)?.find(value).cloned()
     }
 
     #[test]

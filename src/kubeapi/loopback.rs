@@ -117,7 +117,7 @@ async fn answer(
     let refusal = if request.headers().contains_key(header::AUTHORIZATION) {
         Refusal::unauthorized()
     } else {
-        Refusal::anonymous()
+        api.server.refuse_anonymous(&request)
     };
     Ok(refusal.into_response())
 }

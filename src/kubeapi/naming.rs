@@ -1,8 +1,10 @@
 //! Names, uids and times of objects, and the rules for names and labels.
 
 use super::{catalog::Resource, refusal::FieldError};
+use crate::kubeapi::tree::Tree;
 use ring::rand::{SecureRandom, SystemRandom};
 use serde_json::{Map, Value, json};
+use std::fmt::Write;
 
 const SUFFIX_LETTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
 
@@ -14,6 +16,8 @@ const LABEL_KEY: &str = "name part must consist of alphanumeric characters, '-',
 
 const LABEL_VALUE: &str = "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')";
 
+const COMMON_FINALIZERS: &[&str] = &["orphan", "foregroundDeletion", "kubernetes"];
+
 /// A new uid: a random UUID.
 pub(super) fn uid() -> String {
     let mut bytes = random::<16>();
@@ -24,7 +28,8 @@ pub(super) fn uid() -> String {
         if matches!(index, 4 | 6 | 8 | 10) {
             text.push('-');
         }
-        text.push_str(&format!("{byte:02x}"));
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{byte:02x}");
     }
     text
 }
@@ -63,7 +68,7 @@ fn random<const LENGTH: usize>() -> [u8; LENGTH] {
 /// Checks the name, the labels and the annotations of an object.
 pub(super) fn check_metadata(metadata: &Value, resource: &Resource) -> Vec<FieldError> {
     let mut errors = Vec::new();
-    let name = metadata["name"].as_str().unwrap_or_default();
+    let name = metadata.text("name");
     if name.is_empty() {
         let why = "name or generateName is required";
         errors.push(FieldError::required("metadata.name", why));
@@ -76,7 +81,7 @@ pub(super) fn check_metadata(metadata: &Value, resource: &Resource) -> Vec<Field
             SUBDOMAIN,
         ));
     }
-    for (key, value) in metadata["labels"].as_object().into_iter().flatten() {
+    for (key, value) in metadata.field("labels").as_object().into_iter().flatten() {
         if !is_qualified(key) {
             errors.push(FieldError::invalid(
                 "metadata.labels",
@@ -88,7 +93,8 @@ pub(super) fn check_metadata(metadata: &Value, resource: &Resource) -> Vec<Field
             errors.push(FieldError::invalid("metadata.labels", value, LABEL_VALUE));
         }
     }
-    for key in metadata["annotations"]
+    for key in metadata
+        .field("annotations")
         .as_object()
         .into_iter()
         .flatten()
@@ -103,6 +109,28 @@ pub(super) fn check_metadata(metadata: &Value, resource: &Resource) -> Vec<Field
         }
     }
     errors
+}
+
+/// Warns of new finalizers that could be anybody's.
+pub(super) fn finalizer_warnings(object: &Value, old: Option<&Value>) -> Vec<String> {
+    let of = |object: &Value| {
+        object
+            .field("metadata")
+            .field("finalizers")
+            .as_array()
+            .cloned()
+    };
+    let known = old.and_then(of).unwrap_or_default();
+    let finalizers = of(object).unwrap_or_default();
+    finalizers
+        .iter()
+        .filter(|finalizer| !known.contains(finalizer))
+        .filter_map(Value::as_str)
+        .filter(|name| !name.contains('/') && !COMMON_FINALIZERS.contains(name))
+        .map(|name| {
+            format!("metadata.finalizers: \"{name}\": prefer a domain-qualified finalizer name to avoid accidental conflicts with other finalizer writers")
+        })
+        .collect()
 }
 
 fn is_label(text: &str) -> bool {

@@ -4,6 +4,7 @@ use super::{
     catalog::{Catalog, Resource, Verbs},
     schema::{Components, REFERENCE},
 };
+use crate::kubeapi::tree::Tree;
 use axum::body::Bytes;
 use serde_json::{Map, Value, json};
 use std::{collections::BTreeMap, fmt::Write};
@@ -84,7 +85,7 @@ fn document(root: &str, resources: &[&Resource], components: &Components) -> Val
         });
         let (name, mut schema) = root_schema(resource, components);
         collect(&schema, components, &mut schemas);
-        schema["x-kubernetes-group-version-kind"] = json!([identity]);
+        schema.set(&["x-kubernetes-group-version-kind"], json!([identity]));
         schemas.insert(name, schema);
         add_paths(&mut paths, root, resource, &identity);
     }
@@ -144,10 +145,13 @@ fn add_paths(paths: &mut Map<String, Value>, root: &str, resource: &Resource, id
             "responses": {},
         });
         if writes {
-            operation["parameters"] = json!([
-                {"name": "fieldValidation", "in": "query", "schema": {"type": "string"}},
-                {"name": "dryRun", "in": "query", "schema": {"type": "string"}},
-            ]);
+            operation.set(
+                &["parameters"],
+                json!([
+                    {"name": "fieldValidation", "in": "query", "schema": {"type": "string"}},
+                    {"name": "dryRun", "in": "query", "schema": {"type": "string"}},
+                ]),
+            );
         }
         operation
     };
@@ -164,11 +168,11 @@ fn add_paths(paths: &mut Map<String, Value>, root: &str, resource: &Resource, id
     let mut collection = json!({"get": operation("list", false)});
     let mut item = json!({"get": operation("get", false)});
     if resource.verbs == Verbs::All {
-        collection["post"] = operation("post", true);
-        collection["delete"] = operation("deletecollection", true);
-        item["put"] = operation("put", true);
-        item["patch"] = operation("patch", true);
-        item["delete"] = operation("delete", true);
+        collection.set(&["post"], operation("post", true));
+        collection.set(&["delete"], operation("deletecollection", true));
+        item.set(&["put"], operation("put", true));
+        item.set(&["patch"], operation("patch", true));
+        item.set(&["delete"], operation("delete", true));
     }
     if resource.rules.status {
         let status = json!({

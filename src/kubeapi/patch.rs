@@ -1,6 +1,7 @@
 //! Patches: merge (RFC 7386), JSON (RFC 6902) and the strategic ones of built-in kinds.
 
 use super::{catalog::Resource, refusal::Refusal};
+use crate::kubeapi::tree::Tree;
 use serde_json::{Map, Value};
 
 const JSON: &str = "application/json-patch+json";
@@ -131,18 +132,20 @@ fn merge_list(list: &mut Value, items: &[Value], key: &str) {
     let Some(list) = list.as_array_mut() else {
         return;
     };
-    if items.iter().any(|item| item["$patch"] == "replace") {
+    if items.iter().any(|item| item.field("$patch") == "replace") {
         *list = items
             .iter()
-            .filter(|item| item["$patch"] != "replace")
+            .filter(|item| item.field("$patch") != "replace")
             .cloned()
             .collect();
         return;
     }
     for item in items {
-        let place = list.iter().position(|known| known[key] == item[key]);
-        if item["$patch"] == "delete" {
-            list.retain(|known| known[key] != item[key]);
+        let place = list
+            .iter()
+            .position(|known| known.field(key) == item.field(key));
+        if item.field("$patch") == "delete" {
+            list.retain(|known| known.field(key) != item.field(key));
         } else if let Some(known) = place.and_then(|place| list.get_mut(place)) {
             merge_strategic(known, item, "", &[]);
         } else {
@@ -181,7 +184,7 @@ fn delete_from_list(fields: &mut Map<String, Value>, directive: &str, change: &V
 }
 
 fn order(items: &mut [Value], wanted: &Value, key: Option<&str>) {
-    let identity = |item: &Value| key.map_or_else(|| item.clone(), |key| item[key].clone());
+    let identity = |item: &Value| key.map_or_else(|| item.clone(), |key| item.field(key).clone());
     let wanted: Vec<Value> = wanted
         .as_array()
         .into_iter()
@@ -210,14 +213,15 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    const KEYS: &[(&str, &str)] = &[("spec.taints", "key"), ("status.conditions", "type")];
+    const KEYS: &[(&str, &str)] = &[("spec.parts", "key"), ("status.conditions", "type")];
 
     fn strategic(object: &Value, patch: Value) -> Value {
         Patch::Strategic(patch, KEYS).apply(object).unwrap()
     }
 
     fn json_patched(object: &Value, patch: Value) -> Result<Value, Refusal> {
-        Patch::Json(serde_json::from_value(patch).unwrap()).apply(object)
+        let patch = serde_json::from_value(patch).map_err(|_| Refusal::unprocessable())?;
+        Patch::Json(patch).apply(object)
     }
 
     #[test]
@@ -252,26 +256,26 @@ mod tests {
 
     #[test]
     fn a_strategic_patch_merges_lists_by_their_key() {
-        let node = json!({"spec": {"taints": [{"key": "a", "effect": "NoSchedule"}]}});
+        let node = json!({"spec": {"parts": [{"key": "a", "effect": "NoSchedule"}]}});
         let added = strategic(
             &node,
-            json!({"spec": {"taints": [{"key": "b", "effect": "NoExecute"}]}}),
+            json!({"spec": {"parts": [{"key": "b", "effect": "NoExecute"}]}}),
         );
-        assert_eq!(added["spec"]["taints"].as_array().unwrap().len(), 2);
+        assert_eq!(added["spec"]["parts"].as_array().unwrap().len(), 2);
         let changed = strategic(
             &added,
-            json!({"spec": {"taints": [{"key": "a", "value": "1"}]}}),
+            json!({"spec": {"parts": [{"key": "a", "value": "1"}]}}),
         );
         assert_eq!(
-            changed["spec"]["taints"][0],
+            changed["spec"]["parts"][0],
             json!({"key": "a", "effect": "NoSchedule", "value": "1"})
         );
         let removed = strategic(
             &changed,
-            json!({"spec": {"taints": [{"key": "a", "$patch": "delete"}]}}),
+            json!({"spec": {"parts": [{"key": "a", "$patch": "delete"}]}}),
         );
         assert_eq!(
-            removed["spec"]["taints"],
+            removed["spec"]["parts"],
             json!([{"key": "b", "effect": "NoExecute"}])
         );
     }
@@ -279,19 +283,19 @@ mod tests {
     #[test]
     fn a_strategic_patch_obeys_its_directives() {
         let object = json!({"metadata": {"finalizers": ["a", "b"]}, "data": {"x": "1"},
-            "spec": {"taints": [{"key": "a"}, {"key": "b"}]}});
+            "spec": {"parts": [{"key": "a"}, {"key": "b"}]}});
         let patched = strategic(
             &object,
             json!({
                 "metadata": {"$deleteFromPrimitiveList/finalizers": ["a"]},
                 "data": {"$patch": "replace", "y": "2"},
-                "spec": {"$setElementOrder/taints": [{"key": "b"}, {"key": "a"}]}
+                "spec": {"$setElementOrder/parts": [{"key": "b"}, {"key": "a"}]}
             }),
         );
         assert_eq!(patched["metadata"]["finalizers"], json!(["b"]));
         assert_eq!(patched["data"], json!({"y": "2"}));
         assert_eq!(
-            patched["spec"]["taints"],
+            patched["spec"]["parts"],
             json!([{"key": "b"}, {"key": "a"}])
         );
     }

@@ -7,6 +7,7 @@ use super::{
     store::Stored,
     table::{self, Include},
 };
+use crate::kubeapi::tree::Tree;
 use axum::{
     body::{Body, Bytes},
     http::{HeaderMap, HeaderValue, Response, StatusCode, header},
@@ -61,7 +62,7 @@ pub(super) fn as_shown(resource: &Resource, mut object: Value) -> Value {
         View::Stored => object,
         View::NewEvent => event_view::to_new(object),
         View::Versioned => {
-            object["apiVersion"] = json!(resource.api_version());
+            object.set(&["apiVersion"], json!(resource.api_version()));
             object
         }
     }
@@ -85,13 +86,17 @@ pub(super) struct ListEnd {
 }
 
 impl ListEnd {
-    fn metadata(&self) -> Value {
+    fn metadata(&self, resource: &Resource) -> Value {
         let mut metadata = json!({"resourceVersion": self.revision.to_string()});
+        if resource.rules.merge_keys.is_none() {
+            // A real server writes the lists of custom kinds so.
+            metadata.set(&["continue"], json!(""));
+        }
         if let Some(next) = &self.next {
-            metadata["continue"] = json!(next);
+            metadata.set(&["continue"], json!(next));
         }
         if let Some(remaining) = self.remaining {
-            metadata["remainingItemCount"] = json!(remaining);
+            metadata.set(&["remainingItemCount"], json!(remaining));
         }
         metadata
     }
@@ -125,9 +130,9 @@ impl Presenter<'_> {
         match self.format {
             Format::Json => respond_json(status, &object),
             Format::Yaml => respond_yaml(status, &object),
-            Format::Partial => respond_json(status, &table::partial(object)),
+            Format::Partial => respond_json(status, &table::partial(&object)),
             Format::Table => {
-                let revision = object["metadata"]["resourceVersion"].clone();
+                let revision = object.field("metadata").field("resourceVersion").clone();
                 let table = self.table(vec![object], json!({"resourceVersion": revision}));
                 respond_json(status, &table)
             }
@@ -143,13 +148,13 @@ impl Presenter<'_> {
             .iter()
             .map(|stored| as_shown(self.resource, stored.value()))
             .collect();
-        let metadata = end.metadata();
+        let metadata = end.metadata(self.resource);
         let (kind, api_version, items) = match self.format {
             Format::Table => return respond_json(StatusCode::OK, &self.table(objects, metadata)),
             Format::Partial => (
                 "PartialObjectMetadataList".to_owned(),
                 "meta.k8s.io/v1".to_owned(),
-                objects.into_iter().map(table::partial).collect(),
+                objects.iter().map(table::partial).collect(),
             ),
             Format::Json | Format::Yaml => (
                 self.resource.list_kind.clone(),
@@ -170,7 +175,7 @@ impl Presenter<'_> {
         let head = json!({
             "apiVersion": self.resource.api_version(),
             "kind": self.resource.list_kind,
-            "metadata": end.metadata(),
+            "metadata": end.metadata(self.resource),
         })
         .to_string();
         let size: usize = items.iter().map(|stored| stored.json().len() + 1).sum();
@@ -200,12 +205,13 @@ impl Presenter<'_> {
     pub(super) fn watched(&self, object: Value, first: bool) -> Value {
         match self.format {
             Format::Json | Format::Yaml => object,
-            Format::Partial => table::partial(object),
+            Format::Partial => table::partial(&object),
             Format::Table => {
-                let metadata = json!({"resourceVersion": object["metadata"]["resourceVersion"]});
+                let metadata =
+                    json!({"resourceVersion": object.field("metadata").field("resourceVersion")});
                 let mut table = self.table(vec![object], metadata);
                 if !first {
-                    table["columnDefinitions"] = Value::Null;
+                    table.set(&["columnDefinitions"], Value::Null);
                 }
                 table
             }

@@ -50,21 +50,28 @@ impl Server {
     ) -> Result<Response<Body>, Refusal> {
         let selector = selector(target, parameters)?;
         let token = self.continuation(parameters)?;
-        let exact = self.check_revision(parameters)?;
-        let limit: usize = parameters.get("limit").parse().unwrap_or(0);
-        let (found, revision) = self.store.list(
-            &target.resource.prefix(&target.namespace),
-            token.as_ref().map(|token| token.start.as_str()),
-        );
+        self.check_revision(parameters)?;
+        let limit = match parameters.get("limit").parse() {
+            Ok(0) | Err(_) => usize::MAX,
+            Ok(limit) => limit,
+        };
+        let prefix = target.resource.prefix(&target.namespace);
+        let after = token.as_ref().map(|token| token.start.as_str());
+        let (selected, rest, revision) = if selector.is_empty() {
+            self.store.page(&prefix, after, limit)
+        } else {
+            let (found, revision) = self.store.list(&prefix, after);
+            let mut selected = select(&selector, target, found);
+            let rest = selected.split_off(limit.min(selected.len()));
+            (selected, rest.len(), revision)
+        };
         let mut end = ListEnd {
-            revision: token.map(|token| token.rv).or(exact).unwrap_or(revision),
+            revision: token.map_or(revision, |token| token.rv),
             ..ListEnd::default()
         };
-        let mut selected = select(&selector, target, found);
-        if limit > 0 && selected.len() > limit {
-            let rest = selected.split_off(limit);
+        if rest > 0 {
             end.next = selected.last().map(|(key, _)| encode(end.revision, key));
-            end.remaining = selector.is_empty().then_some(rest.len());
+            end.remaining = selector.is_empty().then_some(rest);
         }
         let items: Vec<Arc<Stored>> = selected.into_iter().map(|(_, stored)| stored).collect();
         Ok(presenter.list(&items, &end))
@@ -118,8 +125,8 @@ impl Server {
         Ok(Some(token))
     }
 
-    /// Checks the wanted revision of a list, and returns the one to claim if it is exact.
-    fn check_revision(&self, parameters: &Parameters) -> Result<Option<u64>, Refusal> {
+    /// Checks that a list of the wanted revision can be given.
+    fn check_revision(&self, parameters: &Parameters) -> Result<(), Refusal> {
         let (text, matching) = (
             parameters.get("resourceVersion"),
             parameters.get("resourceVersionMatch"),
@@ -129,7 +136,7 @@ impl Server {
                 let why = "resourceVersionMatch is forbidden unless resourceVersion is provided";
                 return Err(list_options(why));
             }
-            return Ok(None);
+            return Ok(());
         }
         let wanted: u64 = text.parse().map_err(|_| {
             Refusal::bad_request(format!("invalid resource version: {}", not_a_number(text)))
@@ -144,7 +151,7 @@ impl Server {
                 "The resourceVersion for the provided list is too old.",
             ));
         }
-        Ok(None)
+        Ok(())
     }
 }
 

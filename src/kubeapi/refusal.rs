@@ -214,12 +214,11 @@ impl Refusal {
         Self::new(403, "Forbidden", message).about(subject)
     }
 
-    pub(super) fn anonymous() -> Self {
-        Self::new(
-            403,
-            "Forbidden",
-            "forbidden: User \"system:anonymous\" has no rights here; use the client certificate of the kubeconfig",
-        )
+    /// A path without objects that is not open to everybody.
+    pub(super) fn forbidden_path(why: &str) -> Self {
+        let mut refusal = Self::new(403, "Forbidden", format!("forbidden: {why}"));
+        refusal.details = Some(json!({}));
+        refusal
     }
 
     pub(super) fn unauthorized() -> Self {

@@ -131,8 +131,10 @@ impl<'a> Schema<'a> {
         {
             return true;
         }
-        let describes = self.get("properties").is_some();
-        !describes && !(self.structural && self.kind() == Some("object"))
+        if self.get("properties").is_some() {
+            return false;
+        }
+        !self.structural || self.kind() != Some("object")
     }
 }
 

@@ -49,6 +49,35 @@ impl Server {
         response
     }
 
+    /// Tells someone without a certificate what they may not do.
+    pub(super) fn refuse_anonymous(&self, request: &Request<Body>) -> Refusal {
+        let path = request.uri().path();
+        let who = "User \"system:anonymous\" cannot";
+        let asked = Asked {
+            method: request.method(),
+            headers: request.headers(),
+            parameters: Parameters::of(request.uri()),
+        };
+        let Ok(Route::Objects(target)) = route(path, &self.catalog()) else {
+            let verb = request.method().as_str().to_lowercase();
+            return Refusal::forbidden_path(&format!("{who} {verb} path \"{path}\""));
+        };
+        let resource = &target.resource;
+        let place = if target.namespace.is_empty() {
+            "at the cluster scope".to_owned()
+        } else {
+            format!("in the namespace \"{}\"", target.namespace)
+        };
+        let why = format!(
+            "{who} {} resource \"{}\" in API group \"{}\" {place}",
+            verb(&target, &asked),
+            resource.plural,
+            resource.group
+        );
+        let name = target.name.as_deref().unwrap_or_default();
+        Refusal::forbidden(resource.subject(name), &why)
+    }
+
     async fn dispatch(&self, request: Request<Body>) -> Result<Response<Body>, Refusal> {
         let (parts, body) = request.into_parts();
         let asked = Asked {

@@ -6,11 +6,12 @@ use super::{
     catalog::{Catalog, Resource, Role, check_definition},
     store::{Expectation, Rejected, Store, Write},
 };
+use crate::kubeapi::tree::Tree;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use serde_json::{Value, json};
 use std::{
     path::PathBuf,
-    sync::{Arc, PoisonError, RwLock},
+    sync::{Arc, PoisonError, RwLock, atomic::AtomicI64},
 };
 
 /// The namespaces of every cluster, and the one in which Liqo keeps its things.
@@ -27,6 +28,7 @@ impl Server {
             store: Arc::new(store),
             catalog: RwLock::new(Arc::new(catalog)),
             clock: options.clock,
+            expired_at: AtomicI64::new(i64::MIN),
         })
     }
 
@@ -53,13 +55,14 @@ impl Server {
         self.reload_catalog();
         self.sweep()
             .await
-            .map_err(|refusal| not_stored(&refusal.status()["message"]))
+            .map_err(|refusal| not_stored(refusal.status().field("message")))
     }
 
     /// Makes the catalog anew from the definitions in the store.
     pub(super) fn reload_catalog(&self) {
-        let old = self.catalog();
-        let Some(kinds) = old.by_role(Role::Definition) else {
+        // Locked from the reading on: of two changes at once the later one must win.
+        let mut catalog = self.catalog.write().unwrap_or_else(PoisonError::into_inner);
+        let Some(kinds) = catalog.by_role(Role::Definition) else {
             return;
         };
         let definitions: Vec<CustomResourceDefinition> = self
@@ -74,8 +77,10 @@ impl Server {
             })
             .filter(|definition| check_definition(definition).is_ok())
             .collect();
-        let new = Catalog::new(definitions.iter(), old.shared_components());
-        *self.catalog.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(new);
+        *catalog = Arc::new(Catalog::new(
+            definitions.iter(),
+            catalog.shared_components(),
+        ));
     }
 
     /// Creates an object, or gives the one that is there this spec.
@@ -101,14 +106,14 @@ impl Server {
             Some(stored) => {
                 let old = stored.value();
                 let mut wanted = old.clone();
-                wanted["spec"] = object["spec"].clone();
+                wanted.set(&["spec"], object.field("spec").clone());
                 let change = case.admit_change(&old, wanted, super::admission::Part::Main);
                 (Expectation::Revision(stored.revision), change)
             }
         };
         let admitted = admitted.map_err(|refusal| Error::Definition {
             name: name.clone(),
-            reason: refusal.status()["message"].to_string(),
+            reason: refusal.status().field("message").to_string(),
         })?;
         if known.is_some_and(|stored| stored.value() == admitted.object) {
             return Ok(());

@@ -1,15 +1,19 @@
 //! Where objects live: memory answers reads and watches, a backend keeps what must survive.
 
+mod access;
 mod committer;
 mod live;
 mod memory;
 mod sqlite;
+#[cfg(test)]
+mod tests;
 
 pub use memory::Memory;
 pub use sqlite::Sqlite;
 
+pub(super) use access::Store;
 pub(super) use committer::{Expectation, Rejected, Write};
-pub(super) use live::{Event, Start, Store, Stored};
+pub(super) use live::{Event, Start, Stored};
 
 use super::Error;
 

@@ -4,12 +4,15 @@ mod age;
 pub(super) mod built_in;
 
 use super::jsonpath::{JsonPath, plain};
+use crate::kubeapi::tree::Tree;
 use age::age_at;
 use jiff::Timestamp;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceColumnDefinition;
 use serde_json::{Map, Value, json};
 
 const NAME_MEANING: &str = "Name must be unique within a namespace. Is required when creating resources, although some resources may allow a client to request the generation of an appropriate name automatically. Name is primarily intended for creation idempotence and configuration definition. Cannot be updated. More info: https://kubernetes.io/docs/concepts/overview/working-with-objects/names#names";
+
+const AGE_MEANING: &str = "CreationTimestamp is a timestamp representing the server time when this object was created. It is not guaranteed to be set in happens-before order across separate operations. Clients may not set this value. It is represented in RFC3339 form and is in UTC.\n\nPopulated by the system. Read-only. Null for lists. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#metadata";
 
 /// One column after the name.
 #[derive(Debug, Clone)]
@@ -33,9 +36,10 @@ impl Column {
     /// The columns of a definition, or the age when it declares none.
     pub(super) fn of_definition(columns: Option<&[CustomResourceColumnDefinition]>) -> Vec<Self> {
         let Some(columns) = columns.filter(|columns| !columns.is_empty()) else {
-            let mut age = Self::age();
-            age.description = "CreationTimestamp is a timestamp representing the server time when this object was created. It is not guaranteed to be set in happens-before order across separate operations. Clients may not set this value. It is represented in RFC3339 form and is in UTC.\n\nPopulated by the system. Read-only. Null for lists. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#metadata".to_owned();
-            return vec![age];
+            return vec![Self {
+                description: AGE_MEANING.to_owned(),
+                ..Self::age()
+            }];
         };
         columns
             .iter()
@@ -158,7 +162,7 @@ pub(super) fn definitions(columns: &[Column]) -> Value {
 
 /// The row of an object.
 pub(super) fn row(columns: &[Column], object: Value, include: Include, now: Timestamp) -> Value {
-    let name = object["metadata"]["name"].clone();
+    let name = object.field("metadata").field("name").clone();
     let cells: Value = std::iter::once(name)
         .chain(columns.iter().map(|column| column.cell(&object, now)))
         .collect();
@@ -166,7 +170,7 @@ pub(super) fn row(columns: &[Column], object: Value, include: Include, now: Time
     row.insert("cells".to_owned(), cells);
     let shown = match include {
         Include::None => Value::Null,
-        Include::Metadata => partial(object),
+        Include::Metadata => partial(&object),
         Include::Object => object,
     };
     row.insert("object".to_owned(), shown);
@@ -174,20 +178,24 @@ pub(super) fn row(columns: &[Column], object: Value, include: Include, now: Time
 }
 
 /// Only the metadata of an object.
-pub(super) fn partial(mut object: Value) -> Value {
-    let metadata = object["metadata"].take();
+pub(super) fn partial(object: &Value) -> Value {
+    let metadata = object.field("metadata");
     json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata})
 }
 
 /// A table of these rows.
 pub(super) fn table(definitions: Value, rows: Vec<Value>, metadata: Value) -> Value {
-    json!({
-        "kind": "Table",
-        "apiVersion": "meta.k8s.io/v1",
-        "metadata": metadata,
-        "columnDefinitions": definitions,
-        "rows": rows,
-    })
+    let fields = [
+        ("kind", json!("Table")),
+        ("apiVersion", json!("meta.k8s.io/v1")),
+        ("metadata", metadata),
+        ("columnDefinitions", definitions),
+        ("rows", Value::Array(rows)),
+    ];
+    fields
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), value))
+        .collect()
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Checks an object against its schema and names every field that is wrong.
 
 use super::{normalise::join, refusal::FieldError, schema::Schema};
+use crate::kubeapi::tree::Tree;
 use serde_json::Value;
 
 /// Checks a whole object; the result is empty when it is as the schema wants it.
@@ -223,7 +224,7 @@ fn check_unique(schema: Schema<'_>, items: &[Value], path: &str, errors: &mut Ve
                 Box::new(move |item| {
                     let keys = keys.iter().filter_map(Value::as_array).flatten();
                     keys.filter_map(Value::as_str)
-                        .map(|key| (key.to_owned(), item[key].clone()))
+                        .map(|key| (key.to_owned(), item.field(key).clone()))
                         .collect()
                 })
             }

@@ -11,6 +11,7 @@ use super::{
     store::{Event, Operation, Start, Stored},
     table::Include,
 };
+use crate::kubeapi::tree::Tree;
 use axum::{
     body::{Body, Bytes},
     http::{Response, StatusCode},
@@ -73,6 +74,10 @@ impl Server {
             selector,
             ready: VecDeque::new(),
             revision: subscription.revision,
+            floor: match opening.start {
+                Start::After(revision) => revision,
+                Start::Objects | Start::Now => 0,
+            },
             events: subscription.events,
             first: true,
             end,
@@ -130,8 +135,16 @@ fn opening(parameters: &Parameters) -> Result<Opening, Refusal> {
 fn expired(parameters: &Parameters, compacted: u64) -> Response<Body> {
     let asked = parameters.get("resourceVersion");
     let refusal = Refusal::expired(format!("too old resource version: {asked} ({compacted})"));
-    let line = format!("{}\n", json!({"type": "ERROR", "object": refusal.status()}));
+    let line = event_line("ERROR", refusal.status().to_string().as_bytes());
     respond(StatusCode::OK, "application/json", line)
+}
+
+/// One line of a watch.
+fn event_line(word: &str, object: &[u8]) -> Bytes {
+    let mut line = format!("{{\"type\":\"{word}\",\"object\":").into_bytes();
+    line.extend_from_slice(object);
+    line.extend_from_slice(b"}\n");
+    Bytes::from(line)
 }
 
 fn next_bookmark(now: Instant, end: Instant) -> Option<Instant> {
@@ -152,6 +165,8 @@ struct Stream {
     ready: VecDeque<Bytes>,
     /// The revision up to which everything has been told.
     revision: u64,
+    /// The revision that the client knows; it may be one of the future.
+    floor: u64,
     events: tokio::sync::mpsc::Receiver<Arc<Event>>,
     first: bool,
     end: Instant,
@@ -227,20 +242,21 @@ impl Stream {
             Format::Partial => ("meta.k8s.io/v1".to_owned(), "PartialObjectMetadata"),
             Format::Table => ("meta.k8s.io/v1".to_owned(), "Table"),
         };
-        let mut metadata = json!({"resourceVersion": self.revision.to_string()});
+        let revision = self.revision.max(self.floor).to_string();
+        let mut metadata = json!({"resourceVersion": revision});
         if annotations.as_object().is_some_and(|map| !map.is_empty()) {
-            metadata["annotations"] = annotations.clone();
+            metadata.set(&["annotations"], annotations.clone());
         }
         let object = json!({"apiVersion": api_version, "kind": kind, "metadata": metadata});
-        Bytes::from(format!(
-            "{}\n",
-            json!({"type": "BOOKMARK", "object": object})
-        ))
+        event_line("BOOKMARK", object.to_string().as_bytes())
     }
 
     /// The line of an event, if it concerns what is watched.
     fn tell(&mut self, event: &Event) -> Option<Bytes> {
         self.revision = event.revision;
+        if event.revision <= self.floor {
+            return None;
+        }
         let is = event.operation != Operation::Deleted && self.selects(Some(&event.object));
         let was = event.operation != Operation::Added && self.selects(event.previous.as_ref());
         match (was, is) {
@@ -274,15 +290,15 @@ impl Stream {
         };
         let word = operation.as_str();
         if presenter.sends_stored_bytes() && stored.revision == revision {
-            let mut line = format!("{{\"type\":\"{word}\",\"object\":").into_bytes();
-            line.extend_from_slice(stored.json());
-            line.extend_from_slice(b"}\n");
-            return Bytes::from(line);
+            return event_line(word, stored.json());
         }
         let mut object = as_shown(&self.resource, stored.value());
-        object["metadata"]["resourceVersion"] = json!(revision.to_string());
+        object.set(
+            &["metadata", "resourceVersion"],
+            json!(revision.to_string()),
+        );
         let object = presenter.watched(object, self.first);
         self.first = false;
-        Bytes::from(format!("{}\n", json!({"type": word, "object": object})))
+        event_line(word, object.to_string().as_bytes())
     }
 }

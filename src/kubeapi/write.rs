@@ -11,6 +11,7 @@ use super::{
     routes::{Parameters, Target},
     store::{Expectation, Rejected, Write},
 };
+use crate::kubeapi::tree::Tree;
 use axum::{
     body::Body,
     http::{HeaderValue, Response, StatusCode, header},
@@ -30,12 +31,17 @@ pub(super) struct Intent {
 impl Intent {
     pub(super) fn of(parameters: &Parameters, options: &'static str) -> Result<Self, Refusal> {
         let dry_run = parameters.get("dryRun");
+        let subject = Subject {
+            group: "meta.k8s.io",
+            kind: options,
+            name: "",
+        };
+        if parameters.has("force") {
+            let why = "may not be specified for non-apply patch";
+            let error = FieldError::forbidden("force", why);
+            return Err(Refusal::invalid(subject, &[error]));
+        }
         if !matches!(dry_run, "" | "All") {
-            let subject = Subject {
-                group: "meta.k8s.io",
-                kind: options,
-                name: "",
-            };
             let asked = format!("[\"{dry_run}\"]");
             let error = FieldError::unsupported("dryRun", &asked, &["\"All\"".to_owned()]);
             return Err(Refusal::invalid(subject, &[error]));
@@ -107,6 +113,7 @@ impl Server {
             Err(Rejected::NotStored(why)) => return Err(Refusal::not_stored(&why)),
         };
         self.after_write(resource);
+        self.expire(resource).await?;
         // The namespace may have begun to end while this was written: then this ends too.
         if self.check_namespace(target).is_err() {
             self.empty_namespace(&target.namespace).await?;
@@ -230,7 +237,12 @@ impl Server {
             .store
             .get(&namespaces.key("", name))
             .ok_or_else(|| Refusal::not_found(namespaces.subject(name)))?;
-        if namespace.value()["metadata"]["deletionTimestamp"].is_null() {
+        if namespace
+            .value()
+            .field("metadata")
+            .field("deletionTimestamp")
+            .is_null()
+        {
             return Ok(());
         }
         let why = format!(
@@ -249,10 +261,16 @@ impl Server {
 
 /// Whether nothing holds back the deletion of an object any more.
 pub(super) fn is_finished(resource: &Resource, object: &Value) -> bool {
-    let holds = |list: &Value| list.as_array().is_some_and(|list| !list.is_empty());
-    !object["metadata"]["deletionTimestamp"].is_null()
-        && !holds(&object["metadata"]["finalizers"])
-        && !(resource.role == Role::Namespace && holds(&object["spec"]["finalizers"]))
+    let metadata = object.field("metadata");
+    let mut holds = vec![metadata.field("finalizers")];
+    if resource.role == Role::Namespace {
+        holds.push(object.field("spec").field("finalizers"));
+    }
+    let held = holds
+        .into_iter()
+        .filter_map(Value::as_array)
+        .any(|finalizers| !finalizers.is_empty());
+    metadata.get("deletionTimestamp").is_some() && !held
 }
 
 fn warn(mut response: Response<Body>, warnings: &[String]) -> Response<Body> {

@@ -70,7 +70,7 @@ const GUESSING: (Rate, Rate) = (
 );
 
 /// Who is at the other end of a connection. The listener puts it into every request's extensions.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Session {
     /// Whom the handshake proved, if a certificate was shown.
     pub peer: Option<Proven>,
@@ -87,6 +87,16 @@ impl Session {
             (None, Some(peer)) => peer.cluster_id.to_string(),
             (None, None) => String::new(),
         }
+    }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Session")
+            .field("peer", &self.peer)
+            .field("address", &self.address)
+            .finish_non_exhaustive()
     }
 }
 

@@ -38,6 +38,11 @@ const P256_SPKI_PREFIX: [u8; 27] = [
     0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00, 0x04,
 ];
 
+/// What stands before the 64 bytes of every Ed25519 signature of a certificate (RFC 8410, section 6):
+/// the algorithm, and the head of a bit string without unused bits.
+const ED25519_SIGNATURE_PREFIX: [u8; 10] =
+    [0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x41, 0x00];
+
 /// Indicates that an identity could not be made, kept or proven.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -229,12 +234,13 @@ pub fn verify_chain(leaf: &[u8], intermediates: &[CertificateDer<'_>]) -> Result
     let [identity] = intermediates else {
         return Err(Error::Links(intermediates.len() + 1));
     };
-    let leaf = parse(leaf, "leaf")?;
-    let identity = parse(identity, "identity")?;
+    let (leaf_der, identity_der) = (leaf, identity);
+    let leaf = parse(leaf_der, "leaf")?;
+    let identity = parse(identity_der, "identity")?;
     let spki = identity.tbs_certificate.subject_pki.raw;
     let key = ed25519_key(spki).ok_or(Error::KeyKind("identity"))?;
-    verify_signature(&identity, key, "identity")?;
-    verify_signature(&leaf, key, "leaf")?;
+    verify_signature(identity_der, &identity, key, "identity")?;
+    verify_signature(leaf_der, &leaf, key, "leaf")?;
     let leaf_spki = leaf.tbs_certificate.subject_pki.raw;
     if leaf_spki == spki {
         return Err(Error::LeafIsIdentity);
@@ -288,22 +294,27 @@ fn is_p256_key(spki: &[u8]) -> bool {
         .is_some_and(|point| point.len() == 64)
 }
 
+/// Verifies the signature of a certificate. What stands between the signed part and the 64 bytes is
+/// compared as it is, so that one certificate has one encoding.
 fn verify_signature(
+    der: &[u8],
     certificate: &X509Certificate<'_>,
     key: &[u8],
     which: &'static str,
 ) -> Result<(), Error> {
-    let ed25519 = &oid_registry::OID_SIG_ED25519;
-    if certificate.signature_algorithm.algorithm != *ed25519
-        || certificate.tbs_certificate.signature.algorithm != *ed25519
-    {
+    let algorithm = &certificate.tbs_certificate.signature.algorithm;
+    if *algorithm != oid_registry::OID_SIG_ED25519 {
         return Err(Error::KeyKind(which));
     }
+    let signed = certificate.tbs_certificate.as_ref();
+    let (head, signature) = der
+        .split_last_chunk::<64>()
+        .ok_or(Error::Malformed(which))?;
+    head.strip_suffix(&ED25519_SIGNATURE_PREFIX)
+        .filter(|head| head.ends_with(signed))
+        .ok_or(Error::Malformed(which))?;
     UnparsedPublicKey::new(&ED25519, key)
-        .verify(
-            certificate.tbs_certificate.as_ref(),
-            certificate.signature_value.as_ref(),
-        )
+        .verify(signed, signature)
         .map_err(|_| Error::Signature(which))
 }
 
@@ -324,3 +335,6 @@ fn seconds_since_epoch(now: Timestamp) -> Duration {
 fn making(what: &'static str) -> impl FnOnce(rcgen::Error) -> Error {
     move |source| Error::Making { what, source }
 }
+
+#[cfg(test)]
+mod tests;

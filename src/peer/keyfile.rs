@@ -72,7 +72,7 @@ pub fn read(path: &Path) -> Result<Option<Zeroizing<String>>, Error> {
         return Err(kind(path, "file"));
     }
     judge(path, &metadata, 0o077, "600")?;
-    judge_directory(directory_of(path), 0o022)?;
+    judge_directory(directory_of(path))?;
     let mut text = Zeroizing::new(String::with_capacity(
         usize::try_from(metadata.len().min(SIZE_LIMIT)).unwrap_or_default() + 1,
     ));
@@ -83,8 +83,8 @@ pub fn read(path: &Path) -> Result<Option<Zeroizing<String>>, Error> {
     Ok(Some(text))
 }
 
-/// Writes a new file of mode 0600, whole or not at all, in a directory of mode 0700 that is made
-/// when it is missing.
+/// Writes a new file of mode 0600, whole or not at all. A missing directory is made with mode 0700;
+/// one that is there may be read by others, but not changed.
 pub fn create(path: &Path, content: &str) -> Result<(), Error> {
     let directory = directory_of(path);
     prepare_directory(directory)?;
@@ -119,7 +119,7 @@ fn prepare_directory(directory: &Path) -> Result<(), Error> {
         .mode(0o700)
         .create(directory)
         .map_err(io_error("make", directory))?;
-    judge_directory(directory, 0o077)
+    judge_directory(directory)
 }
 
 fn directory_of(path: &Path) -> &Path {
@@ -129,12 +129,12 @@ fn directory_of(path: &Path) -> &Path {
     }
 }
 
-fn judge_directory(directory: &Path, refused: u32) -> Result<(), Error> {
+fn judge_directory(directory: &Path) -> Result<(), Error> {
     let metadata = fs::symlink_metadata(directory).map_err(io_error("read", directory))?;
     if !metadata.is_dir() {
         return Err(kind(directory, "directory"));
     }
-    judge(directory, &metadata, refused, "700")
+    judge(directory, &metadata, 0o022, "700")
 }
 
 fn judge(
@@ -217,11 +217,11 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_that_others_can_enter_gets_no_secret() {
+    fn a_directory_that_others_can_change_gets_no_secret() {
         let root = tempfile::tempdir().unwrap();
         let directory = root.path().join("state");
         fs::create_dir(&directory).unwrap();
-        fs::set_permissions(&directory, fs::Permissions::from_mode(0o755)).unwrap();
+        fs::set_permissions(&directory, fs::Permissions::from_mode(0o775)).unwrap();
         let error = create(&directory.join("key"), "secret").unwrap_err();
         assert!(error.to_string().contains("chmod 700"), "{error}");
         assert!(!directory.join("key").exists());

@@ -30,7 +30,7 @@ use super::{
     certificates::{Proven, verify_chain},
     tls::{Credentials, EXPORTER_LABEL, server_config},
 };
-use crate::engine::addresses::normalise;
+use crate::{api::identity::ClusterId, engine::addresses::normalise};
 
 /// How many connections there are at most.
 const CONNECTIONS: usize = 256;
@@ -38,12 +38,17 @@ const CONNECTIONS: usize = 256;
 const STRANGERS: usize = 128;
 /// How many one address may have while it is a stranger's.
 const STRANGERS_PER_ADDRESS: usize = 8;
+/// How many an accepted peer may have.
+const CONNECTIONS_PER_PEER: usize = 32;
 /// How long the handshake, and then the head of each request, may take.
 const HEADER_TIME: Duration = Duration::from_secs(5);
-/// How long a stranger may stay.
+/// How long a client without a certificate may stay, and how often it is looked whether a peer that
+/// waits for a person is accepted by now.
 const STRANGER_TIME: Duration = Duration::from_secs(30);
+/// How many looks a peer has that waits; then it has to come again.
+const STRANGER_LOOKS: u32 = 20;
 /// How long requests may take to finish when the listener stops.
-const GRACE: Duration = Duration::from_secs(3);
+const GRACE: Duration = Duration::from_millis(500);
 /// How long to wait when the system has no more connections to give.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// The largest head of a request, in bytes.
@@ -69,7 +74,8 @@ pub async fn serve(
         acceptor: TlsAcceptor::from(Arc::new(server_config(&credentials)?)),
         endpoint,
         places: Arc::new(Semaphore::new(CONNECTIONS)),
-        strangers: Arc::default(),
+        strangers: Guests::new(STRANGERS, STRANGERS_PER_ADDRESS),
+        accepted: Guests::new(CONNECTIONS, CONNECTIONS_PER_PEER),
         shutdown,
     };
     let connections = TaskTracker::new();
@@ -92,7 +98,7 @@ pub async fn serve(
     }
     connections.close();
     // Connections end by themselves within the grace; what is left is dropped with the runtime.
-    let _ = timeout(GRACE + HEADER_TIME, connections.wait()).await;
+    let _ = timeout(GRACE * 2, connections.wait()).await;
     Ok(())
 }
 
@@ -101,24 +107,31 @@ struct Door {
     acceptor: TlsAcceptor,
     endpoint: PeerEndpoint,
     places: Arc<Semaphore>,
-    strangers: Arc<Strangers>,
+    strangers: Arc<Guests<IpAddr>>,
+    accepted: Arc<Guests<ClusterId>>,
     shutdown: CancellationToken,
 }
 
-/// The right to a connection: one of all, and one of the strangers' until the peer is accepted.
+/// The right to a connection: one of all, and one of the strangers' or of the peer's own.
 struct Place {
     _one_of_all: OwnedSemaphorePermit,
-    stranger: Option<Stranger>,
+    of_whom: Whose,
+}
+
+/// For whom a connection counts. Held for the sake of being dropped.
+enum Whose {
+    Stranger(#[expect(dead_code, reason = "counts until dropped")] Guest<IpAddr>),
+    Accepted(#[expect(dead_code, reason = "counts until dropped")] Guest<ClusterId>),
 }
 
 impl Door {
     /// Finds a place for a new connection; without one it is closed at once.
     fn place(&self, address: SocketAddr) -> Option<Place> {
         let one_of_all = Arc::clone(&self.places).try_acquire_owned().ok()?;
-        let stranger = Strangers::enter(&self.strangers, normalise(address).ip())?;
+        let stranger = Guests::enter(&self.strangers, normalise(address).ip())?;
         Some(Place {
             _one_of_all: one_of_all,
-            stranger: Some(stranger),
+            of_whom: Whose::Stranger(stranger),
         })
     }
 
@@ -182,12 +195,16 @@ impl Door {
     /// accepted by then gives the stranger's place back and stays.
     async fn leave(&self, peer: Option<Proven>, place: &mut Place) {
         let stranger_time = async {
-            for time in [Duration::ZERO, STRANGER_TIME] {
-                sleep(time).await;
+            let looks = if peer.is_some() { STRANGER_LOOKS } else { 1 };
+            for look in 0..=looks {
+                if look > 0 {
+                    sleep(STRANGER_TIME).await;
+                }
                 if let Some(peer) = &peer
                     && self.endpoint.accepted(&peer.cluster_id).await
+                    && let Some(guest) = Guests::enter(&self.accepted, peer.cluster_id.clone())
                 {
-                    place.stranger = None;
+                    place.of_whom = Whose::Accepted(guest);
                     std::future::pending::<()>().await;
                 }
             }
@@ -237,44 +254,56 @@ fn http_builder(is_http2: bool) -> auto::Builder<TokioExecutor> {
     }
 }
 
-/// Who is inside without being accepted, by address.
-#[derive(Debug, Default)]
-struct Strangers(Mutex<BTreeMap<IpAddr, usize>>);
+/// How many connections are open, by whom they count for.
+#[derive(Debug)]
+struct Guests<Key> {
+    inside: Mutex<BTreeMap<Key, usize>>,
+    in_all: usize,
+    for_each: usize,
+}
 
-impl Strangers {
-    fn enter(strangers: &Arc<Self>, address: IpAddr) -> Option<Stranger> {
-        let mut inside = strangers.0.lock().unwrap_or_else(PoisonError::into_inner);
+impl<Key: Ord + Clone> Guests<Key> {
+    fn new(in_all: usize, for_each: usize) -> Arc<Self> {
+        Arc::new(Self {
+            inside: Mutex::default(),
+            in_all,
+            for_each,
+        })
+    }
+
+    fn enter(guests: &Arc<Self>, key: Key) -> Option<Guest<Key>> {
+        let mut inside = guests.inside.lock().unwrap_or_else(PoisonError::into_inner);
         let total: usize = inside.values().sum();
-        let own = inside.get(&address).copied().unwrap_or_default();
-        if total >= STRANGERS || own >= STRANGERS_PER_ADDRESS {
+        let own = inside.get(&key).copied().unwrap_or_default();
+        if total >= guests.in_all || own >= guests.for_each {
             return None;
         }
-        inside.insert(address, own + 1);
-        Some(Stranger {
-            strangers: Arc::clone(strangers),
-            address,
+        inside.insert(key.clone(), own + 1);
+        Some(Guest {
+            guests: Arc::clone(guests),
+            key,
         })
     }
 }
 
-/// A stranger's place, given back when dropped.
+/// One of the guests; leaves when dropped.
 #[derive(Debug)]
-struct Stranger {
-    strangers: Arc<Strangers>,
-    address: IpAddr,
+struct Guest<Key: Ord + Clone> {
+    guests: Arc<Guests<Key>>,
+    key: Key,
 }
 
-impl Drop for Stranger {
+impl<Key: Ord + Clone> Drop for Guest<Key> {
     fn drop(&mut self) {
         let mut inside = self
-            .strangers
-            .0
+            .guests
+            .inside
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        match inside.get_mut(&self.address) {
+        match inside.get_mut(&self.key) {
             Some(count) if *count > 1 => *count -= 1,
             _ => {
-                inside.remove(&self.address);
+                inside.remove(&self.key);
             }
         }
     }
@@ -288,19 +317,19 @@ mod tests {
 
     #[test]
     fn strangers_are_few_per_address_and_in_all_and_places_come_back() {
-        let strangers = Arc::default();
+        let strangers = Guests::new(STRANGERS, STRANGERS_PER_ADDRESS);
         let address = |index: u32| IpAddr::from(Ipv4Addr::from(0x0a00_0000 + index));
         let first: Vec<_> = (0..STRANGERS_PER_ADDRESS)
-            .map(|_| Strangers::enter(&strangers, address(0)).unwrap())
+            .map(|_| Guests::enter(&strangers, address(0)).unwrap())
             .collect();
-        assert!(Strangers::enter(&strangers, address(0)).is_none());
+        assert!(Guests::enter(&strangers, address(0)).is_none());
         let others: Vec<_> = (1..1000)
-            .filter_map(|index| Strangers::enter(&strangers, address(index)))
+            .filter_map(|index| Guests::enter(&strangers, address(index)))
             .collect();
         assert_eq!(first.len() + others.len(), STRANGERS);
         drop(first);
-        assert!(Strangers::enter(&strangers, address(0)).is_some());
+        assert!(Guests::enter(&strangers, address(0)).is_some());
         drop(others);
-        assert!(strangers.0.lock().unwrap().is_empty());
+        assert!(strangers.inside.lock().unwrap().is_empty());
     }
 }

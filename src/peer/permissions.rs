@@ -253,3 +253,6 @@ fn bounded(field: &str, text: &str) -> Result<(), Refusal> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -98,7 +98,7 @@ impl Report {
     }
 
     /// Writes the report for people: what is not well comes first.
-    pub(super) fn text(&self) -> String {
+    pub(in crate::cli) fn text(&self) -> String {
         let mut text = self.health();
         text.push_str(&self.myself());
         if !self.peers.is_empty() {
@@ -147,7 +147,7 @@ impl Report {
             .get("tunnelAddress")
             .filter(|text| !text.is_empty())
         {
-            line.push_str(&format!("   tunnel {address} (udp {})", say("tunnelPort")));
+            line = format!("{line}   tunnel {address} (udp {})", say("tunnelPort"));
         }
         crate::telemetry::escape(&line) + "\n"
     }

@@ -20,13 +20,13 @@ use crate::{
         TunnelEndpoint,
         advertisement::{NodeReference, Offer, SecretReference},
         foreign_cluster::TrustMode,
-        labels::{self, FINALIZER_PEERED},
+        labels::{self, FINALIZER_PEERED, event, reason},
         peering_request::Acceptance,
     },
     controllers::{
         Context, Error, enrolment::claimed_id, gone_is_fine, is_not_found, status::difference,
     },
-    engine::peering::{TunnelWish, node_name},
+    engine::peering::{TunnelWish, happening::Happening, node_name},
 };
 
 /// The finalizer that keeps a TunnelEndpoint until its routes and rules are gone (Liqo's).
@@ -139,7 +139,11 @@ pub(super) async fn set_trust(
     object: &ForeignCluster,
     mode: TrustMode,
 ) -> Result<(), Error> {
-    let patch = json!({ "spec": { "trustMode": mode } });
+    let by = (mode == TrustMode::Trusted).then_some(reason::FLEET_SECRET);
+    let patch = json!({
+        "metadata": {"annotations": { labels::TRUSTED_BY: by }},
+        "spec": {"trustMode": mode},
+    });
     patch_object(
         context,
         object,
@@ -325,6 +329,16 @@ pub(super) async fn entomb(context: &Arc<Context>, object: &ForeignCluster) -> R
         }
     }
     context.links.entombed(&object.name_any());
+    let owed = Happening {
+        reason: event::REMOTE_CLEANUP_PENDING,
+        warning: true,
+        note: "the peer cannot be reached; what it keeps for us is withdrawn when it is seen again"
+            .to_owned(),
+    };
+    context
+        .events
+        .publish(&context.client, object, &[owed], context.now())
+        .await;
     tracing::warn!(
         cluster = %object.name_any(),
         "The peer cannot be reached; what it keeps for us is withdrawn when it is seen again"

@@ -24,7 +24,7 @@ const LIMIT: usize = 1024;
 const REPEAT: Duration = Duration::from_secs(40);
 /// For how long a sighting holds, the time to live of SRV and addresses (RFC 6762, section 10). The
 /// library keeps the real one to itself and reports when it is over.
-const TTL: Duration = Duration::from_secs(120);
+const TTL: Duration = Duration::from_mins(2);
 /// The longest instance name (RFC 6763, section 4.1.1).
 const INSTANCE_LIMIT: usize = 63;
 
@@ -279,4 +279,190 @@ fn instance_of<'a>(full_name: &'a str, service_type: &str) -> Option<&'a str> {
         && instance.len() <= INSTANCE_LIMIT
         && ClusterName::neutralise(instance).as_str() == instance;
     decent.then_some(instance)
+}
+
+#[cfg(test)]
+mod tests {
+    use mdns_sd::{ScopedIpV4, ServiceInfo};
+
+    use super::*;
+
+    const ROME: &str = "0f1e2d3c-4b5a-8697-8877-665544332211";
+    const LANDBRIDGE: &str = "_landbridge._tcp.local.";
+    const LIQO: &str = "_liqo_auth._tcp.local.";
+
+    fn neighbours() -> Neighbours {
+        let own_id = "00000000-0000-8000-8000-000000000000";
+        Neighbours::new(own_id.parse().expect("a UUID"), "aaaa".to_owned())
+    }
+
+    fn links() -> Links {
+        let subnets = |nets: &[&str]| nets.iter().map(|net| net.parse().expect("nets")).collect();
+        [
+            ("eth0".to_owned(), subnets(&["10.0.0.5/24", "fe80::5/64"])),
+            ("wlan0".to_owned(), subnets(&["10.0.0.6/24"])),
+        ]
+        .into_iter()
+        .collect()
+    }
+
+    fn found(
+        service_type: &str,
+        id: &str,
+        pairs: &[(&str, &str)],
+        addresses: &[ScopedIp],
+    ) -> ResolvedService {
+        let host = format!("{id}.local.");
+        let mut service = ServiceInfo::new(service_type, id, &host, (), 5870, pairs)
+            .expect("the test describes a service")
+            .as_resolved_service();
+        service.addresses = addresses.iter().cloned().collect();
+        service
+    }
+
+    fn v4(ip: &str, name: &str, index: u32) -> ScopedIp {
+        let interface = InterfaceId {
+            name: name.to_owned(),
+            index,
+        };
+        ScopedIp::V4(ScopedIpV4::new(ip.parse().expect("an address"), interface))
+    }
+
+    fn sightings(events: &[Event]) -> Vec<&Sighting> {
+        let seen = events.iter().map(|event| match event {
+            Event::Seen(sighting) => Some(sighting),
+            Event::Gone { .. } => None,
+        });
+        seen.flatten().collect()
+    }
+
+    #[test]
+    fn what_is_announced_under_both_types_is_one_advertisement() {
+        let (mut neighbours, links, now) = (neighbours(), links(), Instant::now());
+        let pairs = [("id", ROME), ("name", "rome")];
+        let addresses = [v4("10.0.0.9", "eth0", 2), v4("10.0.0.8", "eth0", 2)];
+        let first = found(LIQO, ROME, &pairs, &addresses);
+        let (is_new, events) = neighbours.resolved(LIQO, &first, &links, now);
+        assert!(is_new);
+        let seen = sightings(&events);
+        assert_eq!(seen.len(), 1);
+        assert_eq!(seen[0].cluster_id, ROME.parse().ok());
+        let endpoints: Vec<String> = seen[0].endpoints.iter().map(ToString::to_string).collect();
+        assert_eq!(endpoints, ["10.0.0.8:5870", "10.0.0.9:5870"]);
+        let second = found(LANDBRIDGE, ROME, &pairs, &addresses);
+        assert_eq!(
+            neighbours.resolved(LANDBRIDGE, &second, &links, now),
+            (false, Vec::new())
+        );
+        assert!(
+            neighbours
+                .removed(LIQO, &first.fullname, &links, now)
+                .is_empty()
+        );
+        let events = neighbours.removed(LANDBRIDGE, &second.fullname, &links, now);
+        assert!(matches!(&events[..], [Event::Gone { instance, .. }] if instance == ROME));
+    }
+
+    #[test]
+    fn a_link_local_address_keeps_its_interface() {
+        for (address, expected) in [
+            ("fe80::9", "[fe80::9%2]:5870"),
+            ("2001:db8::9", "[2001:db8::9]:5870"),
+            ("169.254.1.9", "169.254.1.9:5870"),
+        ] {
+            let address = address.parse().expect("the table holds addresses");
+            assert_eq!(socket_address(address, 5870, 2).to_string(), expected);
+        }
+    }
+
+    #[test]
+    fn addresses_that_are_not_next_to_us_are_left_out_until_they_are() {
+        let (mut neighbours, now) = (neighbours(), Instant::now());
+        let addresses = [v4("203.0.113.9", "eth0", 2), v4("10.0.0.9", "docker0", 7)];
+        let service = found(LIQO, ROME, &[("id", ROME)], &addresses);
+        let (_, events) = neighbours.resolved(LIQO, &service, &links(), now);
+        assert_eq!(events, []);
+        let wider: Links = [(
+            "eth0".to_owned(),
+            vec!["203.0.113.1/24".parse().expect("a net")],
+        )]
+        .into_iter()
+        .collect();
+        assert_eq!(neighbours.links_changed(&wider, now).len(), 1);
+    }
+
+    #[test]
+    fn an_interface_that_falls_silent_is_taken_back() {
+        let (mut neighbours, links, now) = (neighbours(), links(), Instant::now());
+        let both = [v4("10.0.0.9", "eth0", 2), v4("10.0.0.9", "wlan0", 3)];
+        let service = found(LIQO, ROME, &[], &both);
+        let (_, events) = neighbours.resolved(LIQO, &service, &links, now);
+        assert_eq!(sightings(&events).len(), 2);
+        let service = found(LIQO, ROME, &[], &both[..1]);
+        let (_, events) = neighbours.resolved(LIQO, &service, &links, now);
+        let seen = sightings(&events);
+        assert_eq!(seen.len(), 1);
+        assert_eq!(seen[0].interface.as_deref(), Some("wlan0"));
+        assert!(seen[0].endpoints.is_empty());
+    }
+
+    #[test]
+    fn we_are_not_our_own_neighbour_and_a_clone_is() {
+        let (mut neighbours, links, now) = (neighbours(), links(), Instant::now());
+        let own = neighbours.own_id.to_string();
+        let address = [v4("10.0.0.5", "eth0", 2)];
+        for pairs in [&[("id", own.as_str()), ("boot", "aaaa")][..], &[]] {
+            let service = found(LIQO, &own, pairs, &address);
+            assert_eq!(
+                neighbours.resolved(LIQO, &service, &links, now),
+                (false, Vec::new())
+            );
+        }
+        let service = found(LIQO, &own, &[("id", &own), ("boot", "bbbb")], &address);
+        let (_, events) = neighbours.resolved(LIQO, &service, &links, now);
+        assert_eq!(sightings(&events)[0].boot.as_deref(), Some("bbbb"));
+    }
+
+    #[test]
+    fn what_still_stands_is_repeated() {
+        let (mut neighbours, links, now) = (neighbours(), links(), Instant::now());
+        let service = found(LIQO, ROME, &[], &[v4("10.0.0.9", "eth0", 2)]);
+        let (_, events) = neighbours.resolved(LIQO, &service, &links, now);
+        assert_eq!(neighbours.repeat(now), []);
+        assert_eq!(neighbours.next_repeat(), Some(now + REPEAT));
+        assert_eq!(neighbours.repeat(now + REPEAT), events);
+    }
+
+    #[test]
+    fn more_advertisements_than_the_limit_are_reported_and_not_remembered() {
+        let (mut neighbours, links, now) = (neighbours(), links(), Instant::now());
+        for number in 0..LIMIT + 5 {
+            let service = found(
+                LIQO,
+                &format!("c{number}"),
+                &[],
+                &[v4("10.0.0.9", "eth0", 2)],
+            );
+            let (is_new, events) = neighbours.resolved(LIQO, &service, &links, now);
+            assert_eq!((is_new, events.len()), (number < LIMIT, 1));
+        }
+        assert_eq!(neighbours.rows.len(), LIMIT);
+    }
+
+    #[test]
+    fn an_instance_name_that_could_deceive_is_ignored() {
+        for (full_name, expected) in [
+            ("rome._liqo_auth._tcp.local.", Some("rome")),
+            ("Rome 2._LIQO_auth._tcp.local.", Some("Rome 2")),
+            ("._liqo_auth._tcp.local.", None),
+            ("_liqo_auth._tcp.local.", None),
+            ("rome._other._tcp.local.", None),
+            ("ro\u{202e}me._liqo_auth._tcp.local.", None),
+            ("é", None),
+        ] {
+            assert_eq!(instance_of(full_name, LIQO), expected, "{full_name:?}");
+        }
+        let long = format!("{}.{LIQO}", "a".repeat(64));
+        assert_eq!(instance_of(&long, LIQO), None);
+    }
 }

@@ -23,6 +23,8 @@ use crate::{
 
 /// The stage of the timeline that says that everything worked once.
 pub const STAGE_PEERED: &str = "Peered";
+/// The stage of the timeline that says that `spec.join` was true once.
+pub const STAGE_JOIN_REQUESTED: &str = "JoinRequested";
 /// The longest text from a peer that goes into a message.
 const MESSAGE_LIMIT: usize = 256;
 
@@ -67,7 +69,7 @@ pub(super) fn derive(view: &View<'_>) -> ForeignClusterStatus {
         network_ready(view),
     ];
     let phase = phase(view, &verdicts);
-    verdicts.push(ready(phase, &verdicts));
+    verdicts.push(ready(view, phase, &verdicts));
     status.phase = Some(phase);
     status.auth_status = auth_status(view);
     status.ttl = view
@@ -85,7 +87,6 @@ pub(super) fn derive(view: &View<'_>) -> ForeignClusterStatus {
     status.outgoing = outgoing(view);
     status.incoming = incoming(view);
     status.network = network_links(view);
-    status.observed_generation = view.object.metadata.generation;
     if view.connected.is_some() && !view.condition_holds(condition::ENDPOINT_REACHABLE) {
         status.last_seen = Some(Time(view.now));
     }
@@ -114,7 +115,8 @@ fn settle(view: &View<'_>, verdict: &Verdict) -> Condition {
         status: value.to_owned(),
         reason: verdict.reason.clone(),
         message: verdict.message.clone(),
-        observed_generation: view.object.metadata.generation,
+        // Without a status subresource every write of the status is a new generation.
+        observed_generation: None,
         last_transition_time: since.unwrap_or(Time(view.now)),
     }
 }
@@ -483,14 +485,16 @@ fn joined_phase(view: &View<'_>, network: bool, peered: bool) -> Phase {
             Phase::Unreachable
         };
     }
-    if !view.trust.is_accepted() || waits_there {
+    let waits_here = !view.trust.is_accepted() && view.facts.link.answer.is_some();
+    if waits_here || waits_there {
         Phase::Waiting
     } else {
         Phase::Joining
     }
 }
 
-fn ready(phase: Phase, verdicts: &[Verdict]) -> Verdict {
+/// The first broken link of what was asked for.
+fn ready(view: &View<'_>, phase: Phase, verdicts: &[Verdict]) -> Verdict {
     if phase == Phase::Peered {
         return verdict(
             condition::READY,
@@ -499,7 +503,16 @@ fn ready(phase: Phase, verdicts: &[Verdict]) -> Verdict {
             "everything that was asked for works",
         );
     }
-    let broken = verdicts.iter().find(|one| one.holds != Some(true));
+    let matters = |one: &&Verdict| match one.kind {
+        condition::DISCOVERED => view.connected.is_none() && !view.wants_join(),
+        condition::INCOMING_PEERED => view.facts.request.is_some(),
+        condition::NETWORK_READY => view.wants_network(),
+        _ => true,
+    };
+    let broken = verdicts
+        .iter()
+        .filter(matters)
+        .find(|one| one.holds != Some(true));
     let (why, message) = broken.map_or((phase.as_str(), String::new()), |one| {
         (one.reason.as_str(), one.message.clone())
     });
@@ -648,6 +661,9 @@ fn timeline(
     };
     for one in verdicts.iter().filter(|one| one.holds == Some(true)) {
         reach(one.kind, view.now);
+    }
+    if view.object.spec.join {
+        reach(STAGE_JOIN_REQUESTED, view.now);
     }
     if phase == Phase::Peered {
         reach(STAGE_PEERED, view.now);

@@ -7,7 +7,7 @@ use crate::{
     api::{
         ClusterId, ForeignCluster, ForeignClusterStatus,
         foreign_cluster::{AuthStatus, DiscoveryType, IncomingPeering},
-        labels::{FINALIZER_PEERED, condition, reason},
+        labels::{FINALIZER_PEERED, TRUSTED_BY, condition},
         peering_request::{Acceptance, SessionNetwork},
         wire::Decision,
     },
@@ -53,7 +53,7 @@ impl<'a> View<'a> {
             .is_some_and(|answer| answer.fleet_secret);
         let trust = policy::trust(
             &object.spec,
-            recorded_trust(&status),
+            recorded_trust(object),
             Evidence { fleet_secret },
             facts.config.auth_config.allow_empty_token,
         );
@@ -343,12 +343,8 @@ impl<'a> View<'a> {
     }
 }
 
-/// The reason of condition Trusted, while it holds.
-fn recorded_trust(status: &ForeignClusterStatus) -> Option<&str> {
-    let trusted = status
-        .conditions
-        .iter()
-        .find(|one| one.type_ == condition::TRUSTED)?;
-    let kept = trusted.status == "True" && trusted.reason != reason::EMPTY_TOKEN_ALLOWED;
-    kept.then_some(trusted.reason.as_str())
+/// By what a Trusted cluster was let in, as it was noted then.
+fn recorded_trust(object: &ForeignCluster) -> Option<&str> {
+    let annotations = object.metadata.annotations.as_ref()?;
+    annotations.get(TRUSTED_BY).map(String::as_str)
 }

@@ -33,7 +33,7 @@ fn sighting(number: u64) -> Sighting {
         boot: Some("bbbb".to_owned()),
         endpoints: vec![address(&format!("10.0.0.{}", number % 250 + 1))],
         interface: Some("eth0".to_owned()),
-        ttl: Duration::from_secs(120),
+        ttl: Duration::from_mins(2),
     }
 }
 

@@ -1,10 +1,8 @@
 //! The state that requests see: objects, the recent changes, and who watches them.
 
-use super::{
-    Backend, Commit, LOG_LENGTH, LOG_MINUTES, Loaded, Operation,
-    committer::{Committer, Outcome, Rejected, Write},
-};
-use crate::kubeapi::{Clock, Error};
+use super::{LOG_LENGTH, LOG_MINUTES, Loaded, Operation};
+use crate::kubeapi::Clock;
+use crate::kubeapi::tree::Tree;
 use axum::body::Bytes;
 use jiff::Timestamp;
 use serde::Deserialize;
@@ -13,16 +11,12 @@ use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     ops::Bound,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    thread::JoinHandle,
 };
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
 /// How far a watcher may fall behind before it is cut off and has to come back: a burst of
 /// a thousand changes between two polls is normal, more than that is a reader that stopped.
 const WATCHER_CAPACITY: usize = 1_024;
-
-/// How many wishes one transaction takes at most, so that the first does not wait too long.
-const BATCH_LENGTH: usize = 256;
 
 /// An object in the form in which it is sent: compact JSON.
 #[derive(Debug)]
@@ -40,7 +34,7 @@ impl Stored {
             .map(|references| {
                 references
                     .iter()
-                    .filter_map(|reference| reference["uid"].as_str().map(Box::from))
+                    .filter_map(|reference| reference.field("uid").as_str().map(Box::from))
                     .collect()
             })
             .unwrap_or_default();
@@ -126,19 +120,19 @@ pub(in crate::kubeapi) struct Subscription {
     pub(in crate::kubeapi) revision: u64,
 }
 
-struct Watcher {
+pub(super) struct Watcher {
     prefix: String,
     sender: mpsc::Sender<Arc<Event>>,
 }
 
 #[derive(Default)]
-struct State {
-    revision: u64,
+pub(super) struct State {
+    pub(super) revision: u64,
     compacted: u64,
-    objects: BTreeMap<String, Arc<Stored>>,
+    pub(super) objects: BTreeMap<String, Arc<Stored>>,
     log: VecDeque<Arc<Event>>,
-    watchers: Vec<Watcher>,
-    dependents: BTreeMap<Box<str>, BTreeSet<String>>,
+    pub(super) watchers: Vec<Watcher>,
+    pub(super) dependents: BTreeMap<Box<str>, BTreeSet<String>>,
 }
 
 /// The state behind its lock, shared by the committer, the requests and the watches.
@@ -148,7 +142,7 @@ pub(super) struct Live {
 }
 
 impl Live {
-    fn new(loaded: Loaded, clock: Clock) -> Self {
+    pub(super) fn new(loaded: Loaded, clock: Clock) -> Self {
         let now = clock();
         let mut state = State {
             revision: loaded.revision,
@@ -179,7 +173,7 @@ impl Live {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -269,7 +263,7 @@ impl State {
         }
     }
 
-    fn range(
+    pub(super) fn range(
         &self,
         prefix: &str,
         after: Option<&str>,
@@ -282,126 +276,16 @@ impl State {
             .range::<String, _>((start, Bound::Unbounded))
             .take_while(move |(key, _)| key.starts_with(prefix))
     }
-}
 
-struct Job {
-    write: Write,
-    answer: oneshot::Sender<Outcome>,
-}
-
-enum Writer {
-    Inline(Box<Mutex<Committer>>),
-    Threaded {
-        jobs: Option<std::sync::mpsc::Sender<Job>>,
-        thread: Option<JoinHandle<()>>,
-    },
-}
-
-/// The store as the rest of the room uses it.
-pub(in crate::kubeapi) struct Store {
-    live: Arc<Live>,
-    writer: Writer,
-}
-
-impl Store {
-    pub(in crate::kubeapi) fn open(
-        mut backend: Box<dyn Backend>,
-        commit: Commit,
-        clock: Clock,
-    ) -> Result<Self, Error> {
-        let live = Arc::new(Live::new(backend.load()?, clock));
-        let committer = Committer::new(backend, Arc::clone(&live));
-        let writer = match commit {
-            Commit::Inline => Writer::Inline(Box::new(Mutex::new(committer))),
-            Commit::Threaded => {
-                let (jobs, queue) = std::sync::mpsc::channel();
-                let thread = std::thread::Builder::new()
-                    .name("kubeapi-store".to_owned())
-                    .spawn(move || work(committer, &queue))
-                    .map_err(Error::Thread)?;
-                Writer::Threaded {
-                    jobs: Some(jobs),
-                    thread: Some(thread),
-                }
-            }
-        };
-        Ok(Self { live, writer })
-    }
-
-    /// Carries out one wish and returns when it is durable and visible.
-    pub(in crate::kubeapi) async fn write(&self, write: Write) -> Outcome {
-        match &self.writer {
-            Writer::Inline(committer) => committer
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .run(vec![write])
-                .pop()
-                .unwrap_or(Err(Rejected::Stale)),
-            Writer::Threaded { jobs, .. } => {
-                let stopped = || Rejected::NotStored("the store is closed".to_owned());
-                let (answer, outcome) = oneshot::channel();
-                jobs.as_ref()
-                    .and_then(|jobs| jobs.send(Job { write, answer }).ok())
-                    .ok_or_else(stopped)?;
-                outcome.await.unwrap_or_else(|_| Err(stopped()))
-            }
-        }
-    }
-
-    pub(in crate::kubeapi) fn revision(&self) -> u64 {
-        self.live.revision()
-    }
-
-    pub(in crate::kubeapi) fn compacted(&self) -> u64 {
-        self.live.compacted()
-    }
-
-    pub(in crate::kubeapi) fn get(&self, key: &str) -> Option<Arc<Stored>> {
-        self.live.lock().objects.get(key).map(Arc::clone)
-    }
-
-    /// The objects whose keys begin with `prefix`, after the key `after`, and the revision.
-    pub(in crate::kubeapi) fn list(
-        &self,
-        prefix: &str,
-        after: Option<&str>,
-    ) -> (Vec<(String, Arc<Stored>)>, u64) {
-        let state = self.live.lock();
-        let found = state
-            .range(prefix, after)
-            .map(|(key, stored)| (key.clone(), Arc::clone(stored)))
-            .collect();
-        (found, state.revision)
-    }
-
-    /// The keys of the objects that name this uid as an owner.
-    pub(in crate::kubeapi) fn dependents(&self, owner: &str) -> Vec<String> {
-        let state = self.live.lock();
-        state
-            .dependents
-            .get(owner)
-            .map(|keys| keys.iter().cloned().collect())
-            .unwrap_or_default()
-    }
-
-    /// Every uid that some object names as an owner.
-    pub(in crate::kubeapi) fn owners(&self) -> Vec<String> {
-        let state = self.live.lock();
-        state.dependents.keys().map(ToString::to_string).collect()
-    }
-
-    /// Subscribes to the keys that begin with `prefix`; `None` when the start is forgotten.
-    pub(in crate::kubeapi) fn subscribe(&self, prefix: &str, start: Start) -> Option<Subscription> {
-        let mut state = self.live.lock();
+    /// Subscribes from this start on; `None` when it is forgotten.
+    pub(super) fn subscribe(&mut self, prefix: &str, start: Start) -> Option<Subscription> {
         let mut backlog = VecDeque::new();
         if let Start::After(revision) = start {
-            if revision < state.compacted {
+            if revision < self.compacted {
                 return None;
             }
-            let fresh = state
-                .log
-                .partition_point(|event| event.revision <= revision);
-            backlog = state
+            let fresh = self.log.partition_point(|event| event.revision <= revision);
+            backlog = self
                 .log
                 .range(fresh..)
                 .filter(|event| event.key.starts_with(prefix))
@@ -409,13 +293,13 @@ impl Store {
                 .collect();
         }
         let objects = if start == Start::Objects {
-            let found = state.range(prefix, None);
+            let found = self.range(prefix, None);
             found.map(|(_, stored)| Arc::clone(stored)).collect()
         } else {
             Vec::new()
         };
         let (sender, events) = mpsc::channel(WATCHER_CAPACITY);
-        state.watchers.push(Watcher {
+        self.watchers.push(Watcher {
             prefix: prefix.to_owned(),
             sender,
         });
@@ -423,37 +307,7 @@ impl Store {
             objects,
             backlog,
             events,
-            revision: state.revision,
+            revision: self.revision,
         })
-    }
-}
-
-impl Drop for Store {
-    fn drop(&mut self) {
-        if let Writer::Threaded { jobs, thread } = &mut self.writer {
-            jobs.take();
-            if let Some(thread) = thread.take() {
-                // The file must be free again when the last handle is gone.
-                drop(thread.join());
-            }
-        }
-        // Watches end with the store, so that their readers notice.
-        self.live.lock().watchers.clear();
-    }
-}
-
-fn work(mut committer: Committer, queue: &std::sync::mpsc::Receiver<Job>) {
-    while let Ok(first) = queue.recv() {
-        let mut writes = vec![first.write];
-        let mut answers = vec![first.answer];
-        while writes.len() < BATCH_LENGTH
-            && let Ok(job) = queue.try_recv()
-        {
-            writes.push(job.write);
-            answers.push(job.answer);
-        }
-        for (answer, outcome) in answers.into_iter().zip(committer.run(writes)) {
-            drop(answer.send(outcome));
-        }
     }
 }

@@ -3,7 +3,11 @@
 use super::{Backend, Change, Current, Loaded, Operation};
 use crate::kubeapi::Error;
 use rusqlite::{Connection, ErrorCode, params};
-use std::path::{Path, PathBuf};
+use std::{
+    fs::OpenOptions,
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+};
 
 const LAYOUT: &str = "
 create table if not exists log (rv integer primary key, key text not null, op text not null, obj blob not null);
@@ -19,10 +23,24 @@ pub struct Sqlite {
     connection: Connection,
 }
 
+struct LogRow {
+    revision: u64,
+    key: String,
+    word: String,
+    object: Vec<u8>,
+}
+
 impl Sqlite {
     /// Opens or creates the file, takes it for this process alone and checks it.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
         let path = path.as_ref().to_path_buf();
+        // Secrets are in it. SQLite gives its other files the same rights.
+        OpenOptions::new()
+            .append(true)
+            .create(true)
+            .mode(0o600)
+            .open(&path)
+            .map_err(|error| Error::file("open", &path, error))?;
         let connection = Connection::open(&path).map_err(|error| explain(&path, &error))?;
         let store = Self { path, connection };
         store.prepare().map_err(|error| store.explain(&error))?;
@@ -78,13 +96,17 @@ impl Sqlite {
         rows.collect()
     }
 
-    fn log(&self) -> rusqlite::Result<Vec<(u64, String, String, Vec<u8>)>> {
+    fn log(&self) -> rusqlite::Result<Vec<LogRow>> {
         let mut query = self
             .connection
             .prepare("select rv, key, op, obj from log order by rv")?;
         let rows = query.query_map([], |row| {
-            let revision = row.get::<_, i64>(0)?.unsigned_abs();
-            Ok((revision, row.get(1)?, row.get(2)?, row.get(3)?))
+            Ok(LogRow {
+                revision: row.get::<_, i64>(0)?.unsigned_abs(),
+                key: row.get(1)?,
+                word: row.get(2)?,
+                object: row.get(3)?,
+            })
         })?;
         rows.collect()
     }
@@ -153,14 +175,15 @@ impl Backend for Sqlite {
             return Err(self.damaged(reason));
         }
         let mut log = Vec::new();
-        for (revision, key, word, object) in self.log().map_err(|error| self.explain(&error))? {
-            let operation = Operation::parse(&word)
-                .ok_or_else(|| self.damaged(format!("change {revision} is called {word}")))?;
+        for row in self.log().map_err(|error| self.explain(&error))? {
+            let operation = Operation::parse(&row.word).ok_or_else(|| {
+                self.damaged(format!("change {} is called {}", row.revision, row.word))
+            })?;
             log.push(Change {
-                revision,
-                key,
+                revision: row.revision,
+                key: row.key,
                 operation,
-                object,
+                object: row.object,
             });
         }
         for (key, object) in objects

@@ -1,6 +1,7 @@
 //! The columns that kubectl prints for the built-in kinds.
 
 use super::Column;
+use crate::kubeapi::tree::Tree;
 use serde_json::{Value, json};
 
 pub(in crate::kubeapi) fn namespaces() -> Vec<Column> {
@@ -33,7 +34,7 @@ pub(in crate::kubeapi) fn nodes() -> Vec<Column> {
 pub(in crate::kubeapi) fn secrets() -> Vec<Column> {
     vec![
         Column::path("Type", "string", ".type"),
-        Column::computed("Data", "string", |secret| json!(size(&secret["data"]))),
+        Column::computed("Data", "string", |secret| json!(size(secret.field("data")))),
         Column::age(),
     ]
 }
@@ -41,7 +42,7 @@ pub(in crate::kubeapi) fn secrets() -> Vec<Column> {
 pub(in crate::kubeapi) fn config_maps() -> Vec<Column> {
     vec![
         Column::computed("Data", "string", |map| {
-            json!(size(&map["data"]) + size(&map["binaryData"]))
+            json!(size(map.field("data")) + size(map.field("binaryData")))
         }),
         Column::age(),
     ]
@@ -53,18 +54,18 @@ pub(in crate::kubeapi) fn events() -> Vec<Column> {
         Column::path("Type", "string", ".type"),
         Column::path("Reason", "string", ".reason"),
         Column::computed("Object", "string", |event| {
-            involved(&event["involvedObject"])
+            involved(event.field("involvedObject"))
         }),
         Column::path("Subobject", "string", ".involvedObject.fieldPath").wide(),
         Column::computed("Source", "string", |event| {
             json!(either(
-                &event["source"]["component"],
-                &event["reportingComponent"]
+                event.field("source").field("component"),
+                event.field("reportingComponent")
             ))
         })
         .wide(),
         Column::computed("Message", "string", |event| {
-            json!(event["message"].as_str().unwrap_or_default().trim())
+            json!(event.text("message").trim())
         }),
         Column::since("First Seen", first_seen).wide(),
         Column::computed("Count", "string", count).wide(),
@@ -76,7 +77,9 @@ pub(in crate::kubeapi) fn new_events() -> Vec<Column> {
         Column::since("Last Seen", last_seen),
         Column::path("Type", "string", ".type"),
         Column::path("Reason", "string", ".reason"),
-        Column::computed("Object", "string", |event| involved(&event["regarding"])),
+        Column::computed("Object", "string", |event| {
+            involved(event.field("regarding"))
+        }),
         Column::path("Message", "string", ".note"),
     ]
 }
@@ -106,25 +109,25 @@ pub(in crate::kubeapi) fn definitions() -> Vec<Column> {
 }
 
 fn node_status(node: &Value) -> Value {
-    let conditions = node["status"]["conditions"].as_array();
+    let conditions = node.field("status").field("conditions").as_array();
     let ready = conditions
         .into_iter()
         .flatten()
-        .find(|condition| condition["type"] == "Ready")
-        .map(|condition| condition["status"] == "True");
+        .find(|condition| condition.field("type") == "Ready")
+        .map(|condition| condition.field("status") == "True");
     let mut words = vec![match ready {
         Some(true) => "Ready",
         Some(false) => "NotReady",
         None => "Unknown",
     }];
-    if node["spec"]["unschedulable"] == true {
+    if node.field("spec").field("unschedulable") == true {
         words.push("SchedulingDisabled");
     }
     json!(words.join(","))
 }
 
 fn node_roles(node: &Value) -> Value {
-    let labels = node["metadata"]["labels"].as_object();
+    let labels = node.field("metadata").field("labels").as_object();
     let roles: Vec<&str> = labels
         .into_iter()
         .flatten()
@@ -145,16 +148,19 @@ fn node_roles(node: &Value) -> Value {
 }
 
 fn address(node: &Value, kind: &str) -> Value {
-    let addresses = node["status"]["addresses"].as_array();
+    let addresses = node.field("status").field("addresses").as_array();
     addresses
         .into_iter()
         .flatten()
-        .find(|address| address["type"] == kind)
-        .map_or_else(|| json!("<none>"), |address| address["address"].clone())
+        .find(|address| address.field("type") == kind)
+        .map_or_else(
+            || json!("<none>"),
+            |address| address.field("address").clone(),
+        )
 }
 
 fn info(node: &Value, field: &str) -> Value {
-    match node["status"]["nodeInfo"][field].as_str() {
+    match node.field("status").field("nodeInfo").field(field).as_str() {
         Some(text) if !text.is_empty() => json!(text),
         _ => json!("<unknown>"),
     }
@@ -165,11 +171,8 @@ fn size(map: &Value) -> usize {
 }
 
 fn involved(reference: &Value) -> Value {
-    let kind = reference["kind"]
-        .as_str()
-        .unwrap_or_default()
-        .to_lowercase();
-    let name = reference["name"].as_str().unwrap_or_default();
+    let kind = reference.text("kind").to_lowercase();
+    let name = reference.text("name");
     if kind.is_empty() {
         json!(name)
     } else {
@@ -186,9 +189,11 @@ fn either<'a>(first: &'a Value, second: &'a Value) -> &'a Value {
 }
 
 fn count(event: &Value) -> Value {
-    let count = event["series"]["count"]
+    let count = event
+        .field("series")
+        .field("count")
         .as_i64()
-        .or_else(|| event["count"].as_i64())
+        .or_else(|| event.field("count").as_i64())
         .unwrap_or(1);
     json!(count.max(1))
 }

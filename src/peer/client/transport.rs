@@ -1,6 +1,6 @@
 //! HTTP/2, or HTTP/1.1 for whoever has nothing newer, on a TLS stream whose other end is proven.
 
-use std::{sync::Arc, time::Duration};
+use std::{error::Error as _, sync::Arc, time::Duration};
 
 use axum::{
     body::Body,
@@ -121,14 +121,21 @@ fn path_of(request: &Request<Body>) -> PathAndQuery {
 /// Tells a wire that broke from an end that does not speak our language.
 pub(super) fn classify(address: String, error: &BoxError) -> ConnectError {
     let detail = with_sources(error);
-    let is_wire = error
-        .downcast_ref::<hyper::Error>()
-        .is_none_or(|error| !error.is_parse() && !error.is_parse_too_large());
-    if is_wire {
-        ConnectError::Unreachable { address, detail }
-    } else {
+    if is_foreign_language(error) {
         ConnectError::NotAPeer { address, detail }
+    } else {
+        ConnectError::Unreachable { address, detail }
     }
+}
+
+fn is_foreign_language(error: &BoxError) -> bool {
+    let Some(error) = error.downcast_ref::<hyper::Error>() else {
+        return false;
+    };
+    let http2 = error
+        .source()
+        .and_then(|source| source.downcast_ref::<h2::Error>());
+    error.is_parse() || error.is_parse_too_large() || http2.is_some_and(h2::Error::is_library)
 }
 
 fn with_sources(error: &BoxError) -> String {

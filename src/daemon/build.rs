@@ -1,0 +1,297 @@
+//! From settings to parts: who we are, what we listen on, and what the controllers share.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::Arc,
+};
+
+use ipnet::{IpNet, Ipv4Net};
+use tokio::{net::TcpListener, sync::watch};
+
+use super::{
+    Error, Target, clock,
+    networks::Follower,
+    platform::{self, Embedded, Platform},
+};
+use crate::{
+    api::{ClusterConfigSpec, ClusterName, labels},
+    config::{Config, TunnelMode},
+    controllers::{Context, cluster_config, context::Parts, reception::FrontDesk},
+    discovery::{interfaces::InterfaceRules, source::Announcement},
+    engine::{
+        addresses::OwnNetworks,
+        addressing::{Ground, external_range},
+        peering::{Own, OwnTunnel},
+    },
+    peer::{
+        auth::PeerEndpoint, client::TlsConnector, tls::Credentials as TlsCredentials,
+        trust::FleetSecret,
+    },
+    tunnel::{
+        driver::Driver,
+        key,
+        userspace::{Settings, Userspace},
+    },
+};
+
+/// The tunnel's key in the data directory.
+const TUNNEL_KEY: &str = "tunnel.key";
+/// The largest packet in the tunnel where the settings leave it to us: what WireGuard over IPv6
+/// leaves of an Ethernet frame.
+const MTU: u16 = 1420;
+
+/// Everything that runs, before it runs.
+pub(super) struct Assembly {
+    /// Held for as long as the daemon runs.
+    pub(super) platform: Platform,
+    pub(super) embedded: Option<Embedded>,
+    pub(super) context: Arc<Context>,
+    pub(super) policy: watch::Sender<ClusterConfigSpec>,
+    pub(super) credentials: Arc<TlsCredentials>,
+    pub(super) endpoint: PeerEndpoint,
+    pub(super) listener: TcpListener,
+    pub(super) follower: Follower,
+    pub(super) rules: InterfaceRules,
+    pub(super) driver: Option<Arc<dyn Driver>>,
+    pub(super) boot: String,
+    pub(super) peer_port: u16,
+}
+
+/// Puts everything together.
+pub(super) async fn assemble(config: &Config, target: Target) -> Result<Assembly, Error> {
+    let first = config.cluster_config_spec()?;
+    let fleet = fleet_secret(config)?;
+    let mut platform = platform::open(config, target).await?;
+    let embedded = platform.embedded.take();
+    for namespace in [labels::NAMESPACE, labels::NODE_LEASE_NAMESPACE] {
+        cluster_config::ensure_namespace(&platform.client, namespace).await?;
+    }
+    let spec = cluster_config::load(&platform.client, &first).await?;
+    let (pod_cidr, service_cidr) = ranges(config, &spec);
+    let rules = InterfaceRules {
+        allow: config.lan.interfaces.allow.clone(),
+        deny: config.lan.interfaces.deny.clone(),
+        excluded: vec![IpNet::V4(pod_cidr), IpNet::V4(service_cidr)],
+    };
+    let (follower, networks) = Follower::new(
+        OwnNetworks {
+            pod_cidr: Some(IpNet::V4(pod_cidr)),
+            service_cidr: Some(IpNet::V4(service_cidr)),
+            loopback_allowed: config.peer.listen.ip().is_loopback(),
+            api_ports: vec![6443],
+            ..OwnNetworks::default()
+        },
+        rules.clone(),
+    );
+    let listener = listen(config.peer.listen).await?;
+    let peer_port = listener
+        .local_addr()
+        .map_or(config.peer.listen.port(), |address| address.port());
+    let driver = tunnel(config).await?;
+    let credentials = TlsCredentials::new(Arc::clone(&platform.identity), jiff::Timestamp::now())?;
+    let name = spec
+        .discovery_config
+        .cluster_name
+        .as_deref()
+        .unwrap_or(&config.cluster.name);
+    let cluster_id = platform.identity.cluster_id().clone();
+    let ground = Ground {
+        services: Some(service_cidr),
+        ..Ground::new(cluster_id.clone(), pod_cidr)
+    };
+    let own = Own {
+        cluster_id,
+        cluster_name: ClusterName::neutralise(name),
+        auth_url: auth_url(config, &networks.own.borrow(), peer_port),
+        pod_cidr,
+        external_cidr: external_range(&ground).unwrap_or(pod_cidr),
+        tunnel: driver.as_ref().map(|driver| OwnTunnel {
+            public_key: driver.public_key().to_string(),
+            port: driver.port(),
+            mtu: if config.tunnel.mtu == 0 {
+                MTU
+            } else {
+                config.tunnel.mtu
+            },
+        }),
+    };
+    let (policy, policy_receiver) = watch::channel(spec);
+    let context = Context::new(Parts {
+        client: platform.client.clone(),
+        connector: Arc::new(TlsConnector::new(
+            Arc::clone(&credentials),
+            networks.own.clone(),
+        )),
+        own,
+        service_cidr,
+        networks: networks.ranges.clone(),
+        fleet,
+        config: policy_receiver,
+        clock: clock::wall(),
+    });
+    let endpoint = PeerEndpoint::new(
+        Arc::new(FrontDesk::new(Arc::clone(&context))),
+        platform.client.clone(),
+    );
+    Ok(Assembly {
+        platform,
+        embedded,
+        context,
+        policy,
+        credentials,
+        endpoint,
+        listener,
+        follower,
+        rules,
+        driver,
+        boot: boot(),
+        peer_port,
+    })
+}
+
+impl Assembly {
+    /// What we tell the LAN under a policy.
+    pub(super) fn announcement(&self, policy: &ClusterConfigSpec) -> Announcement {
+        Announcement {
+            cluster_id: self.context.own.cluster_id.clone(),
+            name: self.context.own.cluster_name.clone(),
+            boot: self.boot.clone(),
+            port: self.peer_port,
+            advertise: policy.discovery_config.enable_advertisement,
+            discover: policy.discovery_config.enable_discovery,
+        }
+    }
+
+    /// What `landbridge status` shows about us.
+    pub(super) fn description(&self) -> BTreeMap<String, String> {
+        let own = &self.context.own;
+        let tunnel = own.tunnel.as_ref();
+        let first = own.pod_cidr.hosts().next();
+        let api = self
+            .embedded
+            .as_ref()
+            .and_then(|embedded| embedded.listener.local_addr().ok());
+        [
+            ("clusterID", own.cluster_id.to_string()),
+            ("clusterName", own.cluster_name.to_string()),
+            ("version", env!("CARGO_PKG_VERSION").to_owned()),
+            ("peerEndpoint", own.auth_url.clone()),
+            (
+                "apiServer",
+                api.map(|address| format!("https://{address}"))
+                    .unwrap_or_default(),
+            ),
+            (
+                "tunnelPort",
+                tunnel
+                    .map(|tunnel| tunnel.port.to_string())
+                    .unwrap_or_default(),
+            ),
+            (
+                "publicKey",
+                tunnel
+                    .map(|tunnel| tunnel.public_key.clone())
+                    .unwrap_or_default(),
+            ),
+            (
+                "tunnelAddress",
+                tunnel
+                    .and(first)
+                    .map(|address| address.to_string())
+                    .unwrap_or_default(),
+            ),
+        ]
+        .into_iter()
+        .map(|(key, value)| (key.to_owned(), value))
+        .collect()
+    }
+}
+
+fn fleet_secret(config: &Config) -> Result<Option<FleetSecret>, Error> {
+    let path = &config.trust.fleet_secret_file;
+    if path.as_os_str().is_empty() {
+        return Ok(None);
+    }
+    Ok(Some(FleetSecret::from_file(path)?))
+}
+
+/// The ranges of the policy object, which rule once it exists; the settings stand in for a text
+/// that the schema's pattern let through.
+fn ranges(config: &Config, spec: &ClusterConfigSpec) -> (Ipv4Net, Ipv4Net) {
+    let range = |text: &str, fallback: Ipv4Net| {
+        text.parse::<Ipv4Net>()
+            .map_or(fallback, |range| range.trunc())
+    };
+    (
+        range(&spec.liqonet_config.pod_cidr, config.cluster.pod_cidr),
+        range(
+            &spec.liqonet_config.service_cidr,
+            config.cluster.service_cidr,
+        ),
+    )
+}
+
+async fn listen(address: SocketAddr) -> Result<TcpListener, Error> {
+    let refuse = |source| Error::Listen {
+        address,
+        purpose: "other clusters",
+        key: "peer.listen",
+        source,
+    };
+    match TcpListener::bind(address).await {
+        Err(error) if address.ip().is_unspecified() && is_without_ipv6(&error) => {
+            let v4 = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), address.port());
+            TcpListener::bind(v4).await.map_err(refuse)
+        }
+        other => other.map_err(refuse),
+    }
+}
+
+/// Whether the machine has no IPv6, so that its unspecified address cannot be bound.
+fn is_without_ipv6(error: &std::io::Error) -> bool {
+    matches!(
+        error.kind(),
+        std::io::ErrorKind::AddrNotAvailable | std::io::ErrorKind::Unsupported
+    )
+}
+
+/// The URL that we name to peers: the one of the settings, else our first address on a LAN.
+fn auth_url(config: &Config, own: &OwnNetworks, port: u16) -> String {
+    if !config.peer.advertise.is_empty() {
+        return config.peer.advertise.clone();
+    }
+    let on_link = |address: &&IpAddr| own.on_link.iter().any(|subnet| subnet.contains(*address));
+    let v4 = own
+        .addresses
+        .iter()
+        .filter(|address| address.is_ipv4())
+        .find(on_link);
+    let listen = config.peer.listen.ip();
+    let named = (!listen.is_unspecified()).then_some(&listen).or(v4);
+    named.map_or_else(String::new, |address| {
+        format!("https://{}", SocketAddr::new(*address, port))
+    })
+}
+
+async fn tunnel(config: &Config) -> Result<Option<Arc<dyn Driver>>, Error> {
+    match config.tunnel.mode {
+        TunnelMode::Off => Ok(None),
+        TunnelMode::Kernel => Err(Error::KernelTunnel),
+        TunnelMode::Auto | TunnelMode::Userspace => {
+            let key = key::load_or_create(&config.data_dir.join(TUNNEL_KEY))?;
+            let driver = Userspace::open(Settings::new(key, config.tunnel.port)).await?;
+            Ok(Some(Arc::new(driver)))
+        }
+    }
+}
+
+/// The name of this run of the program: 16 hexadecimal digits, new at each start.
+fn boot() -> String {
+    use ring::rand::SecureRandom as _;
+    let mut bytes = [0_u8; 8];
+    if ring::rand::SystemRandom::new().fill(&mut bytes).is_err() {
+        bytes = jiff::Timestamp::now().as_microsecond().to_le_bytes();
+    }
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,71 @@
+//! Why the daemon cannot start.
+
+use std::{io, net::SocketAddr, path::PathBuf};
+
+/// Indicates that the daemon cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Indicates that the machine gave no threads or timers.
+    #[error("cannot start: {0}")]
+    Runtime(io::Error),
+    /// Indicates settings that contradict each other or cannot be used.
+    #[error(transparent)]
+    Config(#[from] crate::config::Error),
+    /// Indicates a data directory that cannot be used.
+    #[error("cannot use the data directory {}: {source}; choose another one with --data-dir", path.display())]
+    DataDir {
+        /// The directory.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Indicates a second daemon on one data directory.
+    #[error("another landbridge uses {}; stop it, or choose another directory with --data-dir", path.display())]
+    DataDirInUse {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// Indicates an address that cannot be listened on.
+    #[error(
+        "cannot listen on {address} for {purpose}: {source}; set {key} to another one, port 0 takes any free port"
+    )]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What listens there.
+        purpose: &'static str,
+        /// The key of the settings.
+        key: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Indicates that the identity key cannot be had.
+    #[error("cannot load the identity key: {0}")]
+    Identity(#[from] crate::peer::certificates::Error),
+    /// Indicates that TLS cannot be set up.
+    #[error(transparent)]
+    Tls(#[from] crate::peer::listener::Error),
+    /// Indicates a fleet secret that cannot be used.
+    #[error("cannot use the fleet secret: {0}")]
+    FleetSecret(#[from] crate::peer::trust::Error),
+    /// Indicates an embedded API that cannot start.
+    #[error(transparent)]
+    KubeApi(#[from] crate::kubeapi::Error),
+    /// Indicates a kubeconfig or an in-cluster account that cannot be used.
+    #[error("cannot use the cluster: {0}")]
+    Cluster(String),
+    /// Indicates resource definitions that we may not install.
+    #[error(
+        "the cluster lacks our resource definitions and this account may not install them ({0}); an administrator can: landbridge crd | kubectl apply -f -"
+    )]
+    Definitions(String),
+    /// Indicates that an object that we need could not be read or made.
+    #[error(transparent)]
+    Objects(#[from] crate::controllers::Error),
+    /// Indicates a tunnel key that cannot be had.
+    #[error("cannot load the tunnel's key: {0}")]
+    TunnelKey(#[from] crate::tunnel::driver::Error),
+    /// Indicates a tunnel mode that is not served.
+    #[error("tunnel.mode kernel is not served by this version; use auto or userspace")]
+    KernelTunnel,
+}

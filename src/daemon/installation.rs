@@ -1,0 +1,160 @@
+//! What a real cluster needs before the controllers can run on it: our definitions and our key.
+
+use std::{path::Path, time::Duration};
+
+use k8s_openapi::{
+    ByteString, api::core::v1::Secret,
+    apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
+};
+use kube::{
+    Api, Client, ResourceExt as _,
+    api::{ObjectMeta, PostParams},
+    config::{KubeConfigOptions, Kubeconfig},
+};
+
+use super::Error;
+use crate::{
+    api::{self, labels},
+    controllers::cluster_config::ensure_namespace,
+    peer::certificates::Identity,
+};
+
+/// The key of the identity in its Secret.
+const IDENTITY_KEY: &str = "identity.pem";
+/// How long a new definition may take to be served.
+const ESTABLISHED_LIMIT: Duration = Duration::from_secs(30);
+/// How often a new definition is looked at.
+const ESTABLISHED_LOOK: Duration = Duration::from_millis(200);
+
+/// Makes a client of a kubeconfig.
+pub(super) async fn client_of(path: &Path) -> Result<Client, Error> {
+    let refuse = |error: String| Error::Cluster(format!("{}: {error}", path.display()));
+    let kubeconfig = Kubeconfig::read_from(path).map_err(|error| refuse(error.to_string()))?;
+    let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
+        .await
+        .map_err(|error| refuse(error.to_string()))?;
+    Client::try_from(config).map_err(|error| refuse(error.to_string()))
+}
+
+/// Makes a client of the service account of this pod.
+pub(super) fn client_in_cluster() -> Result<Client, Error> {
+    let config = kube::Config::incluster().map_err(|error| Error::Cluster(error.to_string()))?;
+    Client::try_from(config).map_err(|error| Error::Cluster(error.to_string()))
+}
+
+/// Installs our definitions where they are missing or different, and waits until they are served.
+pub(super) async fn install_definitions(client: &Client) -> Result<(), Error> {
+    let api: Api<CustomResourceDefinition> = Api::all(client.clone());
+    for wanted in api::crds() {
+        let name = wanted.name_any();
+        let present = api
+            .get_opt(&name)
+            .await
+            .map_err(|error| cannot(&name, &error))?;
+        let written = match present {
+            Some(present) if serves(&present, &wanted) => continue,
+            Some(present) => {
+                let mut wanted = wanted;
+                wanted.metadata.resource_version = present.resource_version();
+                api.replace(&name, &PostParams::default(), &wanted).await
+            }
+            None => api.create(&PostParams::default(), &wanted).await,
+        };
+        written.map_err(|error| cannot(&name, &error))?;
+        wait_until_served(&api, &name).await?;
+        tracing::info!(definition = %name, "Resource definition installed");
+    }
+    Ok(())
+}
+
+fn cannot(name: &str, error: &kube::Error) -> Error {
+    match error {
+        kube::Error::Api(status) if status.code == 403 => Error::Definitions(name.to_owned()),
+        other => Error::Cluster(other.to_string()),
+    }
+}
+
+/// Whether the schemas are what we want. A server fills in defaults elsewhere in a definition.
+fn serves(present: &CustomResourceDefinition, wanted: &CustomResourceDefinition) -> bool {
+    let schemas = |crd: &CustomResourceDefinition| {
+        let version = |version: &_| serde_json::to_value(version).ok();
+        crd.spec
+            .versions
+            .iter()
+            .map(|one| version(&one.schema))
+            .collect::<Vec<_>>()
+    };
+    schemas(present) == schemas(wanted)
+}
+
+async fn wait_until_served(api: &Api<CustomResourceDefinition>, name: &str) -> Result<(), Error> {
+    let served = async {
+        loop {
+            let present = api
+                .get_opt(name)
+                .await
+                .map_err(|error| cannot(name, &error))?;
+            let conditions = present
+                .and_then(|crd| crd.status)
+                .and_then(|status| status.conditions);
+            let established = |one: &k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinitionCondition| {
+                one.type_ == "Established" && one.status == "True"
+            };
+            if conditions.is_some_and(|all| all.iter().any(established)) {
+                return Ok(());
+            }
+            tokio::time::sleep(ESTABLISHED_LOOK).await;
+        }
+    };
+    tokio::time::timeout(ESTABLISHED_LIMIT, served)
+        .await
+        .unwrap_or_else(|_| Err(Error::Cluster(format!("{name} is not served after 30 s"))))
+}
+
+/// Reads our identity from its Secret, or makes one.
+pub(super) async fn identity(client: &Client) -> Result<Identity, Error> {
+    ensure_namespace(client, labels::NAMESPACE).await?;
+    let api: Api<Secret> = Api::namespaced(client.clone(), labels::NAMESPACE);
+    let refuse = |error: kube::Error| {
+        Error::Cluster(format!("the Secret {}: {error}", labels::IDENTITY_SECRET))
+    };
+    if let Some(secret) = api.get_opt(labels::IDENTITY_SECRET).await.map_err(refuse)? {
+        return read_identity(&secret);
+    }
+    let identity = Identity::generate()?;
+    let secret = Secret {
+        metadata: ObjectMeta {
+            name: Some(labels::IDENTITY_SECRET.to_owned()),
+            ..ObjectMeta::default()
+        },
+        data: Some(
+            [(
+                IDENTITY_KEY.to_owned(),
+                ByteString(identity.to_pem().as_bytes().to_vec()),
+            )]
+            .into(),
+        ),
+        ..Secret::default()
+    };
+    match api.create(&PostParams::default(), &secret).await {
+        Ok(_) => Ok(identity),
+        // Another replica was faster: its key is ours too.
+        Err(kube::Error::Api(status)) if status.code == 409 => {
+            let secret = api.get(labels::IDENTITY_SECRET).await.map_err(refuse)?;
+            read_identity(&secret)
+        }
+        Err(error) => Err(refuse(error)),
+    }
+}
+
+fn read_identity(secret: &Secret) -> Result<Identity, Error> {
+    let pem = secret.data.as_ref().and_then(|data| data.get(IDENTITY_KEY));
+    let pem = pem.and_then(|bytes| std::str::from_utf8(&bytes.0).ok());
+    let Some(pem) = pem else {
+        return Err(Error::Cluster(format!(
+            "the Secret {} has no key {IDENTITY_KEY}; delete it to make a new identity",
+            labels::IDENTITY_SECRET
+        )));
+    };
+    Ok(Identity::from_pem(pem)?)
+}

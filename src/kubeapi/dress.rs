@@ -1,0 +1,117 @@
+//! What the server itself writes into objects of some kinds, and takes out of all.
+
+use super::{
+    admission::name_of,
+    catalog::{Resource, Role},
+    naming,
+    tree::Tree,
+};
+use base64::Engine;
+use serde_json::{Value, json};
+
+/// Adds what the server itself writes into some kinds.
+pub(super) fn dress(
+    resource: &Resource,
+    object: &mut Value,
+    old: Option<&Value>,
+    now: jiff::Timestamp,
+) {
+    tidy(object);
+    match resource.role {
+        Role::Namespace => {
+            let name = name_of(object);
+            object.set(
+                &["metadata", "labels", "kubernetes.io/metadata.name"],
+                json!(name),
+            );
+            if old.is_none() {
+                object.set(&["spec"], json!({"finalizers": ["kubernetes"]}));
+                object.set(&["status"], json!({"phase": "Active"}));
+            }
+        }
+        Role::Secret => encode_texts(object),
+        Role::Definition => establish(object, now),
+        Role::Plain | Role::Review => {}
+    }
+}
+
+/// Removes from the metadata what is empty or not kept here.
+fn tidy(object: &mut Value) {
+    if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
+        metadata.remove("managedFields");
+        metadata.remove("selfLink");
+        metadata.retain(|_, value| {
+            !value.is_null()
+                && value.as_object().is_none_or(|map| !map.is_empty())
+                && value.as_array().is_none_or(|list| !list.is_empty())
+        });
+    }
+}
+
+fn encode_texts(object: &mut Value) {
+    let Some(fields) = object.as_object_mut() else {
+        return;
+    };
+    fields.entry("type").or_insert_with(|| json!("Opaque"));
+    let Some(Value::Object(texts)) = fields.remove("stringData") else {
+        return;
+    };
+    let data = fields.entry("data").or_insert_with(|| json!({}));
+    if let Some(data) = data.as_object_mut() {
+        for (key, text) in texts {
+            let text = text.as_str().unwrap_or_default();
+            let encoded = base64::engine::general_purpose::STANDARD.encode(text);
+            data.insert(key, json!(encoded));
+        }
+    }
+}
+
+/// Says that a definition is served, which it is as soon as it is stored.
+fn establish(object: &mut Value, now: jiff::Timestamp) {
+    let known = &object.field("status").field("conditions");
+    let since = known[0].field("lastTransitionTime").clone();
+    let since = if since.is_null() {
+        naming::time(now)
+    } else {
+        since
+    };
+    let condition = |kind: &str, reason: &str, message: &str| json!({"type": kind, "status": "True", "reason": reason, "message": message, "lastTransitionTime": since});
+    let mut names = object.field("spec").field("names").clone();
+    if let Some(fields) = names.as_object_mut() {
+        let kind = fields
+            .get("kind")
+            .and_then(Value::as_str)
+            .unwrap_or_default();
+        let (list, singular) = (format!("{kind}List"), kind.to_lowercase());
+        fields.entry("listKind").or_insert_with(|| json!(list));
+        fields.entry("singular").or_insert_with(|| json!(singular));
+    }
+    let versions: Vec<Value> = object
+        .field("spec")
+        .field("versions")
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter(|version| version.field("storage") == true)
+        .map(|version| version.field("name").clone())
+        .collect();
+    let Some(fields) = object.as_object_mut() else {
+        return;
+    };
+    if let Some(spec) = fields.get_mut("spec").and_then(Value::as_object_mut) {
+        spec.entry("conversion")
+            .or_insert_with(|| json!({"strategy": "None"}));
+        spec.insert("names".to_owned(), names.clone());
+    }
+    fields.insert(
+        "status".to_owned(),
+        json!({
+            "acceptedNames": names,
+            "conditions": [
+                condition("NamesAccepted", "NoConflicts", "no conflicts found"),
+                condition("Established", "InitialNamesAccepted", "the initial names have been accepted"),
+            ],
+            "storedVersions": versions,
+        }),
+    );
+}

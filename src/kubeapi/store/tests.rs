@@ -1,0 +1,191 @@
+//! What must hold of every store, and of the one on disk.
+
+use super::*;
+use crate::kubeapi::Clock;
+use serde_json::{Value, json};
+use std::{fs, path::Path, sync::Arc};
+
+#[tokio::test]
+async fn what_was_answered_survives_a_crash() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("store.db");
+    let store = open(Box::new(Sqlite::open(&path).unwrap()));
+    for number in 0..50 {
+        let written = store.write(create(&format!("g/kinds//o{number}"))).await;
+        assert!(written.is_ok());
+    }
+    let crashed = directory.path().join("crashed.db");
+    for end in ["", "-wal"] {
+        let name = |base: &Path| format!("{}{end}", base.display());
+        fs::copy(name(&path), name(&crashed)).unwrap();
+    }
+    let again = open(Box::new(Sqlite::open(&crashed).unwrap()));
+    assert_eq!(again.revision(), 50);
+    assert_eq!(again.list("g/kinds/", None).0.len(), 50);
+    let resumed = again.subscribe("g/kinds/", Start::After(48)).unwrap();
+    assert_eq!(resumed.backlog.len(), 2);
+}
+
+#[tokio::test]
+async fn many_writers_get_one_revision_each() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("store.db");
+    let store = Arc::new(open(Box::new(Sqlite::open(&path).unwrap())));
+    let writers = (0..200).map(|number| {
+        let store = Arc::clone(&store);
+        tokio::spawn(async move { store.write(create(&format!("g/kinds//o{number}"))).await })
+    });
+    let mut revisions = Vec::new();
+    for writer in writers.collect::<Vec<_>>() {
+        revisions.push(writer.await.unwrap().unwrap().revision);
+    }
+    revisions.sort_unstable();
+    assert_eq!(revisions, (1..=200).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn of_two_writes_from_one_state_one_is_stale() {
+    let store = open(Box::new(Memory::default()));
+    store.write(create("g/kinds//o")).await.unwrap();
+    let change = || Write {
+        expected: Expectation::Revision(1),
+        ..create("g/kinds//o")
+    };
+    let outcomes = [store.write(change()).await, store.write(change()).await];
+    assert!(outcomes[0].is_ok());
+    assert_eq!(outcomes[1].as_ref().unwrap_err(), &Rejected::Stale);
+    let again = store.write(create("g/kinds//o")).await;
+    assert_eq!(again.unwrap_err(), Rejected::Stale);
+}
+
+#[tokio::test]
+async fn a_watcher_that_stops_reading_is_cut_off() {
+    let store = open(Box::new(Memory::default()));
+    let mut watched = store.subscribe("g/", Start::Now).unwrap();
+    for number in 0..2_000 {
+        store
+            .write(create(&format!("g/kinds//o{number}")))
+            .await
+            .unwrap();
+    }
+    let mut seen = 0;
+    while let Some(event) = watched.events.recv().await {
+        seen += 1;
+        assert_eq!(event.revision, seen);
+    }
+    assert!(seen < 2_000);
+    let resumed = store.subscribe("g/", Start::After(seen)).unwrap();
+    assert_eq!(resumed.backlog.front().unwrap().revision, seen + 1);
+}
+
+#[tokio::test]
+async fn the_log_keeps_a_bounded_past() {
+    let store = open(Box::new(Memory::default()));
+    let total = LOG_LENGTH as u64 + 10;
+    for number in 0..total {
+        store
+            .write(create(&format!("g/kinds//o{number}")))
+            .await
+            .unwrap();
+    }
+    assert_eq!(store.compacted(), 10);
+    assert!(store.subscribe("g/", Start::After(9)).is_none());
+    assert!(store.subscribe("g/", Start::After(10)).is_some());
+}
+
+#[test]
+fn a_store_belongs_to_one_daemon() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("store.db");
+    let first = Sqlite::open(&path).unwrap();
+    assert!(matches!(Sqlite::open(&path), Err(Error::InUse { .. })));
+    drop(first);
+    assert!(Sqlite::open(&path).is_ok());
+}
+
+#[test]
+fn a_damaged_store_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("store.db");
+    let mut store = Sqlite::open(&path).unwrap();
+    let batch: Vec<Change> = (1..200)
+        .map(|revision| change(revision, &"x".repeat(2_000)))
+        .collect();
+    store.commit(&batch).unwrap();
+    drop(store);
+    let good = fs::read(&path).unwrap();
+    let mut torn = good.clone();
+    for byte in &mut torn[40_000..60_000] {
+        *byte = 0x55;
+    }
+    fs::write(&path, &torn).unwrap();
+    let refused = Sqlite::open(&path).and_then(|mut store| store.load());
+    assert!(matches!(refused, Err(Error::Damaged { .. })), "{refused:?}");
+    fs::write(
+        &path,
+        "this is no database, and it is long enough to be taken for one",
+    )
+    .unwrap();
+    assert!(matches!(Sqlite::open(&path), Err(Error::Damaged { .. })));
+    fs::write(&path, &good[..good.len() / 2]).unwrap();
+    let refused = Sqlite::open(&path).and_then(|mut store| store.load());
+    assert!(matches!(refused, Err(Error::Damaged { .. })), "{refused:?}");
+}
+
+#[test]
+fn a_row_that_is_no_object_is_damage() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("store.db");
+    let mut store = Sqlite::open(&path).unwrap();
+    store
+        .commit(&[Change {
+            object: b"{".to_vec(),
+            ..change(1, "")
+        }])
+        .unwrap();
+    assert!(matches!(store.load(), Err(Error::Damaged { .. })));
+}
+
+#[test]
+fn a_store_is_for_its_owner_alone() {
+    use std::os::unix::fs::PermissionsExt;
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("store.db");
+    let _store = Sqlite::open(&path).unwrap();
+    let mode = fs::metadata(&path).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+}
+
+#[test]
+fn compaction_forgets_the_log_and_keeps_the_objects() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut store = Sqlite::open(directory.path().join("store.db")).unwrap();
+    store.commit(&[change(1, "a"), change(2, "b")]).unwrap();
+    store.compact(2).unwrap();
+    let loaded = store.load().unwrap();
+    assert_eq!((loaded.revision, loaded.compacted), (2, 2));
+    assert_eq!((loaded.objects.len(), loaded.log.len()), (2, 0));
+}
+
+fn open(backend: Box<dyn Backend>) -> Store {
+    let clock: Clock = Arc::new(|| jiff::Timestamp::UNIX_EPOCH);
+    Store::open(backend, Commit::Threaded, clock).unwrap()
+}
+
+fn create(key: &str) -> Write {
+    Write {
+        key: key.to_owned(),
+        expected: Expectation::Absent,
+        object: json!({"metadata": {"name": key}}),
+        deletes: false,
+    }
+}
+
+fn change(revision: u64, text: &str) -> Change {
+    Change {
+        revision,
+        key: format!("g/kinds//o{revision}"),
+        operation: Operation::Added,
+        object: Value::from(text).to_string().into_bytes(),
+    }
+}

@@ -1,0 +1,275 @@
+//! The command line as people and scripts meet it: exit codes, one-line errors, generated texts.
+
+use std::{
+    fs,
+    process::{Command, Output},
+};
+
+use tempfile::TempDir;
+
+#[test]
+fn help_names_every_verb_and_the_exit_codes() {
+    let output = landbridge(&["--help"]);
+    assert_eq!(output.status.code(), Some(0));
+    let help = text(&output.stdout);
+    for verb in [
+        "run",
+        "demo",
+        "status",
+        "get",
+        "add",
+        "join",
+        "leave",
+        "approve",
+        "kubeconfig",
+        "crd",
+        "config",
+        "completions",
+        "man",
+        "version",
+    ] {
+        assert!(
+            help.contains(&format!("\n  {verb} ")),
+            "{verb} is missing:\n{help}"
+        );
+    }
+    assert!(help.contains("Exit codes: 0 well, 1 the thing asked for is not so, 2 usage, 3"));
+}
+
+#[test]
+fn the_version_is_the_packages() {
+    let output = landbridge(&["version"]);
+    assert_eq!(
+        text(&output.stdout),
+        concat!("landbridge ", env!("CARGO_PKG_VERSION"), "\n")
+    );
+}
+
+#[test]
+fn wrong_usage_is_2() {
+    for arguments in [
+        &["frob"][..],
+        &["join"],
+        &["status", "--wait=soon"],
+        &["get", "-o", "xml"],
+        &["run", "--kubeconfig", "f", "--in-cluster"],
+        &["run", "--pod-cidr", "10.0.0.1"],
+        &["run", "--config", "/nowhere/landbridge.yaml"],
+        &["demo", "--scenario", "dns"],
+        &["add", "http://milan"],
+        &["version", "--log-level", "loud"],
+    ] {
+        let output = landbridge(arguments);
+        assert_eq!(
+            output.status.code(),
+            Some(2),
+            "{arguments:?}: {}",
+            text(&output.stderr)
+        );
+        assert!(output.stdout.is_empty(), "{arguments:?}");
+    }
+}
+
+#[test]
+fn no_daemon_is_3_in_one_line_with_the_mend() {
+    for arguments in [
+        &["status"][..],
+        &["status", "--wait=0s"],
+        &["get"],
+        &["join", "milan"],
+        &["leave", "milan"],
+        &["approve", "milan"],
+        &["add", "milan"],
+        &["kubeconfig"],
+        &["kubeconfig", "--path"],
+    ] {
+        let output = landbridge(arguments);
+        let error = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(3), "{arguments:?}: {error}");
+        assert_eq!(error.lines().count(), 1, "{arguments:?}: {error}");
+        assert!(error.starts_with("error: "), "{error}");
+        assert!(error.contains("landbridge run"), "{error}");
+        assert!(output.stdout.is_empty(), "{arguments:?}");
+    }
+}
+
+#[test]
+fn a_daemon_that_does_not_answer_is_3() {
+    let home = TempDir::new().expect("a directory");
+    let kubeconfig = home.path().join("kubeconfig");
+    let yaml = "{apiVersion: v1, kind: Config, current-context: c, contexts: [{name: c, context: {cluster: c, user: u}}], \
+                clusters: [{name: c, cluster: {server: 'https://127.0.0.1:1'}}], users: [{name: u, user: {}}]}";
+    fs::write(&kubeconfig, yaml).expect("writable");
+    let path = kubeconfig.to_str().expect("a plain path");
+    let output = landbridge(&["get", "--kubeconfig", path]);
+    let error = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(3), "{error}");
+    assert!(
+        error.starts_with("error: the daemon cannot be reached: "),
+        "{error}"
+    );
+    assert_eq!(error.lines().count(), 1, "{error}");
+}
+
+#[test]
+fn the_kubeconfig_of_the_user_is_not_touched_by_accident() {
+    let home = TempDir::new().expect("a directory");
+    let elsewhere = home.path().join("elsewhere");
+    fs::write(&elsewhere, "{}").expect("writable");
+    let output = command(&home)
+        .args(["get"])
+        .env("KUBECONFIG", &elsewhere)
+        .output();
+    let output = output.expect("the program runs");
+    assert_eq!(output.status.code(), Some(3), "{}", text(&output.stderr));
+}
+
+#[test]
+fn a_broken_file_is_one_line_with_key_and_place() {
+    let home = TempDir::new().expect("a directory");
+    let file = home.path().join("landbridge.yaml");
+    for (content, complaint) in [
+        (
+            "cluster:\n  podCidr: 10.1.0.0/16\n",
+            ":2: unknown key cluster.podCidr: did you mean cluster.podCIDR?",
+        ),
+        (
+            "tunnel: {port: many}\n",
+            ":1: tunnel.port: \"many\" is not a port",
+        ),
+        ("cluster: [\n", "not valid YAML"),
+    ] {
+        fs::write(&file, content).expect("writable");
+        for verb in ["run", "status"] {
+            let output = command(&home).arg(verb).arg("--config").arg(&file).output();
+            let output = output.expect("the program runs");
+            let error = text(&output.stderr);
+            assert_eq!(output.status.code(), Some(2), "{error}");
+            assert!(error.contains(complaint), "{error}");
+            assert!(error.contains("landbridge.yaml"), "{error}");
+            assert_eq!(error.lines().count(), 1, "{error}");
+        }
+    }
+}
+
+#[test]
+fn config_show_tells_where_each_value_came_from() {
+    let home = TempDir::new().expect("a directory");
+    let folder = home.path().join(".config/landbridge");
+    fs::create_dir_all(&folder).expect("writable");
+    let file = home.path().join("landbridge.yaml");
+    fs::write(&file, "tunnel:\n  port: 7\n").expect("writable");
+    let output = command(&home)
+        .args(["config", "show", "--origin", "--name", "rome"])
+        .env("LANDBRIDGE_CONFIG", &file)
+        .env("LANDBRIDGE_TUNNEL_MTU", "1400")
+        .output()
+        .expect("the program runs");
+    let shown = text(&output.stdout);
+    let row = |key: &str| -> Vec<&str> {
+        let line = shown.lines().find(|line| line.starts_with(key));
+        line.unwrap_or_else(|| panic!("no {key}:\n{shown}"))
+            .split_whitespace()
+            .collect()
+    };
+    assert_eq!(row("cluster.name"), ["cluster.name", "rome", "--name"]);
+    assert_eq!(
+        row("tunnel.mtu"),
+        ["tunnel.mtu", "1400", "LANDBRIDGE_TUNNEL_MTU"]
+    );
+    assert!(
+        row("tunnel.port")[2].ends_with("landbridge.yaml:2"),
+        "{shown}"
+    );
+    assert_eq!(row("tunnel.mode"), ["tunnel.mode", "auto", "default"]);
+}
+
+#[test]
+fn what_config_show_prints_can_be_read_back() {
+    let home = TempDir::new().expect("a directory");
+    let first = command(&home)
+        .args(["config", "show"])
+        .output()
+        .expect("the program runs");
+    let file = home.path().join("shown.yaml");
+    fs::write(&file, &first.stdout).expect("writable");
+    let second = command(&home)
+        .args(["config", "show", "--config"])
+        .arg(&file)
+        .output();
+    assert_eq!(
+        text(&second.expect("the program runs").stdout),
+        text(&first.stdout)
+    );
+}
+
+#[test]
+fn the_shipped_file_can_be_used_as_it_stands() {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/config/landbridge.yaml");
+    let output = landbridge(&["config", "show", "--config", file]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+}
+
+#[test]
+fn completions_and_man_pages_come_from_the_definition() {
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let output = landbridge(&["completions", shell]);
+        assert!(text(&output.stdout).contains("kubeconfig"), "{shell}");
+    }
+    let home = TempDir::new().expect("a directory");
+    let pages = home.path().join("pages");
+    let output = command(&home)
+        .arg("man")
+        .arg(&pages)
+        .output()
+        .expect("the program runs");
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    for page in ["landbridge.1", "landbridge-run.1", "landbridge-status.1"] {
+        assert!(pages.join(page).is_file(), "{page} is missing");
+    }
+}
+
+#[test]
+fn a_reader_that_went_away_is_no_failure() {
+    use std::process::Stdio;
+    let home = TempDir::new().expect("a directory");
+    let mut child = command(&home)
+        .arg("crd")
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("runs");
+    drop(child.stdout.take());
+    assert_eq!(child.wait().expect("ends").code(), Some(0));
+}
+
+#[test]
+fn nothing_is_coloured_in_a_pipe() {
+    for arguments in [&["--help"][..], &["crd"], &["config", "show", "--origin"]] {
+        assert!(
+            !landbridge(arguments).stdout.contains(&0x1b),
+            "{arguments:?}"
+        );
+    }
+}
+
+fn landbridge(arguments: &[&str]) -> Output {
+    let home = TempDir::new().expect("a directory");
+    command(&home)
+        .args(arguments)
+        .output()
+        .expect("the program runs")
+}
+
+/// Runs the program with a home of its own, so that nothing of the machine's is found.
+fn command(home: &TempDir) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_landbridge"));
+    command
+        .env_clear()
+        .env("HOME", home.path())
+        .env("LANDBRIDGE_DATA_DIR", home.path().join("state"));
+    command
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}

@@ -1,0 +1,343 @@
+//! The built program in network namespaces: real packets, real interfaces, one daemon a machine.
+#![expect(
+    clippy::indexing_slicing,
+    reason = "a missing field is null, and the test fails"
+)]
+
+#[path = "lan/lab.rs"]
+mod lab;
+
+use std::{net::Ipv4Addr, process::Command, time::Duration};
+
+use lab::Lab;
+use serde_json::{Value, json};
+
+/// How long anything may take. It is a bound for broken runs, not a measure.
+const PATIENCE: Duration = Duration::from_secs(40);
+
+#[test]
+fn two_clusters_find_each_other() {
+    let Some(lab) = Lab::new(&["rome", "milan"]) else {
+        return;
+    };
+    lab.start_all();
+    for (here, there) in lab.pairs() {
+        let found = lab.until(PATIENCE, &format!("{here} has found {there}"), || {
+            lab.peer(here, there)
+                .filter(|object| lab::condition(object, "IdentityVerified"))
+        });
+        assert_eq!(found["spec"]["discoveryType"], "LAN");
+        let id = found["spec"]["clusterIdentity"]["clusterID"]
+            .as_str()
+            .expect("an id");
+        assert_eq!(
+            found["metadata"]["labels"]["discovery.liqo.io/cluster-id"],
+            id
+        );
+        assert_eq!(
+            Some(id),
+            lab.status(there)["clusterID"].as_str(),
+            "{there} says so itself"
+        );
+        let url = format!("https://{}:5870", lab.address(there));
+        assert_eq!(found["spec"]["authUrl"], url.as_str());
+        assert_eq!(lab.peers(here).len(), 1, "only {there} is out there");
+    }
+}
+
+#[test]
+fn ping_crosses_the_tunnel() {
+    let Some(lab) = Lab::new(&["rome", "milan"]) else {
+        return;
+    };
+    lab.start_all();
+    lab.until_peered();
+    for (here, there) in lab.pairs() {
+        let address = lab.tunnel_address(here, there);
+        assert!(
+            lab.ping(here, address),
+            "{here} reaches {there} at {address}\n{}",
+            lab.story()
+        );
+    }
+}
+
+#[test]
+fn leave_takes_everything_away() {
+    let Some(lab) = Lab::new(&["rome", "milan"]) else {
+        return;
+    };
+    lab.start_all();
+    lab.until_peered();
+    for (here, there) in lab.pairs() {
+        lab.landbridge(here, &["leave", there]);
+    }
+    for (here, there) in lab.pairs() {
+        until_nothing_is_left(&lab, here);
+        let object = lab.peer(here, there).expect("the object stays");
+        assert_eq!(object["spec"]["join"], false, "the user's word stays");
+    }
+}
+
+#[test]
+fn rejoin_brings_it_back() {
+    let Some(lab) = Lab::new(&["rome", "milan"]) else {
+        return;
+    };
+    lab.start_all();
+    lab.until_peered();
+    for (here, there) in lab.pairs() {
+        lab.landbridge(here, &["leave", there]);
+    }
+    for (here, _) in lab.pairs() {
+        until_nothing_is_left(&lab, here);
+    }
+    for (here, there) in lab.pairs() {
+        lab.landbridge(here, &["join", there]);
+    }
+    lab.until_peered();
+    for (here, there) in lab.pairs() {
+        let address = lab.tunnel_address(here, there);
+        assert!(
+            lab.ping(here, address),
+            "{here} reaches {there} again\n{}",
+            lab.story()
+        );
+    }
+}
+
+#[test]
+fn restart_resumes() {
+    let Some(lab) = Lab::new(&["rome", "milan"]) else {
+        return;
+    };
+    lab.start_all();
+    lab.until_peered();
+    let before = lab.peer("rome", "milan").expect("peered");
+    assert_eq!(
+        lab.terminate("rome"),
+        Some(0),
+        "a signal ends it well\n{}",
+        lab.story()
+    );
+    assert!(
+        !lab.has_interface("rome", "landbridge0"),
+        "no interface stays"
+    );
+    lab.start("rome");
+    resumed(&lab, &before);
+    lab.kill("rome");
+    lab.start("rome");
+    resumed(&lab, &before);
+}
+
+fn resumed(lab: &Lab, before: &Value) {
+    let address = lab.until(PATIENCE, "rome knows milan's address", || {
+        lab.tunnel_address_now("rome", "milan")
+    });
+    lab.until(PATIENCE, "rome reaches milan again", || {
+        lab.ping("rome", address).then_some(())
+    });
+    lab.until_peered();
+    let after = lab.peer("rome", "milan").expect("peered");
+    assert_eq!(
+        after["metadata"]["uid"], before["metadata"]["uid"],
+        "the same object"
+    );
+    assert_eq!(
+        after["spec"], before["spec"],
+        "nobody touched what is wanted"
+    );
+}
+
+#[test]
+fn leaving_the_lan_expires_the_peer() {
+    let Some(mut lab) = Lab::new(&["rome", "milan"]) else {
+        return;
+    };
+    let policy = "{discoveryConfig: {autojoin: false, autojoinUntrusted: false, ttl: 30}}";
+    lab.set("LANDBRIDGE_CLUSTER_CONFIG", policy);
+    lab.start_all();
+    for (here, there) in lab.pairs() {
+        lab.until(PATIENCE, &format!("{here} has found {there}"), || {
+            lab.peer(here, there)
+        });
+    }
+    assert_eq!(
+        lab.terminate("milan"),
+        Some(0),
+        "a signal ends it well\n{}",
+        lab.story()
+    );
+    lab.until(
+        PATIENCE,
+        "rome has forgotten milan, who said goodbye",
+        || lab.peers("rome").is_empty().then_some(()),
+    );
+    lab.start("milan");
+    lab.until(PATIENCE, "rome has found milan again", || {
+        lab.peer("rome", "milan")
+    });
+    lab.ip(Some("milan"), "link set eth0 down");
+    // The announcement lives for 30 s, and what expired is kept a while longer.
+    lab.until(
+        PATIENCE * 2,
+        "rome has forgotten milan, who vanished",
+        || lab.peers("rome").is_empty().then_some(()),
+    );
+}
+
+#[test]
+fn a_new_address_is_followed() {
+    let Some(lab) = Lab::new(&["rome", "milan"]) else {
+        return;
+    };
+    lab.start_all();
+    lab.until_peered();
+    lab.ip(Some("milan"), "address add 10.77.0.99/24 dev eth0");
+    lab.ip(
+        Some("milan"),
+        &format!("address del {}/24 dev eth0", lab.address("milan")),
+    );
+    lab.until(PATIENCE, "rome knows milan's new address", || {
+        let object = lab.peer("rome", "milan")?;
+        (object["spec"]["authUrl"] == "https://10.77.0.99:5870").then_some(())
+    });
+    let inside = lab.tunnel_address("rome", "milan");
+    lab.until(PATIENCE, "rome reaches milan through the tunnel", || {
+        lab.ping("rome", inside).then_some(())
+    });
+    lab.until_peered();
+}
+
+#[test]
+fn avahi_browse_sees_us() {
+    let Some(lab) = Lab::new(&["rome", "other"]) else {
+        return;
+    };
+    if !lab::installed(&["avahi-daemon", "avahi-browse", "dbus-daemon"]) {
+        return lab::skip("avahi-daemon, avahi-utils or dbus is not installed");
+    }
+    lab.start("rome");
+    let id = lab.until(PATIENCE, "rome says who it is", || {
+        lab.status("rome")["clusterID"].as_str().map(str::to_owned)
+    });
+    // Avahi and its bus get a /run of their own, and end with the shell that started them.
+    let script = "set -e
+        mount --make-rprivate / && mount -t tmpfs tmpfs /run && mkdir -p /run/dbus /run/avahi-daemon
+        [ /var/run -ef /run ] || mount --bind /run /var/run
+        dbus-daemon --system --nofork --nopidfile & bus=$!
+        while [ ! -S /run/dbus/system_bus_socket ]; do sleep 0.1; done
+        avahi-daemon --no-drop-root --no-rlimits >/dev/null 2>&1 & avahi=$!
+        for type in _liqo_auth._tcp _landbridge._tcp; do
+          for try in 1 2 3 4 5 6 7 8 9 10; do
+            seen=$(timeout 5 avahi-browse --resolve --parsable --terminate $type 2>/dev/null | grep '^=' || true)
+            [ -z \"$seen\" ] || break
+            sleep 0.5
+          done
+          echo \"$seen\"
+        done
+        kill $avahi $bus";
+    let output = lab.run("other", &["unshare", "--mount", "sh", "-c", script]);
+    let seen = String::from_utf8_lossy(&output.stdout).into_owned();
+    for service in ["_liqo_auth._tcp", "_landbridge._tcp"] {
+        let line = seen
+            .lines()
+            .find(|line| line.contains(";IPv4;") && line.contains(service))
+            .unwrap_or_else(|| panic!("avahi does not see {service}:\n{seen}\n{}", lab.story()));
+        let fields: Vec<&str> = line.split(';').collect();
+        assert_eq!(fields[3], id, "the instance is the id");
+        assert_eq!(
+            fields[6],
+            format!("{id}.local"),
+            "the host is not the machine's"
+        );
+        assert_eq!(fields[7], lab.address("rome").to_string());
+        assert_eq!(fields[8], "5870");
+        for word in ["v=1", &format!("id={id}"), "name=rome", "boot="] {
+            assert!(
+                line.contains(&format!("\"{word}")),
+                "{word} is missing: {line}"
+            );
+        }
+    }
+}
+
+#[test]
+fn manual_foreign_cluster_peers() {
+    let Some(mut lab) = Lab::new(&["rome", "milan"]) else {
+        return;
+    };
+    lab.set("LANDBRIDGE_LAN_ENABLED", "false");
+    lab.start_all();
+    let example = include_str!("../examples/manual/foreign-cluster-auth-url.yaml");
+    let yaml = example
+        .replace("<ADDRESS>", &lab.address("milan").to_string())
+        .replace("<PORT>", "5870");
+    let object: Value = serde_saphyr::from_str(&yaml).expect("the example is YAML");
+    let path = "/apis/discovery.liqo.io/v1alpha1/foreignclusters";
+    lab.request("rome", "POST", path, &object);
+    let found = lab.until(PATIENCE, "rome knows who my-cluster is", || {
+        lab.peer("rome", "my-cluster")
+            .filter(|object| lab::condition(object, "IdentityVerified"))
+    });
+    let milan = lab.status("milan")["clusterID"].clone();
+    assert_eq!(found["spec"]["clusterIdentity"]["clusterID"], milan);
+    assert_eq!(found["spec"]["join"], false, "nobody asked for more");
+    let wish = json!({"spec": {"join": true}});
+    lab.request("rome", "PATCH", &format!("{path}/my-cluster"), &wish);
+    let address: Ipv4Addr = lab.until(PATIENCE, "rome has a tunnel to my-cluster", || {
+        lab.tunnel_address_now("rome", "my-cluster")
+    });
+    lab.until(PATIENCE, "rome reaches my-cluster", || {
+        lab.ping("rome", address).then_some(())
+    });
+    let incoming = lab.until(PATIENCE, "milan knows rome", || lab.peer("milan", "rome"));
+    assert_eq!(incoming["spec"]["discoveryType"], "IncomingPeering");
+    assert_eq!(
+        incoming["spec"]["join"], false,
+        "milan was not asked to consume"
+    );
+}
+
+/// Waits until a cluster has neither tunnel nor virtual node nor route nor translation.
+fn until_nothing_is_left(lab: &Lab, here: &str) {
+    lab.until(
+        PATIENCE,
+        &format!("{here} has nothing left of the peering"),
+        || {
+            let tunnels = lab.list(here, "/apis/net.liqo.io/v1alpha1/tunnelendpoints");
+            let networks = lab.list(here, "/apis/net.liqo.io/v1alpha1/networkconfigs");
+            let offers = lab.list(here, "/apis/sharing.liqo.io/v1alpha1/advertisements");
+            let requests = lab.list(here, "/apis/discovery.liqo.io/v1alpha1/peeringrequests");
+            let nodes = lab.list(here, "/api/v1/nodes").into_iter().filter(|node| {
+                let name = node["metadata"]["name"].as_str().unwrap_or_default();
+                name.starts_with("liqo-")
+            });
+            let objects = [tunnels, networks, offers, requests, nodes.collect()].concat();
+            let routes = lab.output(here, &["ip", "route", "show", "dev", "landbridge0"]);
+            let remapped = routes.lines().any(|route| !route.starts_with("10.244."));
+            let rules = lab.output(here, &["nft", "list", "ruleset"]);
+            let translated = rules.contains("dnat") || rules.contains("snat");
+            (objects.is_empty() && !remapped && !translated).then_some(())
+        },
+    );
+}
+
+#[test]
+fn the_lab_cleans_up_after_itself() {
+    let Some(lab) = Lab::new(&["rome"]) else {
+        return;
+    };
+    let prefix = lab.prefix();
+    let spaces = || {
+        let output = Command::new("ip")
+            .args(["netns", "list"])
+            .output()
+            .expect("ip runs");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    assert!(spaces().contains(&prefix));
+    drop(lab);
+    assert!(!spaces().contains(&prefix));
+}

@@ -1,0 +1,19 @@
+//! Two clusters over loopback with real TLS, and strangers that try to come between.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test fails by panicking, in its helpers too"
+)]
+
+#[path = "peer/gateway.rs"]
+mod gateway;
+#[path = "peer/handshake.rs"]
+mod handshake;
+#[path = "peer/identity.rs"]
+mod identity;
+#[path = "peer/rig.rs"]
+mod rig;
+#[path = "peer/strangers.rs"]
+mod strangers;
