@@ -3,6 +3,8 @@
 #[path = "tunnel/controller.rs"]
 mod controller;
 
+use controller::{Cluster, ready, spec_of};
+
 use std::{
     collections::BTreeMap,
     net::{Ipv4Addr, SocketAddr},
@@ -159,6 +161,38 @@ fn a_peer_that_changes_its_address_is_followed() {
     assert_eq!(endpoint.unwrap().ip().to_string(), "192.0.2.77");
     assert!(pair.echo(1).is_ok());
     pair.close_and_check();
+}
+
+#[test]
+fn the_controller_finds_the_endpoint_that_works_and_cleans_up() {
+    let Some(pair) = Pair::up("control", true) else {
+        return;
+    };
+    let sides = [0, 1].map(|side| {
+        let (own, other) = (&pair.sides[side].driver, &pair.sides[1 - side].driver);
+        // The first endpoint that each side is told is dead, and the second side is told no other:
+        // it has to learn from the handshake.
+        let endpoints = match side {
+            0 => format!("192.0.2.99:1,{}:{}", OUTER[1], other.port()),
+            _ => "192.0.2.98:1".to_owned(),
+        };
+        let spec = spec_of("peer", &other.public_key(), &endpoints);
+        let own = Arc::clone(own);
+        pair.sides[side].run(async move {
+            let cluster = Cluster::start(own).await;
+            let status = ready(SEEN_AS[side], SEEN_AS[1 - side]);
+            cluster.create(spec, status).await;
+            cluster
+        })
+    });
+    for (side, cluster) in sides.into_iter().enumerate() {
+        pair.sides[side].run(async move {
+            cluster.wait_for("connected").await;
+            cluster.shutdown.cancel();
+        });
+        pair.wait_for(side, "nft list tables", str::is_empty);
+        pair.assert_clean(side);
+    }
 }
 
 #[test]

@@ -29,7 +29,7 @@ use crate::{
     api::{identity::ClusterId, tunnel_endpoint::TunnelEndpoint},
     engine::overlay::{
         LARGEST_MTU, Observed, Operation, Overlay, Peer, PublicKey,
-        health::Health,
+        health::{Health, Verdict},
         plan, tunnel_mtu,
         wanted::{Admission, Local, admit},
     },
@@ -43,6 +43,8 @@ pub const FINALIZER: &str = "liqo-gateway.liqo.io";
 /// How often what is there is compared with what is wanted, so that what somebody deleted is
 /// restored.
 const PASS_INTERVAL: Duration = Duration::from_secs(5);
+/// The same while endpoints take turns.
+const TURNING_INTERVAL: Duration = Duration::from_secs(2);
 /// How long the driver may take to clean up when the daemon stops.
 const CLOSE_LIMIT: Duration = Duration::from_secs(10);
 
@@ -236,10 +238,11 @@ impl Tunnels {
 
     async fn handle_timeout(&mut self) {
         if Instant::now() >= self.next_pass {
-            if self.is_listed {
+            self.next_pass = Instant::now() + PASS_INTERVAL;
+            // A machine without peers is not looked at all day long.
+            let is_idle = self.objects.is_empty() && self.observed == Observed::default();
+            if self.is_listed && !is_idle {
                 self.pass().await;
-            } else {
-                self.next_pass = Instant::now() + PASS_INTERVAL;
             }
         }
         self.send_echoes();
@@ -296,10 +299,23 @@ impl Tunnels {
         }
         self.tell(&faults);
         self.faults = faults;
+        if self.is_turning(&admission.overlay) {
+            self.next_pass = Instant::now() + TURNING_INTERVAL;
+        }
         self.admission = Some(admission);
         self.release().await;
         self.report().await;
         self.send_echoes();
+    }
+
+    fn is_turning(&self, overlay: &Overlay) -> bool {
+        self.peers.iter().any(|(cluster, state)| {
+            let choices = overlay
+                .peers
+                .get(cluster)
+                .map_or(0, |it| it.endpoints.len());
+            choices > 1 && state.health.verdict() == Verdict::NoHandshake
+        })
     }
 
     fn admit(&self) -> Admission {

@@ -98,9 +98,14 @@ pub fn preflight() -> Result<(), Error> {
         .write(true)
         .open("/dev/net/tun");
     if let Err(error) = tun {
+        let mend = if error.kind() == io::ErrorKind::PermissionDenied {
+            "let this user open it (chmod 0666 /dev/net/tun, which is usual and harmless)"
+        } else {
+            "load the kernel module tun, and in a container pass the device in"
+        };
         return Err(Error::Unavailable {
             missing: format!("/dev/net/tun cannot be opened ({error})"),
-            mend: "load the kernel module tun, and in a container pass the device in".to_owned(),
+            mend: mend.to_owned(),
         });
     }
     match nat::program() {

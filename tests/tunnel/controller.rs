@@ -8,14 +8,23 @@ use kube::{
     api::{DeleteParams, Patch, PatchParams, PostParams},
 };
 use landbridge::{
-    api::tunnel_endpoint::{TunnelEndpoint, TunnelEndpointSpec},
-    controllers::tunnel_endpoint::{FINALIZER, Settings, run},
+    api::{
+        identity::ClusterId,
+        tunnel_endpoint::{TunnelEndpoint, TunnelEndpointSpec},
+    },
+    controllers::tunnel_endpoint::{Connectivity, FINALIZER, Settings, run},
     engine::overlay::{Observed, PublicKey},
     kubeapi::{KubeApi, Options, store},
-    tunnel::memory::{Fabric, MemoryDriver},
+    tunnel::{
+        Driver,
+        memory::{Fabric, MemoryDriver},
+    },
 };
 use serde_json::json;
-use tokio::time::{Instant, sleep};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep},
+};
 use tokio_util::sync::CancellationToken;
 
 #[tokio::test(start_paused = true)]
@@ -192,48 +201,38 @@ async fn stopping_cleans_the_machine_and_leaves_the_objects() {
     assert_eq!(home.status().await, "connected");
 }
 
-struct Cluster {
-    api: KubeApi,
-    objects: Api<TunnelEndpoint>,
-    driver: MemoryDriver,
-    board: tokio::sync::watch::Receiver<
-        BTreeMap<
-            landbridge::api::identity::ClusterId,
-            landbridge::controllers::tunnel_endpoint::Connectivity,
-        >,
-    >,
-    shutdown: CancellationToken,
+/// An embedded API with the controller on it.
+pub struct Cluster<D> {
+    pub api: KubeApi,
+    pub objects: Api<TunnelEndpoint>,
+    pub driver: Arc<D>,
+    pub board: watch::Receiver<BTreeMap<ClusterId, Connectivity>>,
+    pub shutdown: CancellationToken,
 }
 
-async fn two_clusters() -> (Fabric, Cluster, Cluster) {
+async fn two_clusters() -> (Fabric, Cluster<MemoryDriver>, Cluster<MemoryDriver>) {
     two_clusters_with(|_| {}).await
 }
 
 /// Two clusters of the same range, with a TunnelEndpoint for each other.
-async fn two_clusters_with(prepare: impl Fn(&MemoryDriver)) -> (Fabric, Cluster, Cluster) {
+async fn two_clusters_with(
+    prepare: impl Fn(&MemoryDriver),
+) -> (Fabric, Cluster<MemoryDriver>, Cluster<MemoryDriver>) {
     let fabric = Fabric::default();
     fabric.set_latency(Duration::from_micros(400));
-    let home = Cluster::start(&fabric, 1).await;
+    let home = Cluster::start(Arc::new(fabric.driver(key(1)))).await;
     prepare(&home.driver);
-    let foreign = Cluster::start(&fabric, 2).await;
-    let status = |local: &str, remote: &str| {
-        json!({
-            "phase": "Ready",
-            "localPodCIDR": "10.244.0.0/16",
-            "localNATPodCIDR": local,
-            "remoteNATPodCIDR": remote,
-        })
-    };
-    home.create(spec("foreign", 2), status("10.72.0.0/16", "10.71.0.0/16"))
+    let foreign = Cluster::start(Arc::new(fabric.driver(key(2)))).await;
+    home.create(spec("foreign", 2), ready("10.72.0.0/16", "10.71.0.0/16"))
         .await;
     foreign
-        .create(spec("home", 1), status("10.71.0.0/16", "10.72.0.0/16"))
+        .create(spec("home", 1), ready("10.71.0.0/16", "10.72.0.0/16"))
         .await;
     (fabric, home, foreign)
 }
 
-impl Cluster {
-    async fn start(fabric: &Fabric, number: u8) -> Self {
+impl<D: Driver + 'static> Cluster<D> {
+    pub async fn start(driver: Arc<D>) -> Self {
         let started = Instant::now();
         let clock = Arc::new(move || {
             let elapsed = SignedDuration::try_from(started.elapsed()).unwrap();
@@ -247,13 +246,12 @@ impl Cluster {
         })
         .await
         .unwrap();
-        let driver = fabric.driver(key(number));
         let settings = Settings::new("10.244.0.0/16".parse().unwrap());
         let board = settings.board.subscribe();
         let shutdown = CancellationToken::new();
         tokio::spawn(run(
             api.client(),
-            Arc::new(driver.clone()),
+            Arc::clone(&driver) as Arc<dyn Driver>,
             settings,
             clock,
             shutdown.clone(),
@@ -267,7 +265,7 @@ impl Cluster {
         }
     }
 
-    async fn create(&self, spec: TunnelEndpointSpec, status: serde_json::Value) {
+    pub async fn create(&self, spec: TunnelEndpointSpec, status: serde_json::Value) {
         let mut object = TunnelEndpoint::new(&spec.cluster_id.clone(), spec);
         object.metadata.finalizers = Some(vec![FINALIZER.to_owned()]);
         let name = object.name_any();
@@ -305,8 +303,8 @@ impl Cluster {
         connection.status_message.unwrap_or_default()
     }
 
-    async fn wait_for(&self, status: &str) {
-        for _ in 0..100 {
+    pub async fn wait_for(&self, status: &str) {
+        for _ in 0..200 {
             if self.status().await == status {
                 return;
             }
@@ -317,15 +315,31 @@ impl Cluster {
 }
 
 fn spec(cluster: &str, number: u8) -> TunnelEndpointSpec {
+    spec_of(cluster, &key(number), "192.168.1.2:5871")
+}
+
+/// The status of a negotiated TunnelEndpoint.
+pub fn ready(local: &str, remote: &str) -> serde_json::Value {
+    json!({
+        "phase": "Ready",
+        "localPodCIDR": "10.244.0.0/16",
+        "localNATPodCIDR": local,
+        "remoteNATPodCIDR": remote,
+    })
+}
+
+/// A peer that uses the same range as everybody.
+pub fn spec_of(cluster: &str, key: &PublicKey, endpoints: &str) -> TunnelEndpointSpec {
     TunnelEndpointSpec {
         cluster_id: cluster.to_owned(),
         pod_cidr: "10.244.0.0/16".to_owned(),
         external_cidr: "10.200.0.0/24".to_owned(),
-        endpoint_ip: "192.168.1.2".to_owned(),
+        endpoint_ip: String::new(),
         backend_type: "wireguard".to_owned(),
         backend_config: BTreeMap::from([
-            ("publicKey".to_owned(), key(number).to_string()),
+            ("publicKey".to_owned(), key.to_string()),
             ("port".to_owned(), "5871".to_owned()),
+            ("endpoints".to_owned(), endpoints.to_owned()),
         ]),
     }
 }
