@@ -325,6 +325,34 @@ fn until_nothing_is_left(lab: &Lab, here: &str) {
 }
 
 #[test]
+fn the_demo_pings_through_its_tunnels_and_shows_the_table() {
+    if Lab::new(&[]).is_none() {
+        return;
+    }
+    for scenario in ["lan", "manual"] {
+        let output = Command::new(env!("CARGO_BIN_EXE_landbridge"))
+            .args(["demo", "--scenario", scenario])
+            .output()
+            .expect("the program runs");
+        let shown = String::from_utf8_lossy(&output.stdout);
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(
+            output.status.code(),
+            Some(0),
+            "{scenario}: {shown}\n{error}"
+        );
+        let pings = shown
+            .matches("through the tunnel: 3 of 3 came back")
+            .count();
+        assert_eq!(pings, 2, "{scenario}: {shown}");
+        assert!(
+            shown.contains("AUTHENTICATION STATUS"),
+            "{scenario}: {shown}"
+        );
+    }
+}
+
+#[test]
 fn the_lab_cleans_up_after_itself() {
     let Some(lab) = Lab::new(&["rome"]) else {
         return;
