@@ -52,16 +52,17 @@ pub use error::Error;
 
 use axum::{
     body::Body,
-    http::{Request, Response},
+    http::{Method, Request, Response},
 };
 use catalog::Catalog;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use refusal::Refusal;
 use std::{
     convert::Infallible,
     fmt,
     future::Future,
     pin::Pin,
-    sync::{Arc, PoisonError, RwLock},
+    sync::{Arc, PoisonError, RwLock, atomic::AtomicI64},
     task::{Context, Poll},
 };
 
@@ -140,7 +141,19 @@ impl tower::Service<Request<Body>> for KubeApi {
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let server = Arc::clone(&self.server);
-        Box::pin(async move { Ok(server.answer(request).await) })
+        Box::pin(async move {
+            if matches!(*request.method(), Method::GET | Method::HEAD) {
+                return Ok(server.answer(request).await);
+            }
+            // A client that hangs up must not leave half a deletion behind.
+            let task = tokio::spawn(async move { server.answer(request).await });
+            let answer = task.await.unwrap_or_else(|error| {
+                tracing::error!(%error, "A request to the embedded API failed");
+                Refusal::internal("the request failed; the log of the daemon says why")
+                    .into_response()
+            });
+            Ok(answer)
+        })
     }
 }
 
@@ -149,6 +162,8 @@ struct Server {
     store: Arc<store::Store>,
     catalog: RwLock<Arc<Catalog>>,
     clock: Clock,
+    /// When objects with a lifetime were last looked through, in Unix seconds.
+    expired_at: AtomicI64,
 }
 
 impl Server {

@@ -28,7 +28,7 @@ use super::context::Clock;
 use crate::{
     api::{identity::ClusterId, tunnel_endpoint::TunnelEndpoint},
     engine::overlay::{
-        LARGEST_MTU, Observed, Operation, Overlay, PublicKey,
+        LARGEST_MTU, Observed, Operation, Overlay, Peer, PublicKey,
         health::Health,
         plan, tunnel_mtu,
         wanted::{Admission, Local, admit},
@@ -105,17 +105,18 @@ pub async fn run(
         tokio::select! {
             biased;
             () = shutdown.cancelled() => break,
-            Some(event) = events.next() => match event {
-                Ok(event) => tunnels.handle_event(event).await,
-                Err(error) => tracing::debug!(%error, "The watch on TunnelEndpoints broke"),
-            },
+            Some(event) = events.next() => tunnels.handle_watch(event).await,
             Some((cluster, answer)) = tunnels.echoes.next(), if !tunnels.echoes.is_empty() => {
                 tunnels.handle_echo(&cluster, answer).await;
             }
             () = sleep_until(next_wake) => tunnels.handle_timeout().await,
         }
     }
-    match timeout(CLOSE_LIMIT, tunnels.driver.close()).await {
+    close(&*tunnels.driver).await;
+}
+
+async fn close(driver: &dyn Driver) {
+    match timeout(CLOSE_LIMIT, driver.close()).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::warn!(%error, "Could not remove the tunnel"),
         Err(_) => tracing::warn!("Removing the tunnel took too long"),
@@ -179,6 +180,13 @@ impl Tunnels {
             peers: BTreeMap::new(),
             echoes: FuturesUnordered::new(),
             next_pass: Instant::now() + PASS_INTERVAL,
+        }
+    }
+
+    async fn handle_watch(&mut self, event: Result<Event<TunnelEndpoint>, watcher::Error>) {
+        match event {
+            Ok(event) => self.handle_event(event).await,
+            Err(error) => tracing::debug!(%error, "The watch on TunnelEndpoints broke"),
         }
     }
 
@@ -306,7 +314,7 @@ impl Tunnels {
         };
         let mut admission = admit(&local, self.objects.values());
         if self.settings.mtu == 0 {
-            let endpoints = admission.overlay.peers.values().map(|it| it.endpoint());
+            let endpoints = admission.overlay.peers.values().map(Peer::endpoint);
             let paths = endpoints
                 .flatten()
                 .filter_map(|it| self.driver.path_mtu(it));
@@ -348,30 +356,31 @@ impl Tunnels {
             let Err(error) = self.driver.carry_out(operation).await else {
                 continue;
             };
-            match concerned {
-                Some(cluster) => {
-                    faults.single.insert(cluster, error.to_string());
-                }
-                None => {
-                    // Without its foundations, the rules above all, nothing else may be built.
-                    faults.common = Some(error.to_string());
-                    return;
-                }
-            }
+            let message = error.to_string();
+            let Some(cluster) = concerned else {
+                // Without its foundations, the rules above all, nothing else may be built.
+                faults.common = Some(message);
+                return;
+            };
+            faults.single.insert(cluster, message);
         }
     }
 
     /// Logs what is wrong once, and not at every pass.
     fn tell(&self, faults: &Faults) {
-        if *faults == self.faults {
-            return;
+        if faults.common != self.faults.common {
+            if let Some(message) = &faults.common {
+                tracing::warn!(%message, "The tunnel cannot be made");
+            } else {
+                tracing::info!("The tunnel can be made again");
+            }
         }
-        if let Some(message) = &faults.common {
-            tracing::warn!(%message, "The tunnel cannot be made");
-        } else if self.faults.common.is_some() {
-            tracing::info!("The tunnel can be made again");
-        }
-        for (cluster, message) in &faults.single {
+        let known = |cluster, message| self.faults.single.get(cluster) == Some(message);
+        let news = faults
+            .single
+            .iter()
+            .filter(|(cluster, message)| !known(cluster, message));
+        for (cluster, message) in news {
             tracing::warn!(%cluster, %message, "The tunnel to a peer cannot be made");
         }
     }
@@ -420,7 +429,7 @@ fn matters(object: &TunnelEndpoint) -> impl PartialEq + use<> {
 
 /// Returns the one peer that an operation is for, if there is one.
 fn concerned(overlay: &Overlay, operation: &Operation) -> Option<ClusterId> {
-    let find = |is_it: &dyn Fn(&crate::engine::overlay::Peer) -> bool| {
+    let find = |is_it: &dyn Fn(&Peer) -> bool| {
         let found = overlay.peers.iter().find(|(_, peer)| is_it(peer));
         found.map(|(cluster, _)| cluster.clone())
     };

@@ -241,7 +241,7 @@ fn first_free(pools: &[Ipv4Net], taken: &[Ipv4Net], prefix: u8, seed: u64) -> Op
         match taken.iter().find(|used| overlap(used, &candidate)) {
             None => return Some(candidate),
             // A larger range in use is passed in one step, so that the walk stays short.
-            Some(used) => walked += steps_past(&candidate, used).min(left_in_pool),
+            Some(used) => walked += steps_past(candidate, *used).min(left_in_pool),
         }
     }
     None
@@ -263,7 +263,7 @@ fn at(pools: &[(Ipv4Net, u64)], prefix: u8, index: u64) -> Option<(Ipv4Net, u64)
     None
 }
 
-fn steps_past(candidate: &Ipv4Net, used: &Ipv4Net) -> u64 {
+fn steps_past(candidate: Ipv4Net, used: Ipv4Net) -> u64 {
     if used.prefix_len() >= candidate.prefix_len() {
         return 1;
     }

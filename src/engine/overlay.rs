@@ -32,7 +32,7 @@ pub use key::{KeyError, PublicKey};
 pub const INTERFACE: &str = "landbridge0";
 /// A session is dead when its last handshake is older (WireGuard paper, section 6.1:
 /// Reject-After-Time).
-pub const HANDSHAKE_LIMIT: Duration = Duration::from_secs(180);
+pub const HANDSHAKE_LIMIT: Duration = Duration::from_mins(3);
 /// The smallest MTU of a link that carries IPv6 (RFC 8200, section 5).
 pub const SMALLEST_MTU: u16 = 1280;
 /// What remains of Ethernet's 1500 bytes after an outer IPv6, UDP and WireGuard header.

@@ -124,6 +124,7 @@ fn core_in_namespaces() -> Vec<Resource> {
         Resource {
             namespaced: true,
             short_names: words(&["ev"]),
+            rules: event_rules(),
             ..stored(
                 ("", "v1", "Event", "events"),
                 reference::<Event>(),
@@ -151,6 +152,7 @@ fn named_groups() -> Vec<Resource> {
             namespaced: true,
             short_names: words(&["ev"]),
             view: View::NewEvent,
+            rules: event_rules(),
             storage: "/events/".to_owned(),
             ..stored(
                 ("events.k8s.io", "v1", "Event", "events"),
@@ -240,6 +242,14 @@ fn review((group, kind, plural): (&str, &str, &str), message: &'static Message) 
     }
 }
 
+/// Events are news: like a real server, this one forgets them after an hour.
+fn event_rules() -> Rules {
+    Rules {
+        lifetime: Some(3_600),
+        ..plain_rules()
+    }
+}
+
 fn plain_rules() -> Rules {
     Rules {
         status: false,
@@ -247,6 +257,7 @@ fn plain_rules() -> Rules {
         generation: false,
         unconditional: true,
         merge_keys: Some(&[OWNERS]),
+        lifetime: None,
         label_names: false,
     }
 }

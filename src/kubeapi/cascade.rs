@@ -11,7 +11,10 @@ use super::{
 };
 use crate::kubeapi::tree::Tree;
 use serde_json::{Value, json};
-use std::{future::Future, pin::Pin};
+use std::{future::Future, pin::Pin, sync::atomic::Ordering};
+
+/// How many seconds pass at least between two looks for what has expired.
+const EXPIRE_EVERY: i64 = 60;
 
 impl Server {
     /// Cleans up after an object that is gone. Boxed, since what is deleted here has dependents too.
@@ -174,12 +177,44 @@ impl Server {
         Ok(())
     }
 
+    /// Deletes the objects of a kind that nobody spoke of for longer than they are kept.
+    pub(super) async fn expire(&self, resource: &Resource) -> Result<(), Refusal> {
+        let Some(lifetime) = resource.rules.lifetime else {
+            return Ok(());
+        };
+        let now = (self.clock)().as_second();
+        let last = self.expired_at.load(Ordering::Relaxed);
+        if now.saturating_sub(last) < EXPIRE_EVERY {
+            return Ok(());
+        }
+        self.expired_at.store(now, Ordering::Relaxed);
+        for (key, stored) in self.store.list(&resource.prefix(""), None).0 {
+            let object = stored.value();
+            if now - last_heard_of(&object) <= lifetime {
+                continue;
+            }
+            let write = Write {
+                key,
+                expected: Expectation::Revision(stored.revision),
+                object,
+                deletes: true,
+            };
+            if let Err(Rejected::NotStored(why)) = self.store.write(write).await {
+                return Err(Refusal::not_stored(&why));
+            }
+        }
+        Ok(())
+    }
+
     /// Finishes what a crash may have left half done.
     pub(super) async fn sweep(&self) -> Result<(), Refusal> {
         for owner in self.store.owners() {
             self.collect_dependents(&owner).await?;
         }
         let catalog = self.catalog();
+        for resource in catalog.resources() {
+            self.expire(resource).await?;
+        }
         let Some(namespaces) = catalog.by_role(Role::Namespace) else {
             return Ok(());
         };
@@ -191,6 +226,26 @@ impl Server {
         }
         Ok(())
     }
+}
+
+/// The latest time in an object with a lifetime, in Unix seconds.
+fn last_heard_of(object: &Value) -> i64 {
+    [
+        "/metadata/creationTimestamp",
+        "/lastTimestamp",
+        "/series/lastObservedTime",
+    ]
+    .into_iter()
+    .filter_map(|path| {
+        object
+            .pointer(path)?
+            .as_str()?
+            .parse::<jiff::Timestamp>()
+            .ok()
+    })
+    .map(jiff::Timestamp::as_second)
+    .max()
+    .unwrap_or(0)
 }
 
 fn is_marked(object: &Value) -> bool {

@@ -92,6 +92,8 @@ pub(super) struct Rules {
     pub(super) unconditional: bool,
     /// The lists that a strategic patch merges by key; `None`: no strategic patches.
     pub(super) merge_keys: Option<&'static [(&'static str, &'static str)]>,
+    /// How many seconds an object is kept after it was last heard of.
+    pub(super) lifetime: Option<i64>,
     /// Names may not contain dots.
     pub(super) label_names: bool,
 }
@@ -324,6 +326,7 @@ fn from_version(
             generation: true,
             unconditional: false,
             merge_keys: None,
+            lifetime: None,
             label_names: false,
         },
         columns: Column::of_definition(version.additional_printer_columns.as_deref()),

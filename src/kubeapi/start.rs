@@ -11,7 +11,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use serde_json::{Value, json};
 use std::{
     path::PathBuf,
-    sync::{Arc, PoisonError, RwLock},
+    sync::{Arc, PoisonError, RwLock, atomic::AtomicI64},
 };
 
 /// The namespaces of every cluster, and the one in which Liqo keeps its things.
@@ -28,6 +28,7 @@ impl Server {
             store: Arc::new(store),
             catalog: RwLock::new(Arc::new(catalog)),
             clock: options.clock,
+            expired_at: AtomicI64::new(i64::MIN),
         })
     }
 

@@ -16,7 +16,13 @@ use kube::{
     runtime::watcher,
 };
 use serde_json::{Value, json};
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
+};
 
 #[tokio::test(start_paused = true)]
 async fn a_created_object_has_its_defaults_and_a_generation() {
@@ -173,25 +179,51 @@ async fn both_ways_to_watch_of_kube_work() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_watch_that_is_too_old_is_told_so() {
-    let moment = Arc::new(std::sync::atomic::AtomicI64::new(0));
-    let shared = Arc::clone(&moment);
-    let clock = move || {
-        let seconds = shared.load(std::sync::atomic::Ordering::Relaxed);
-        jiff::Timestamp::from_second(seconds).unwrap()
-    };
-    let api = KubeApi::open(Options {
-        clock: Arc::new(clock),
-        ..options(store::Memory::default())
-    })
-    .await
-    .unwrap();
+async fn an_event_is_forgotten_after_an_hour() {
+    let moment = Arc::new(AtomicI64::new(0));
+    let api = open_at(&moment).await;
+    let events: Api<Event> = Api::default_namespaced(api.client());
+    for (name, seconds) in [("old", 0), ("younger", 3_000), ("new", 4_000)] {
+        moment.store(seconds, Ordering::Relaxed);
+        let event = json!({"metadata": {"name": name}, "involvedObject": {"name": "rome"}});
+        let event = serde_json::from_value(event).unwrap();
+        events.create(&PostParams::default(), &event).await.unwrap();
+    }
+    let left = events.list(&ListParams::default()).await.unwrap();
+    let names: Vec<String> = left.items.iter().map(ResourceExt::name_any).collect();
+    assert_eq!(names, ["new", "younger"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deletion_goes_on_when_the_client_hangs_up() {
+    let api = open().await;
     let clusters = clusters(&api);
     clusters
         .create(&PostParams::default(), &cluster("rome"))
         .await
         .unwrap();
-    moment.store(3_600, std::sync::atomic::Ordering::Relaxed);
+    let request = axum::http::Request::delete("/apis/lb.test/v1alpha1/clusters/rome")
+        .body(axum::body::Body::empty())
+        .unwrap();
+    let mut api = api;
+    let mut answer = tower::Service::call(&mut api, request);
+    // Asked once, and then never again: the client is gone.
+    assert!(futures::poll!(&mut answer).is_pending());
+    drop(answer);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(clusters.get_opt("rome").await.unwrap().is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_that_is_too_old_is_told_so() {
+    let moment = Arc::new(AtomicI64::new(0));
+    let api = open_at(&moment).await;
+    let clusters = clusters(&api);
+    clusters
+        .create(&PostParams::default(), &cluster("rome"))
+        .await
+        .unwrap();
+    moment.store(3_600, Ordering::Relaxed);
     clusters
         .create(&PostParams::default(), &cluster("milan"))
         .await
@@ -421,6 +453,17 @@ pub(super) fn options(memory: store::Memory) -> Options {
         clock: Arc::new(|| "2026-11-21T00:00:00Z".parse().unwrap()),
         crds: vec![definition()],
     }
+}
+
+/// An API whose clock shows what the test sets.
+async fn open_at(moment: &Arc<AtomicI64>) -> KubeApi {
+    let moment = Arc::clone(moment);
+    let clock = move || jiff::Timestamp::from_second(moment.load(Ordering::Relaxed)).unwrap();
+    let options = Options {
+        clock: Arc::new(clock),
+        ..options(store::Memory::default())
+    };
+    KubeApi::open(options).await.unwrap()
 }
 
 async fn open() -> KubeApi {

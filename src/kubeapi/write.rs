@@ -113,6 +113,7 @@ impl Server {
             Err(Rejected::NotStored(why)) => return Err(Refusal::not_stored(&why)),
         };
         self.after_write(resource);
+        self.expire(resource).await?;
         // The namespace may have begun to end while this was written: then this ends too.
         if self.check_namespace(target).is_err() {
             self.empty_namespace(&target.namespace).await?;

@@ -9,27 +9,24 @@
 //! that a peer may write.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::BTreeMap,
     fmt,
     net::SocketAddr,
-    pin::Pin,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use axum::{
-    body::{Body, Bytes},
+    body::Body,
     http::{HeaderValue, Request, Response, StatusCode, header},
 };
-use futures::{Stream, StreamExt as _};
 use json_patch::{PatchOperation, ReplaceOperation, TestOperation, jsonptr::PointerBuf};
 use kube::{
     Api, ResourceExt as _,
     api::{DeleteParams, ListParams, ObjectMeta, Patch, PatchParams, PostParams, WatchParams},
-    core::{TypeMeta, WatchEvent},
 };
 use serde_json::{Value, json};
-use tokio::time::{Instant, Interval};
+use tokio::time::Instant;
 
 use super::{
     auth::{BODY_LIMIT, BODY_TIME, Reception},
@@ -43,6 +40,10 @@ use crate::api::{
     labels,
     peering_request::{PeeringRequest, PeeringRequestSpec},
 };
+
+mod watch;
+
+use watch::Watch;
 
 /// How often a watch says that it lives; 15 s of silence mean that it does not (protocol, section 6).
 pub const HEARTBEAT: Duration = Duration::from_secs(5);
@@ -279,31 +280,23 @@ impl Gateway {
         bookmarks: bool,
         seconds: u32,
     ) -> Result<Response<Body>, Failure> {
-        let mut ready = VecDeque::new();
+        let mut ready = Vec::new();
         let revision = if let Some(revision) = since {
             revision
         } else {
             let parameters = ListParams::default().fields(&own_name(own));
             let list = self.api.list(&parameters).await?;
-            for object in list.items {
-                ready.extend(line(&WatchEvent::Added(shown(object))));
-            }
+            ready = list.items;
             list.metadata.resource_version.unwrap_or_default()
         };
         let parameters = WatchParams::default()
             .fields(&own_name(own))
             .timeout(seconds.clamp(1, 294));
         let events = self.api.watch(&parameters, &revision).await?;
-        let watch = Watch {
-            events: Box::pin(events),
-            ready,
-            revision,
-            bookmarks,
-            heartbeat: tokio::time::interval_at(Instant::now() + HEARTBEAT, HEARTBEAT),
-            until: Instant::now() + Duration::from_secs(u64::from(seconds)),
-            own: own.clone(),
-            reception: Arc::clone(&self.reception),
-        };
+        let watch = Watch::new(events, own, Arc::clone(&self.reception))
+            .starting_with(ready, revision)
+            .ending_at(Instant::now() + Duration::from_secs(u64::from(seconds)))
+            .with_bookmarks(bookmarks);
         let lines = futures::stream::unfold(watch, |mut watch| async move {
             let line = watch.next_line().await?;
             Some((Ok::<_, std::convert::Infallible>(line), watch))
@@ -314,80 +307,6 @@ impl Gateway {
             HeaderValue::from_static("application/json"),
         );
         Ok(response)
-    }
-}
-
-type Events = Pin<Box<dyn Stream<Item = Result<WatchEvent<PeeringRequest>, kube::Error>> + Send>>;
-
-/// A running watch. It is pulled by its reader, so a slow one holds back nobody else.
-struct Watch {
-    events: Events,
-    ready: VecDeque<Bytes>,
-    revision: String,
-    bookmarks: bool,
-    heartbeat: Interval,
-    until: Instant,
-    own: ClusterId,
-    reception: Arc<dyn Reception>,
-}
-
-impl Watch {
-    /// Returns the next line, `None` at the end: the time is up, the store ended it, or the peer is
-    /// not accepted any more.
-    async fn next_line(&mut self) -> Option<Bytes> {
-        loop {
-            if let Some(line) = self.ready.pop_front() {
-                return Some(line);
-            }
-            if Instant::now() >= self.until {
-                return None;
-            }
-            tokio::select! {
-                event = self.events.next() => {
-                    let event = event?.ok()?;
-                    if !self.reception.accepted(&self.own).await {
-                        return None;
-                    }
-                    self.take(event);
-                }
-                _ = self.heartbeat.tick() => {
-                    if !self.reception.accepted(&self.own).await {
-                        return None;
-                    }
-                    if self.bookmarks {
-                        self.ready.extend(bookmark(&self.revision));
-                    }
-                }
-            }
-        }
-    }
-
-    fn take(&mut self, event: WatchEvent<PeeringRequest>) {
-        let event = match event {
-            WatchEvent::Added(object) => WatchEvent::Added(self.seen(object)),
-            WatchEvent::Modified(object) => WatchEvent::Modified(self.seen(object)),
-            WatchEvent::Deleted(object) => WatchEvent::Deleted(self.seen(object)),
-            WatchEvent::Bookmark(bookmark) => {
-                self.revision
-                    .clone_from(&bookmark.metadata.resource_version);
-                if !self.bookmarks {
-                    return;
-                }
-                WatchEvent::Bookmark(bookmark)
-            }
-            WatchEvent::Error(status) => {
-                self.until = Instant::now();
-                WatchEvent::Error(status)
-            }
-        };
-        self.ready.extend(line(&event));
-    }
-
-    fn seen(&mut self, object: PeeringRequest) -> PeeringRequest {
-        if let Some(revision) = object.resource_version() {
-            self.revision = revision;
-        }
-        shown(object)
     }
 }
 
@@ -471,27 +390,4 @@ fn shown(mut object: PeeringRequest) -> PeeringRequest {
 
 fn own_name(own: &ClusterId) -> String {
     format!("metadata.name={own}")
-}
-
-fn bookmark(revision: &str) -> Option<Bytes> {
-    let types = TypeMeta::resource::<PeeringRequest>();
-    let event = json!({
-        "type": "BOOKMARK",
-        "object": {
-            "apiVersion": types.api_version,
-            "kind": types.kind,
-            "metadata": {"resourceVersion": revision},
-        },
-    });
-    json_line(&event)
-}
-
-fn line(event: &WatchEvent<PeeringRequest>) -> Option<Bytes> {
-    json_line(event)
-}
-
-fn json_line(value: &impl serde::Serialize) -> Option<Bytes> {
-    let mut line = serde_json::to_vec(value).ok()?;
-    line.push(b'\n');
-    Some(Bytes::from(line))
 }

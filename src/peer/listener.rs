@@ -42,10 +42,13 @@ const STRANGERS_PER_ADDRESS: usize = 8;
 const CONNECTIONS_PER_PEER: usize = 32;
 /// How long the handshake, and then the head of each request, may take.
 const HEADER_TIME: Duration = Duration::from_secs(5);
-/// How long a stranger may stay.
+/// How long a client without a certificate may stay, and how often it is looked whether a peer that
+/// waits for a person is accepted by now.
 const STRANGER_TIME: Duration = Duration::from_secs(30);
+/// How many looks a peer has that waits; then it has to come again.
+const STRANGER_LOOKS: u32 = 20;
 /// How long requests may take to finish when the listener stops.
-const GRACE: Duration = Duration::from_secs(1);
+const GRACE: Duration = Duration::from_millis(500);
 /// How long to wait when the system has no more connections to give.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// The largest head of a request, in bytes.
@@ -192,8 +195,11 @@ impl Door {
     /// accepted by then gives the stranger's place back and stays.
     async fn leave(&self, peer: Option<Proven>, place: &mut Place) {
         let stranger_time = async {
-            for time in [Duration::ZERO, STRANGER_TIME] {
-                sleep(time).await;
+            let looks = if peer.is_some() { STRANGER_LOOKS } else { 1 };
+            for look in 0..=looks {
+                if look > 0 {
+                    sleep(STRANGER_TIME).await;
+                }
                 if let Some(peer) = &peer
                     && self.endpoint.accepted(&peer.cluster_id).await
                     && let Some(guest) = Guests::enter(&self.accepted, peer.cluster_id.clone())

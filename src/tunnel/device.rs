@@ -216,14 +216,14 @@ fn to_engine(key: &PublicKey) -> x25519::PublicKey {
 }
 
 fn engine_error(what: &str, error: EngineError) -> Error {
-    match error {
-        EngineError::Bind(source, params) => {
-            let port = params.port;
-            Error::kernel(format!("listen on UDP port {port} for the tunnel"), source)
-        }
-        EngineError::IoError(source) => Error::kernel(what, source),
-        other => Error::kernel(what, std::io::Error::other(other.to_string())),
+    if let EngineError::Bind(source, params) = error {
+        let port = params.port;
+        return Error::kernel(format!("listen on UDP port {port} for the tunnel"), source);
     }
+    if let EngineError::IoError(source) = error {
+        return Error::kernel(what, source);
+    }
+    Error::kernel(what, std::io::Error::other(error.to_string()))
 }
 
 fn is(error: &std::io::Error, errno: Errno) -> bool {

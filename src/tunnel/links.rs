@@ -125,11 +125,7 @@ impl Links {
                 .attributes
                 .iter()
                 .any(|it| matches!(it, RouteAttribute::Oif(oif) if *oif == index));
-            let source = message.attributes.iter().find_map(|it| match it {
-                RouteAttribute::PrefSource(RouteAddress::Inet(source)) if through => Some(*source),
-                _ => None,
-            });
-            Some((destination(message)?, source))
+            Some((destination(message)?, source(message).filter(|_| through)))
         };
         Ok(messages.iter().filter_map(read).collect())
     }
@@ -197,9 +193,11 @@ pub(crate) fn path_mtu(endpoint: SocketAddr) -> Option<u32> {
 }
 
 fn facts(link: &LinkMessage) -> LinkFacts {
-    let mtu = link.attributes.iter().find_map(|it| match it {
-        LinkAttribute::Mtu(mtu) => Some(*mtu),
-        _ => None,
+    let mtu = link.attributes.iter().find_map(|it| {
+        let LinkAttribute::Mtu(mtu) = it else {
+            return None;
+        };
+        Some(*mtu)
     });
     LinkFacts {
         index: link.header.index,
@@ -213,20 +211,29 @@ fn facts(link: &LinkMessage) -> LinkFacts {
 }
 
 fn address_of(message: &AddressMessage) -> Option<Ipv4Net> {
-    message.attributes.iter().find_map(|it| match it {
-        AddressAttribute::Local(IpAddr::V4(address)) => {
-            Ipv4Net::new(*address, message.header.prefix_len).ok()
-        }
-        _ => None,
+    message.attributes.iter().find_map(|it| {
+        let AddressAttribute::Local(IpAddr::V4(address)) = it else {
+            return None;
+        };
+        Ipv4Net::new(*address, message.header.prefix_len).ok()
     })
 }
 
 fn destination(message: &RouteMessage) -> Option<Ipv4Net> {
-    message.attributes.iter().find_map(|it| match it {
-        RouteAttribute::Destination(RouteAddress::Inet(address)) => {
-            Ipv4Net::new(*address, message.header.destination_prefix_length).ok()
-        }
-        _ => None,
+    message.attributes.iter().find_map(|it| {
+        let RouteAttribute::Destination(RouteAddress::Inet(address)) = it else {
+            return None;
+        };
+        Ipv4Net::new(*address, message.header.destination_prefix_length).ok()
+    })
+}
+
+fn source(message: &RouteMessage) -> Option<Ipv4Addr> {
+    message.attributes.iter().find_map(|it| {
+        let RouteAttribute::PrefSource(RouteAddress::Inet(source)) = it else {
+            return None;
+        };
+        Some(*source)
     })
 }
 
@@ -240,9 +247,10 @@ async fn limited<T>(
         limit,
     })?;
     answer.map_err(|error| {
-        let source = match error {
-            rtnetlink::Error::NetlinkError(message) => message.to_io(),
-            other => io::Error::other(other.to_string()),
+        let source = if let rtnetlink::Error::NetlinkError(message) = &error {
+            message.to_io()
+        } else {
+            io::Error::other(error.to_string())
         };
         Error::kernel(what, source)
     })

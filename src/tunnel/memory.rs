@@ -208,16 +208,12 @@ impl Driver for MemoryDriver {
 
     fn probe(&self, target: Ipv4Addr) -> BoxFuture<'_, Result<Duration, Error>> {
         Box::pin(async move {
-            match self.echo_from(target) {
-                Some(latency) => {
-                    tokio::time::sleep(latency).await;
-                    Ok(latency)
-                }
-                None => {
-                    tokio::time::sleep(ECHO_LIMIT).await;
-                    Err(Error::NoEcho(target))
-                }
-            }
+            let Some(latency) = self.echo_from(target) else {
+                tokio::time::sleep(ECHO_LIMIT).await;
+                return Err(Error::NoEcho(target));
+            };
+            tokio::time::sleep(latency).await;
+            Ok(latency)
         })
     }
 

@@ -124,26 +124,40 @@ impl Sender {
         length
     }
 
+    /// Sends a run; what cannot be sent is lost, as packets are.
     async fn send_run(&self, run: &[(Packet, SocketAddr)], destination: SocketAddr) {
-        if run.len() > 1 {
-            match self.send_segments(run, destination).await {
-                Err(error) if is_offload_refused(&error) => {
-                    if !self.one_by_one.swap(true, Ordering::Relaxed) {
-                        tracing::info!(%error, "Sending packets one by one from now on");
-                    }
-                }
-                Err(error) => {
-                    tracing::debug!(%error, %destination, "Could not send packets");
-                    return;
-                }
-                Ok(()) => return,
+        let sent = if run.len() > 1 {
+            self.send_segments(run, destination).await
+        } else {
+            self.send_single(run, destination).await
+        };
+        let sent = match sent {
+            Err(error) if run.len() > 1 && is_offload_refused(&error) => {
+                self.give_up_runs(&error);
+                self.send_single(run, destination).await
             }
+            sent => sent,
+        };
+        if let Err(error) = sent {
+            tracing::debug!(%error, %destination, "Could not send packets");
         }
+    }
+
+    fn give_up_runs(&self, error: &io::Error) {
+        if !self.one_by_one.swap(true, Ordering::Relaxed) {
+            tracing::info!(%error, "Sending packets one by one from now on");
+        }
+    }
+
+    async fn send_single(
+        &self,
+        run: &[(Packet, SocketAddr)],
+        destination: SocketAddr,
+    ) -> io::Result<()> {
         for (packet, _) in run {
-            if let Err(error) = self.socket.socket().send_to(packet, destination).await {
-                tracing::debug!(%error, %destination, "Could not send a packet");
-            }
+            self.socket.socket().send_to(packet, destination).await?;
         }
+        Ok(())
     }
 
     async fn send_segments(

@@ -73,18 +73,15 @@ impl Health {
 
     /// Takes in the answer to an echo, `None` when it was lost.
     pub fn handle_echo(&mut self, round_trip: Option<Duration>) {
-        match round_trip {
-            Some(round_trip) => {
-                // What came back came back through a session.
-                (self.is_fresh, self.has_echo, self.lost) = (true, true, 0);
-                self.round_trip = Some(round_trip);
-            }
-            None => {
-                self.lost = self.lost.saturating_add(1);
-                if self.lost >= LOST_LIMIT {
-                    self.has_echo = false;
-                }
-            }
+        if let Some(round_trip) = round_trip {
+            // What came back came back through a session.
+            (self.is_fresh, self.has_echo, self.lost) = (true, true, 0);
+            self.round_trip = Some(round_trip);
+            return;
+        }
+        self.lost = self.lost.saturating_add(1);
+        if self.lost >= LOST_LIMIT {
+            self.has_echo = false;
         }
     }
 
@@ -132,7 +129,7 @@ impl Health {
         let now = self.round_trip?;
         let is_news = self.shown.is_none_or(|shown| {
             let (less, more) = (shown.min(now), shown.max(now));
-            more > less.saturating_mul(2) && more - less > NOISE
+            more > less.saturating_mul(2) && more.abs_diff(less) > NOISE
         });
         if is_news {
             self.shown = Some(now);

@@ -271,7 +271,7 @@ mod tests {
     #[test]
     fn a_negotiated_endpoint_becomes_a_peer() {
         let mut object = endpoint("b", 2);
-        object.status = ready(Some("10.72.0.0/16"), Some("10.71.0.0/16"));
+        object.status = Some(ready(Some("10.72.0.0/16"), Some("10.71.0.0/16")));
         let admission = admit(&local(), [&object]);
         assert_eq!(admission.rejected, BTreeMap::new());
         let peer = &admission.overlay.peers[&"b".parse().unwrap()];
@@ -334,7 +334,7 @@ mod tests {
     #[test]
     fn a_size_that_does_not_match_is_refused() {
         let mut object = endpoint("b", 2);
-        object.status = ready(Some("10.72.0.0/24"), None);
+        object.status = Some(ready(Some("10.72.0.0/24"), None));
         assert!(matches!(
             admit(&local(), [&object]).rejected["b"],
             Rejection::Size { .. }
@@ -383,17 +383,17 @@ mod tests {
                 ..TunnelEndpointSpec::default()
             },
         );
-        object.status = ready(None, None);
+        object.status = Some(ready(None, None));
         object
     }
 
-    fn ready(local_nat: Option<&str>, remote_nat: Option<&str>) -> Option<TunnelEndpointStatus> {
-        Some(TunnelEndpointStatus {
+    fn ready(local_nat: Option<&str>, remote_nat: Option<&str>) -> TunnelEndpointStatus {
+        TunnelEndpointStatus {
             phase: Some(READY.to_owned()),
             local_nat_pod_cidr: Some(local_nat.unwrap_or("None").to_owned()),
             remote_nat_pod_cidr: Some(remote_nat.unwrap_or("None").to_owned()),
             ..TunnelEndpointStatus::default()
-        })
+        }
     }
 
     fn time(seconds: i64) -> Time {
