@@ -74,7 +74,7 @@ fn play(options: &Demo, lab: &mut Lab) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Tells what happens until every cluster has a tunnel to every other.
+/// Tells what happens until every cluster is peered with every other.
 fn follow(
     options: &Demo,
     lab: &mut Lab,
@@ -83,8 +83,8 @@ fn follow(
 ) -> Result<(), Failure> {
     let wanted = lab.members().len() * (lab.members().len() - 1);
     let mut ready = BTreeSet::new();
-    let mut tunnels = BTreeSet::new();
-    while tunnels.len() < wanted {
+    let mut peered = BTreeSet::new();
+    while peered.len() < wanted {
         let left = PATIENCE.saturating_sub(show.start.elapsed());
         let item = match news.recv_timeout(left.min(Duration::from_millis(200))) {
             Ok(item) => item,
@@ -104,8 +104,8 @@ fn follow(
                 text
             }
             What::Step { text } => text,
-            What::Tunnel { peer, text } => {
-                tunnels.insert((item.cluster.clone(), peer));
+            What::Peered { peer, text } => {
+                peered.insert((item.cluster.clone(), peer));
                 text
             }
         };

@@ -257,13 +257,16 @@ impl Lab {
         })
     }
 
-    /// Waits until every machine has every other one peered.
+    /// Waits until every machine has found every other one and is peered with it in both directions.
     pub(crate) fn until_peered(&self) {
         for (here, there) in self.pairs() {
             self.until(PEERING, &format!("{here} and {there} are peered"), || {
                 let object = self.peer(here, there)?;
+                let status = &object["status"];
+                let both = [&status["outgoing"]["joined"], &status["incoming"]["joined"]];
+                let joined = both.iter().all(|joined| **joined == true);
                 let network = condition(&object, "NetworkReady");
-                (object["status"]["phase"] == "Peered" && network).then_some(())
+                (status["phase"] == "Peered" && joined && network).then_some(())
             });
         }
     }

@@ -40,8 +40,8 @@ pub(super) enum What {
     Ready { text: String },
     /// A step on the way.
     Step { text: String },
-    /// A tunnel answers.
-    Tunnel { peer: String, text: String },
+    /// Everything between two clusters works, seen from one of them.
+    Peered { peer: String, text: String },
     /// The user wants an end.
     Interrupted,
 }
@@ -151,7 +151,9 @@ async fn watch(member: &Member, sender: &Sender<News>) {
     while listening {
         for cluster in peers::list(&client).await.unwrap_or_default() {
             for (kind, what) in steps(&client, &cluster).await {
-                if told.insert((cluster.name_any(), kind)) {
+                // A cluster that came to us first may be found on the LAN later.
+                let source = (kind == condition::DISCOVERED).then_some(cluster.spec.discovery_type);
+                if told.insert((cluster.name_any(), kind, source)) {
                     listening = tell(what);
                 }
             }
@@ -186,15 +188,11 @@ async fn steps(client: &Client, cluster: &ForeignCluster) -> Vec<(&'static str, 
             condition::OUTGOING_PEERED => format!("{name} offers {}", offer(client, cluster).await),
             _ => format!("tunnel to {name} is up{}", rtt(status)),
         };
-        let what = if kind == condition::NETWORK_READY {
-            What::Tunnel {
-                peer: name.clone(),
-                text,
-            }
-        } else {
-            What::Step { text }
-        };
-        steps.push((kind, what));
+        steps.push((kind, What::Step { text }));
+    }
+    if holds(status, condition::OUTGOING_PEERED) && holds(status, condition::NETWORK_READY) {
+        let text = format!("{name} is peered");
+        steps.push((condition::READY, What::Peered { peer: name, text }));
     }
     steps
 }
@@ -233,12 +231,21 @@ async fn offer(client: &Client, cluster: &ForeignCluster) -> String {
     let hard = quota.and_then(|quota| quota.hard).unwrap_or_default();
     let parts: Vec<String> = ["cpu", "memory"]
         .iter()
-        .filter_map(|kind| Some(format!("{kind} {}", hard.get(*kind)?.0)))
+        .filter_map(|kind| Some(format!("{} {kind}", readable(&hard.get(*kind)?.0))))
         .collect();
     if parts.is_empty() {
         "its resources".to_owned()
     } else {
         parts.join(", ")
+    }
+}
+
+/// Shortens a quantity that is plain bytes.
+fn readable(quantity: &str) -> String {
+    const GIB: u64 = 1 << 30;
+    match quantity.parse::<u64>() {
+        Ok(bytes) if bytes >= GIB => format!("{}.{} GiB", bytes / GIB, bytes % GIB * 10 / GIB),
+        Ok(_) | Err(_) => quantity.to_owned(),
     }
 }
 

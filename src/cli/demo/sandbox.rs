@@ -35,9 +35,7 @@ pub(super) fn run_inside() -> Result<i32, Failure> {
     need("ip", "iproute2")?;
     enter().map_err(|error| refused("namespaces cannot be made", error))?;
     // Ctrl-C is for the process inside: it cleans up, and we wait for it.
-    let mut interrupt = SigSet::empty();
-    interrupt.add(Signal::SIGINT);
-    interrupt
+    interrupt()
         .thread_block()
         .map_err(|error| refused("signals cannot be kept back", error))?;
     let status: io::Result<ExitStatus> = Command::new("/proc/self/exe")
@@ -50,6 +48,12 @@ pub(super) fn run_inside() -> Result<i32, Failure> {
             "the demo cannot be started: {error}"
         ))),
     }
+}
+
+fn interrupt() -> SigSet {
+    let mut set = SigSet::empty();
+    set.add(Signal::SIGINT);
+    set
 }
 
 /// Leaves the machine's namespaces; needs a user namespace only without root.
@@ -74,8 +78,9 @@ fn enter() -> nix::Result<()> {
 
 /// Makes `/run` our own, which is where `ip netns` keeps names and where the clusters keep state.
 pub(super) fn settle() -> Result<(), Failure> {
-    // Nobody outlives the process outside, which the user sees.
+    // Nobody outlives the process outside, which the user sees and which holds Ctrl-C back.
     prctl::set_pdeathsig(Signal::SIGTERM)
+        .and_then(|()| interrupt().thread_unblock())
         .map_err(|error| refused("processes cannot be bound together", error))?;
     let none: Option<&str> = None;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)
