@@ -154,36 +154,33 @@ async fn update(
     newcomer: &Newcomer,
 ) -> Result<ForeignCluster, Error> {
     let mut spec = serde_json::Map::new();
-    let mut metadata = json!({});
-    if policy::takes_over(newcomer.source, present.spec.discovery_type) {
-        spec.insert("discoveryType".into(), json!(newcomer.source.as_str()));
-        metadata["labels"] = json!({ labels::DISCOVERY_TYPE: newcomer.source.as_str() });
+    let (mut marks, mut notes) = (serde_json::Map::new(), serde_json::Map::new());
+    let source = newcomer.source;
+    let takes_over = policy::takes_over(source, present.spec.discovery_type);
+    if takes_over {
+        spec.insert("discoveryType".into(), json!(source));
+        marks.insert(labels::DISCOVERY_TYPE.into(), json!(source));
         if is_undecided(present) {
             let trusted = newcomer.trusted || present.spec.trust_mode == TrustMode::Trusted;
             let join = policy::autojoin(&context.policy().discovery_config, trusted);
             spec.insert("join".into(), json!(join));
         }
     }
-    let discovered = matches!(
-        present.spec.discovery_type,
-        DiscoveryType::Lan | DiscoveryType::Wan
-    );
-    let finds =
-        newcomer.source == present.spec.discovery_type || spec.contains_key("discoveryType");
-    if (discovered || spec.contains_key("discoveryType"))
-        && finds
-        && present.spec.auth_url != newcomer.auth_url
-    {
+    let follows = source == present.spec.discovery_type && source != DiscoveryType::Manual;
+    if (takes_over || follows) && present.spec.auth_url != newcomer.auth_url {
         spec.insert("authUrl".into(), json!(newcomer.auth_url));
     }
     if newcomer.trusted && present.spec.trust_mode != TrustMode::Trusted {
         spec.insert("trustMode".into(), json!(TrustMode::Trusted));
-        metadata["annotations"] = json!({ labels::TRUSTED_BY: reason::FLEET_SECRET });
+        notes.insert(labels::TRUSTED_BY.into(), json!(reason::FLEET_SECRET));
     }
     if spec.is_empty() {
         return Ok(present.clone());
     }
-    let patch = json!({ "metadata": metadata, "spec": spec });
+    let patch = json!({
+        "metadata": {"labels": marks, "annotations": notes},
+        "spec": spec,
+    });
     let api: Api<ForeignCluster> = Api::all(context.client.clone());
     api.patch(
         &present.name_any(),

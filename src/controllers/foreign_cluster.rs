@@ -109,6 +109,10 @@ fn object_of(store: &Store<ForeignCluster>, cluster_id: &str) -> Option<ObjectRe
         .map(|object| ObjectRef::from_obj(object.as_ref()))
 }
 
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "kube's Controller calls it so"
+)]
 fn on_error(object: Arc<ForeignCluster>, error: &Error, _: Arc<Context>) -> Action {
     tracing::warn!(cluster = %object.name_any(), %error, "The Kubernetes API did not take a change");
     Action::requeue(API_RETRY.mul_f64(1.0 + super::context::chance()))
@@ -218,6 +222,10 @@ fn announce(object: &ForeignCluster, before: Option<Phase>, status: &ForeignClus
     );
 }
 
+#[expect(
+    clippy::too_many_lines,
+    reason = "one arm a step, each of which delegates"
+)]
 async fn carry_out(
     context: &Arc<Context>,
     object: &ForeignCluster,

@@ -296,7 +296,7 @@ impl Watch {
         let end = loop {
             match self.stretch(&mut revision).await {
                 End::Renew => {}
-                end => break end,
+                end @ (End::Deleted | End::Lost(_)) => break end,
             }
             match self.refresh().await {
                 Ok(now_at) => revision = now_at,

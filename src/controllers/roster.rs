@@ -34,7 +34,7 @@ use crate::{
 /// How many candidates are asked at the same time.
 const PROBES: usize = 8;
 /// The longest time without a look at the roster.
-const IDLE: Duration = Duration::from_secs(60);
+const IDLE: Duration = Duration::from_mins(1);
 
 /// What came of asking a candidate.
 struct Proof {

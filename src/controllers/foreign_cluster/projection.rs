@@ -114,16 +114,13 @@ pub(super) async fn fill_identity(
     id: &ClusterId,
     name: &ClusterName,
 ) -> Result<(), Error> {
-    let mut identity = json!({ "clusterID": id });
-    if !name.as_str().is_empty() {
-        identity["clusterName"] = json!(name);
-    }
+    let name = Some(name).filter(|name| !name.as_str().is_empty());
     let patch = json!({
         "metadata": {"labels": {
             labels::CLUSTER_ID: id,
             labels::DISCOVERY_TYPE: object.spec.discovery_type.as_str(),
         }},
-        "spec": {"clusterIdentity": identity},
+        "spec": {"clusterIdentity": {"clusterID": id, "clusterName": name}},
     });
     patch_object(
         context,
