@@ -13,7 +13,9 @@ mod contact;
 pub mod happening;
 pub mod network;
 mod node;
+mod record;
 pub mod status;
+mod verdict;
 mod view;
 
 use std::{
