@@ -40,7 +40,10 @@ pub(crate) async fn hold(world: &mut World) {
 pub(crate) fn never_peers_with_oneself(cluster: &Cluster) {
     assert!(cluster.all_of(cluster.id()).is_empty(), "found itself");
     assert!(cluster.node_of(cluster.id()).is_none(), "is its own node");
-    assert!(cluster.tunnel_to(cluster.id()).is_none(), "has a tunnel to itself");
+    assert!(
+        cluster.tunnel_to(cluster.id()).is_none(),
+        "has a tunnel to itself"
+    );
 }
 
 pub(crate) fn one_object_per_cluster(cluster: &Cluster) {
@@ -73,18 +76,30 @@ pub(crate) fn no_two_tunnels_share_a_range(cluster: &Cluster) {
 /// on by people only.
 pub(crate) fn intent_is_a_persons(cluster: &Cluster) {
     for write in cluster.disk.history(0) {
-        let Write { key, operation, before: Some(before), after } = write else {
+        let Write {
+            key,
+            operation,
+            before: Some(before),
+            after,
+        } = write
+        else {
             continue;
         };
-        if operation != Operation::Modified || !key.starts_with("discovery.liqo.io/foreignclusters/") {
+        if operation != Operation::Modified
+            || !key.starts_with("discovery.liqo.io/foreignclusters/")
+        {
             continue;
         }
         let word = |object: &serde_json::Value| object["metadata"]["annotations"][WORD].clone();
         let is_flipped = before["spec"]["join"] != after["spec"]["join"];
         let is_said = word(&before) != word(&after);
-        let is_taken_over = before["spec"]["discoveryType"] == DiscoveryType::IncomingPeering.as_str()
+        let is_taken_over = before["spec"]["discoveryType"]
+            == DiscoveryType::IncomingPeering.as_str()
             && after["spec"]["discoveryType"] != before["spec"]["discoveryType"];
-        assert!(!is_flipped || is_said || is_taken_over, "we flipped spec.join of {key}");
+        assert!(
+            !is_flipped || is_said || is_taken_over,
+            "we flipped spec.join of {key}"
+        );
     }
 }
 
@@ -120,12 +135,18 @@ pub(crate) fn without_join_nothing_is_abroad(world: &World) {
         let (id, cluster) = (world.clusters[home].id(), &world.clusters[home]);
         if !joins(home, foreign) {
             let requests = world.clusters[foreign].disk.objects::<PeeringRequest>();
-            let abroad = requests.iter().any(|request| request.name_any() == id.as_str());
+            let abroad = requests
+                .iter()
+                .any(|request| request.name_any() == id.as_str());
             assert!(!abroad, "a request without a join\n{}", world.describe());
             let peer = world.clusters[foreign].id();
             assert!(cluster.node_of(peer).is_none(), "a node without a join");
             if !joins(foreign, home) {
-                assert!(cluster.tunnel_to(peer).is_none(), "a tunnel without a join\n{}", world.describe());
+                assert!(
+                    cluster.tunnel_to(peer).is_none(),
+                    "a tunnel without a join\n{}",
+                    world.describe()
+                );
             }
         }
     }
@@ -142,16 +163,22 @@ pub(crate) fn an_expired_stranger_is_gone(world: &World) {
         };
         let found = object.spec.discovery_type == DiscoveryType::Lan;
         let blocked = object.spec.incoming_peering_enabled == IncomingPeering::No;
-        let peered = object.status.is_some_and(|status| status.timeline.contains_key("Peered"));
-        assert!(!found || blocked || peered, "an expired stranger stays\n{}", world.describe());
+        let peered = object
+            .status
+            .is_some_and(|status| status.timeline.contains_key("Peered"));
+        assert!(
+            !found || blocked || peered,
+            "an expired stranger stays\n{}",
+            world.describe()
+        );
     }
 }
 
 pub(crate) fn a_refused_peer_leaves_nothing_behind(world: &World) {
     for (at, of) in world.pairs() {
-        let is_blocked = world.view(at, of).is_some_and(|object| {
-            object.spec.incoming_peering_enabled == IncomingPeering::No
-        });
+        let is_blocked = world
+            .view(at, of)
+            .is_some_and(|object| object.spec.incoming_peering_enabled == IncomingPeering::No);
         if is_blocked {
             nothing_is_there_of(world, at, of);
         }
@@ -169,7 +196,11 @@ pub(crate) fn nothing_is_there_of(world: &World, at: usize, of: usize) {
 
 /// A fleet at rest writes nothing but Leases.
 pub(crate) async fn nothing_is_written_at_rest(world: &mut World) {
-    let marks: Vec<usize> = world.clusters.iter().map(|cluster| cluster.disk.writes()).collect();
+    let marks: Vec<usize> = world
+        .clusters
+        .iter()
+        .map(|cluster| cluster.disk.writes())
+        .collect();
     let dials = world.lan.dials();
     world.sleep(REST).await;
     for (cluster, mark) in world.clusters.iter().zip(marks) {
@@ -177,9 +208,21 @@ pub(crate) async fn nothing_is_written_at_rest(world: &mut World) {
         let news: Vec<String> = writes
             .iter()
             .filter(|write| !is_heartbeat(write))
-            .map(|write| format!("{} {}: {}", write.operation.as_str(), write.key, difference(write)))
+            .map(|write| {
+                format!(
+                    "{} {}: {}",
+                    write.operation.as_str(),
+                    write.key,
+                    difference(write)
+                )
+            })
             .collect();
-        assert!(news.is_empty(), "written at rest:\n{}\n{}", news.join("\n"), world.describe());
+        assert!(
+            news.is_empty(),
+            "written at rest:\n{}\n{}",
+            news.join("\n"),
+            world.describe()
+        );
     }
     // A peer that is not there is tried twice a minute from each side, and no oftener.
     let pairs = u64::try_from(world.pairs().len()).unwrap();
@@ -196,12 +239,20 @@ fn difference(write: &Write) -> String {
     let Some(before) = &write.before else {
         return String::new();
     };
-    let (before, after) = (before.as_object().unwrap(), write.after.as_object().unwrap());
+    let (before, after) = (
+        before.as_object().unwrap(),
+        write.after.as_object().unwrap(),
+    );
     let changed = after.iter().filter(|(key, value)| {
         key.as_str() != "metadata" && before.get(key.as_str()) != Some(value)
     });
     changed
-        .map(|(key, value)| format!("{key}: {} -> {value}", before.get(key).unwrap_or(&serde_json::Value::Null)))
+        .map(|(key, value)| {
+            format!(
+                "{key}: {} -> {value}",
+                before.get(key).unwrap_or(&serde_json::Value::Null)
+            )
+        })
         .collect::<Vec<_>>()
         .join("; ")
 }

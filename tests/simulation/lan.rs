@@ -148,7 +148,10 @@ impl Lan {
     /// Announces a cluster to everybody, itself included, as multicast does.
     pub(crate) fn announce(&self, host: usize) {
         let mut state = self.state();
-        let Some(plug) = state.hosts[host].plug.as_ref().filter(|plug| !plug.life.is_cancelled())
+        let Some(plug) = state.hosts[host]
+            .plug
+            .as_ref()
+            .filter(|plug| !plug.life.is_cancelled())
         else {
             return;
         };
@@ -185,7 +188,10 @@ impl Lan {
         let state = self.state();
         let [(one, _), (other, _)] = wire.ends;
         !state.cuts.contains(&pair(one, other))
-            && wire.ends.iter().all(|(end, address)| state.hosts[*end].address.ip() == address.ip())
+            && wire
+                .ends
+                .iter()
+                .all(|(end, address)| state.hosts[*end].address.ip() == address.ip())
     }
 
     /// Carries something over a wire, waiting for as long as nothing passes.
@@ -210,7 +216,8 @@ impl Lan {
         if state.cuts.contains(&pair(home, foreign)) {
             return Err(Missing::Silence);
         }
-        let (Some(ours), Some(theirs)) = (&state.hosts[home].plug, &state.hosts[foreign].plug) else {
+        let (Some(ours), Some(theirs)) = (&state.hosts[home].plug, &state.hosts[foreign].plug)
+        else {
             return Err(Missing::Refusal);
         };
         if ours.life.is_cancelled() || theirs.life.is_cancelled() {
@@ -372,10 +379,12 @@ impl Connector for Socket {
 fn address_of(target: &Target) -> Result<SocketAddr, ConnectError> {
     let host = target.url.trim_start_matches("https://");
     let known = target.addresses.first().copied();
-    known.or_else(|| host.parse().ok()).ok_or_else(|| ConnectError::Unreachable {
-        address: target.url.clone(),
-        detail: "no such host".to_owned(),
-    })
+    known
+        .or_else(|| host.parse().ok())
+        .ok_or_else(|| ConnectError::Unreachable {
+            address: target.url.clone(),
+            detail: "no such host".to_owned(),
+        })
 }
 
 fn pair(one: usize, other: usize) -> (usize, usize) {

@@ -35,7 +35,9 @@ impl Logbook {
             started: Mutex::new(None),
         };
         let level = shown.unwrap_or(LevelFilter::WARN).max(LevelFilter::WARN);
-        tracing::subscriber::set_default(tracing_subscriber::registry().with(pen.with_filter(level)))
+        tracing::subscriber::set_default(
+            tracing_subscriber::registry().with(pen.with_filter(level)),
+        )
     }
 
     /// Notes a complaint of the simulation itself.
@@ -68,7 +70,11 @@ impl<S: Subscriber> Layer<S> for Pen {
         let mut line = Line(format!("{} {}", metadata.level(), metadata.target()));
         event.record(&mut line);
         if self.shown.is_some_and(|level| *metadata.level() <= level) {
-            let started = *self.started.lock().unwrap().get_or_insert_with(Instant::now);
+            let started = *self
+                .started
+                .lock()
+                .unwrap()
+                .get_or_insert_with(Instant::now);
             eprintln!("{:9.3} {}", started.elapsed().as_secs_f64(), line.0);
         }
         if *metadata.level() <= Level::WARN {

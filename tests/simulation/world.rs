@@ -192,7 +192,9 @@ impl Cluster {
     /// The tunnel to a peer.
     pub(crate) fn tunnel_to(&self, id: &ClusterId) -> Option<TunnelEndpoint> {
         let tunnels = self.disk.objects::<TunnelEndpoint>();
-        tunnels.into_iter().find(|it| it.spec.cluster_id == id.as_str())
+        tunnels
+            .into_iter()
+            .find(|it| it.spec.cluster_id == id.as_str())
     }
 }
 
@@ -200,9 +202,8 @@ impl World {
     async fn new(seed: u64, setups: Vec<Setup>, logbook: Logbook) -> Self {
         let beginning = Instant::now();
         let start = Timestamp::from_second(BEGINNING).unwrap();
-        let clock: Clock = Arc::new(move || {
-            start + SignedDuration::try_from(beginning.elapsed()).unwrap()
-        });
+        let clock: Clock =
+            Arc::new(move || start + SignedDuration::try_from(beginning.elapsed()).unwrap());
         let count = u8::try_from(setups.len()).unwrap();
         let addresses: Vec<SocketAddr> = (1..=count).map(|last| address(10 + last)).collect();
         let mut world = Self {
@@ -259,7 +260,9 @@ impl World {
         .unwrap();
         let client = api.client();
         for namespace in [labels::NAMESPACE, labels::NODE_LEASE_NAMESPACE] {
-            cluster_config::ensure_namespace(&client, namespace).await.unwrap();
+            cluster_config::ensure_namespace(&client, namespace)
+                .await
+                .unwrap();
         }
         let policy = cluster_config::load(&client, &setup.policy).await.unwrap();
         let (policy, config) = watch::channel(policy);
@@ -300,13 +303,33 @@ impl World {
             sighting: sighting(cluster, index, self.lan.address(index), &boot),
         };
         self.lan.plug(index, plug);
-        life.run(&self.logbook, "roster", roster::run(Arc::clone(&context), boot, found, stop.clone()));
-        life.run(&self.logbook, "foreign_cluster", foreign_cluster::run(Arc::clone(&context), stop.clone()));
-        life.run(&self.logbook, "peering_request", peering_request::run(context, stop.clone()));
-        life.run(&self.logbook, "cluster_config", cluster_config::run(client.clone(), policy, stop.clone()));
+        life.run(
+            &self.logbook,
+            "roster",
+            roster::run(Arc::clone(&context), boot, found, stop.clone()),
+        );
+        life.run(
+            &self.logbook,
+            "foreign_cluster",
+            foreign_cluster::run(Arc::clone(&context), stop.clone()),
+        );
+        life.run(
+            &self.logbook,
+            "peering_request",
+            peering_request::run(context, stop.clone()),
+        );
+        life.run(
+            &self.logbook,
+            "cluster_config",
+            cluster_config::run(client.clone(), policy, stop.clone()),
+        );
         life.run_machine(&self.logbook, index, client, driver, &self.clock);
         if setup.discovers {
-            life.run(&self.logbook, "announcement", announce(self.lan.clone(), index, stop));
+            life.run(
+                &self.logbook,
+                "announcement",
+                announce(self.lan.clone(), index, stop),
+            );
         }
         let lan = self.lan.clone();
         life.tasks.spawn(async move {
@@ -328,7 +351,9 @@ impl World {
                 check(ended);
             }
         }
-        self.fabric.meddle(&self.clusters[index].key.clone(), |it| *it = Default::default());
+        self.fabric.meddle(&self.clusters[index].key.clone(), |it| {
+            *it = Default::default()
+        });
     }
 
     /// Stops a cluster in order, with its goodbye.
@@ -389,7 +414,8 @@ impl World {
     /// Lets no packet pass between two clusters.
     pub(crate) fn part(&self, one: usize, other: usize) {
         self.lan.part(one, other);
-        self.fabric.cut(&self.clusters[one].key, &self.clusters[other].key);
+        self.fabric
+            .cut(&self.clusters[one].key, &self.clusters[other].key);
     }
 
     /// Lets packets pass between all clusters.
@@ -442,7 +468,9 @@ impl World {
             }
             let api: Api<ForeignCluster> = Api::all(self.clusters[at].client());
             let patch = Patch::Merge(&word);
-            let said = api.patch(&object.name_any(), &PatchParams::default(), &patch).await;
+            let said = api
+                .patch(&object.name_any(), &PatchParams::default(), &patch)
+                .await;
             match said {
                 Err(kube::Error::Api(status)) if status.code == 404 => return false,
                 _ if self.died(at) => {}
@@ -460,7 +488,9 @@ impl World {
             return false;
         };
         let api: Api<ForeignCluster> = Api::all(self.clusters[at].client());
-        let deleted = api.delete(&object.name_any(), &DeleteParams::default()).await;
+        let deleted = api
+            .delete(&object.name_any(), &DeleteParams::default())
+            .await;
         deleted.is_ok()
     }
 
@@ -478,7 +508,11 @@ impl World {
 
     /// The controllers' context of a running cluster.
     pub(crate) fn context(&self, index: usize) -> &Context {
-        &self.clusters[index].life.as_ref().expect("the cluster runs").context
+        &self.clusters[index]
+            .life
+            .as_ref()
+            .expect("the cluster runs")
+            .context
     }
 
     async fn finish(&mut self) {
@@ -500,7 +534,10 @@ impl World {
                 if key.starts_with("discovery.liqo.io/foreignclusters") {
                     lines.push(describe(&object));
                 } else if key.contains("liqo.io/") && !key.starts_with("apiext") {
-                    lines.push(format!("  {key} deleted: {}", metadata["deletionTimestamp"]));
+                    lines.push(format!(
+                        "  {key} deleted: {}",
+                        metadata["deletionTimestamp"]
+                    ));
                 }
             }
         }
@@ -523,13 +560,21 @@ fn describe(object: &Value) -> String {
         status["outgoing"]["remote-peering-request-name"],
     );
     for one in status["conditions"].as_array().into_iter().flatten() {
-        text += &format!("\n      {} {} {} {}", one["type"], one["status"], one["reason"], one["message"]);
+        text += &format!(
+            "\n      {} {} {} {}",
+            one["type"], one["status"], one["reason"], one["message"]
+        );
     }
     text
 }
 
 impl Life {
-    fn run(&mut self, logbook: &Logbook, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+    fn run(
+        &mut self,
+        logbook: &Logbook,
+        name: &'static str,
+        task: impl Future<Output = ()> + Send + 'static,
+    ) {
         let (token, stop, logbook) = (self.token.clone(), self.stop.clone(), logbook.clone());
         self.tasks.spawn(async move {
             tokio::select! {
@@ -542,7 +587,14 @@ impl Life {
         });
     }
 
-    fn run_machine(&mut self, logbook: &Logbook, index: usize, client: Client, driver: Arc<dyn Driver>, clock: &Clock) {
+    fn run_machine(
+        &mut self,
+        logbook: &Logbook,
+        index: usize,
+        client: Client,
+        driver: Arc<dyn Driver>,
+        clock: &Clock,
+    ) {
         let machine = Machine {
             hostname: NAMES[index].to_owned(),
             cpu_milli: 4_000,
@@ -553,7 +605,13 @@ impl Life {
         let node = own_node::run(client.clone(), read, Arc::clone(clock), self.stop.clone());
         self.run(logbook, "own_node", node);
         let settings = tunnel_endpoint::Settings::new(self.context.own.pod_cidr);
-        let tunnels = tunnel_endpoint::run(client, driver, settings, Arc::clone(clock), self.stop.clone());
+        let tunnels = tunnel_endpoint::run(
+            client,
+            driver,
+            settings,
+            Arc::clone(clock),
+            self.stop.clone(),
+        );
         self.run(logbook, "tunnel_endpoint", tunnels);
     }
 
@@ -640,15 +698,23 @@ pub(crate) fn summary(world: &World, index: usize) -> BTreeMap<String, Value> {
     };
     let everything = world.clusters[index].disk.everything();
     let kept = |key: &&String| {
-        !key.contains("/events/") && !key.starts_with("/events") && !key.starts_with("apiextensions") && !key.contains("/leases/")
+        !key.contains("/events/")
+            && !key.starts_with("/events")
+            && !key.starts_with("apiextensions")
+            && !key.contains("/leases/")
     };
     let mut summary = BTreeMap::new();
     for key in everything.keys().filter(kept) {
         let object = &everything[key];
         let mut said = json!({"finalizers": object["metadata"]["finalizers"], "deleted": object["metadata"]["deletionTimestamp"]});
         if key.starts_with("discovery.liqo.io/foreignclusters") {
-            let conditions = object["status"]["conditions"].as_array().cloned().unwrap_or_default();
-            let conditions = conditions.iter().map(|one| format!("{} {} {}", one["type"], one["status"], one["reason"]));
+            let conditions = object["status"]["conditions"]
+                .as_array()
+                .cloned()
+                .unwrap_or_default();
+            let conditions = conditions
+                .iter()
+                .map(|one| format!("{} {} {}", one["type"], one["status"], one["reason"]));
             said["conditions"] = json!(conditions.collect::<Vec<_>>());
             said["join"] = object["spec"]["join"].clone();
             said["trust"] = object["spec"]["trustMode"].clone();
@@ -656,7 +722,9 @@ pub(crate) fn summary(world: &World, index: usize) -> BTreeMap<String, Value> {
             said["auth"] = object["status"]["authStatus"].clone();
             said["outgoing"] = object["status"]["outgoing"]["joined"].clone();
             said["incoming"] = object["status"]["incoming"]["joined"].clone();
-            said["remote"] = json!(blind(&object["status"]["outgoing"]["remote-peering-request-name"].to_string()));
+            said["remote"] = json!(blind(
+                &object["status"]["outgoing"]["remote-peering-request-name"].to_string()
+            ));
         }
         summary.insert(blind(key), said);
     }

@@ -119,10 +119,7 @@ impl<'a> View<'a> {
     fn is_refused_there(&self) -> bool {
         let answer = self.facts.link.answer.as_ref();
         answer.is_some_and(|answer| {
-            matches!(
-                answer.decision,
-                Decision::Refused | Decision::EmptyRefused
-            )
+            matches!(answer.decision, Decision::Refused | Decision::EmptyRefused)
         })
     }
 
