@@ -143,10 +143,36 @@ async fn reconcile(object: Arc<ForeignCluster>, context: Arc<Context>) -> Result
         }
         for step in plan.steps {
             tracing::debug!(cluster = %name, step = ?Kind(&step), "Step");
-            carry_out(&context, &present, step).await?;
+            if is_shared(&step) {
+                let _alone = context.sharing.lock().await;
+                if is_still_planned(&context, &present, &step).await? {
+                    carry_out(&context, &present, step).await?;
+                }
+            } else {
+                carry_out(&context, &present, step).await?;
+            }
         }
     }
     Ok(Action::requeue(BREATH))
+}
+
+/// Whether a step takes of what all peers share: the number of offers, and the address ranges.
+fn is_shared(step: &Step) -> bool {
+    matches!(
+        step,
+        Step::WriteAdvertisement(..) | Step::WriteRemoteNetwork(_)
+    )
+}
+
+/// Plans anew, since another peer may have taken what a step counted on.
+async fn is_still_planned(
+    context: &Context,
+    object: &ForeignCluster,
+    step: &Step,
+) -> Result<bool, Error> {
+    let facts = gather::facts(context, object).await?;
+    let plan = peering::plan(object, &facts, context.now());
+    Ok(plan.steps.contains(step))
 }
 
 /// Shows a step by its name alone, since its content may be long.
@@ -162,6 +188,9 @@ impl std::fmt::Debug for Kind<'_> {
 fn forget(context: &Context, object: &ForeignCluster) {
     context.links.forget(&object.name_any());
     context.events.forget(&object.name_any());
+    if let Some(id) = claimed_id(object) {
+        context.neighbours.look_again(id);
+    }
 }
 
 /// At least a moment, so that a check at a time that has just passed does not spin.

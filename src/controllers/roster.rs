@@ -76,6 +76,11 @@ pub async fn run(
             Some(Ok(Some(proof))) = probes.join_next() => {
                 roster.handle_proof(&proof.key, proof.endpoint, proof.id.as_ref(), chance(), context.now());
             }
+            forgotten = context.neighbours.forgotten() => {
+                for id in forgotten {
+                    roster.handle_forgotten(&id, context.now());
+                }
+            }
             () = tokio::time::sleep_until(Instant::now() + wait) => {
                 roster.handle_timeout(context.now());
             }
