@@ -144,6 +144,15 @@ fn identity(view: &View<'_>) -> Verdict {
             message,
         );
     }
+    if view.is_visitor() && mismatch.is_none() {
+        let message = "it proved its key when it came to us";
+        return verdict(
+            condition::IDENTITY_VERIFIED,
+            true,
+            reason::KEY_PROVEN,
+            message,
+        );
+    }
     if let Some(failure) = mismatch {
         let message = shown(&failure.message);
         return verdict(
