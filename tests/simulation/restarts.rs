@@ -55,6 +55,8 @@ fn a_restart_at_every_write_converges_after_a_join_and_a_leave() {
                         world.describe()
                     );
                 }
+                let is_due = world.clusters[0].disk.awaits_crash();
+                assert!(!is_due, "{crash:?} never came");
                 invariants::without_join_nothing_is_abroad(world);
             },
         );
