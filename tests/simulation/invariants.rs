@@ -18,11 +18,14 @@ use crate::{
 
 /// The annotation that every word of a person carries.
 pub(crate) const WORD: &str = "simulation/word";
+/// How long the last messages may be on their way.
+const SETTLE: Duration = Duration::from_secs(5);
 /// How long nothing may be written at rest.
 const REST: Duration = Duration::from_mins(10);
 
 /// Everything that must hold at rest.
 pub(crate) async fn hold(world: &mut World) {
+    world.sleep(SETTLE).await;
     for cluster in &world.clusters {
         never_peers_with_oneself(cluster);
         one_object_per_cluster(cluster);

@@ -162,6 +162,7 @@ fn deleting_the_object_ends_in_nothing() {
 fn deleting_the_object_of_a_peer_that_answers_is_quick() {
     history(6, vec![Setup::fleet(); 2], async |world: &mut World| {
         world.until("both peered", SOON, all_peered).await;
+        world.sleep(MINUTE).await;
         let old = world.view(0, 1).unwrap().uid();
         assert!(world.delete(0, 1).await);
         world
