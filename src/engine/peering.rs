@@ -14,6 +14,8 @@ pub mod happening;
 pub mod network;
 mod node;
 pub mod status;
+#[cfg(test)]
+mod tests;
 mod view;
 
 use std::{
