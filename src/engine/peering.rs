@@ -15,6 +15,8 @@ pub mod network;
 mod node;
 mod record;
 pub mod status;
+#[cfg(test)]
+mod tests;
 mod verdict;
 mod view;
 
