@@ -1,5 +1,6 @@
 //! The door to the LAN and to DNS: what is out there.
 
+pub mod dns;
 pub mod interfaces;
 pub mod mdns;
 pub mod record;
