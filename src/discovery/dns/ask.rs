@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeSet,
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
     time::Duration,
 };
 
@@ -35,10 +35,16 @@ pub(super) struct Answer {
 
 /// Asks questions: first the server that answered last, then the others.
 pub(super) struct Asker {
-    servers: Vec<TokioResolver>,
+    servers: Vec<Server>,
     preferred: AtomicUsize,
     gate: Semaphore,
     deadline: Instant,
+}
+
+/// One name server, and whether it has failed to answer in this look.
+struct Server {
+    resolver: TokioResolver,
+    silent: AtomicBool,
 }
 
 /// What came of asking one server.
@@ -60,8 +66,12 @@ impl Asker {
         concurrency: usize,
         deadline: Instant,
     ) -> Result<Self, ServersError> {
+        let servers = servers.resolvers()?.into_iter().map(|resolver| Server {
+            resolver,
+            silent: AtomicBool::new(false),
+        });
         Ok(Self {
-            servers: servers.resolvers()?,
+            servers: servers.collect(),
             preferred: AtomicUsize::new(0),
             gate: Semaphore::new(concurrency),
             deadline,
@@ -87,7 +97,11 @@ impl Asker {
             let Some(server) = self.servers.get(index) else {
                 continue;
             };
-            match ask_one(server, name, kind).await {
+            // A second opinion is not worth waiting for a server that is away.
+            if unknown.is_some() && server.silent.load(Ordering::Relaxed) {
+                continue;
+            }
+            match ask_one(&server.resolver, name, kind).await {
                 Reply::Said(answer) => {
                     self.preferred.store(index, Ordering::Relaxed);
                     return Ok(answer);
@@ -100,6 +114,7 @@ impl Asker {
                 }
                 Reply::Silent(why) => {
                     problem.get_or_insert(Problem::Passing(why));
+                    server.silent.store(true, Ordering::Relaxed);
                     if index == first {
                         self.preferred.store((index + 1) % count, Ordering::Relaxed);
                     }

@@ -140,7 +140,7 @@ impl Book {
         }
     }
 
-    /// The answers say for how long they hold; what failed is tried again sooner and less and less.
+    /// The answers say for how long they hold; what failed is tried again sooner, and later each time.
     fn wait(&mut self, ttl: Option<Duration>, problem: Option<&Problem>, chance: f64) -> Duration {
         let longest = PACE.1.div_f64(1.0 + SPREAD);
         let base = ttl.unwrap_or(longest).clamp(PACE.0, longest);
@@ -151,7 +151,7 @@ impl Book {
         };
         let regular = base.mul_f64(1.0 + SPREAD * chance);
         if matches!(problem, Some(Problem::Passing(_))) {
-            return self.backoff.next(chance).clamp(PACE.0, longest);
+            return self.backoff.next(chance).clamp(PACE.0, regular);
         }
         self.backoff.reset();
         regular
