@@ -1,9 +1,10 @@
 //! One ForeignCluster per cluster id, whoever finds the cluster first.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{
-    Api, ResourceExt as _,
+    Api, Resource as _, ResourceExt,
     api::{ListParams, ObjectMeta, Patch, PatchParams, PostParams},
 };
 use serde_json::json;
@@ -11,7 +12,8 @@ use serde_json::json;
 use super::{Context, Error};
 use crate::{
     api::{
-        ClusterId, ClusterName, ForeignCluster, ForeignClusterSpec,
+        ClusterId, ClusterName, ForeignCluster, ForeignClusterSpec, SearchDomain,
+        cluster_config::DiscoveryConfig,
         foreign_cluster::{ClusterIdentity, DiscoveryType, IncomingPeering, TrustMode},
         labels::{self, reason},
     },
@@ -29,6 +31,8 @@ pub struct Newcomer {
     pub auth_url: String,
     /// How it was found.
     pub source: DiscoveryType,
+    /// The SearchDomains that it was found through, the most promising first.
+    pub search_domains: Vec<SearchDomain>,
     /// Whether it has shown that it knows the fleet secret.
     pub trusted: bool,
 }
@@ -112,12 +116,13 @@ async fn create(
             name: Some(name.clone()),
             labels: Some(object_labels(newcomer)),
             annotations: Some(object_annotations(context, newcomer)),
+            owner_references: Some(owners(newcomer)).filter(|owners| !owners.is_empty()),
             ..ObjectMeta::default()
         },
         spec: ForeignClusterSpec {
             cluster_identity: Some(identity(newcomer)),
             namespace: Some(labels::NAMESPACE.to_owned()),
-            join: found && policy::autojoin(&config, newcomer.trusted),
+            join: found && joins(newcomer, &config, newcomer.trusted),
             discovery_type: newcomer.source,
             auth_url: newcomer.auth_url.clone(),
             trust_mode: if newcomer.trusted {
@@ -160,7 +165,7 @@ async fn update(
         metadata["labels"] = json!({ labels::DISCOVERY_TYPE: newcomer.source.as_str() });
         if is_undecided(present) {
             let trusted = newcomer.trusted || present.spec.trust_mode == TrustMode::Trusted;
-            let join = policy::autojoin(&context.policy().discovery_config, trusted);
+            let join = joins(newcomer, &context.policy().discovery_config, trusted);
             spec.insert("join".into(), json!(join));
         }
     }
@@ -180,7 +185,13 @@ async fn update(
         spec.insert("trustMode".into(), json!(TrustMode::Trusted));
         metadata["annotations"] = json!({ labels::TRUSTED_BY: reason::FLEET_SECRET });
     }
-    if spec.is_empty() {
+    if let Some(domain) = unlabelled(present, newcomer) {
+        metadata["labels"][labels::SEARCH_DOMAIN] = json!(domain);
+    }
+    if let Some(owners) = changed_owners(present, newcomer) {
+        metadata["ownerReferences"] = json!(owners);
+    }
+    if spec.is_empty() && metadata == json!({}) {
         return Ok(present.clone());
     }
     let patch = json!({ "metadata": metadata, "spec": spec });
@@ -192,6 +203,79 @@ async fn update(
     )
     .await
     .map_err(Error::api("update a ForeignCluster"))
+}
+
+/// Whether policy joins a newcomer: that of its SearchDomain, when it was found through one.
+fn joins(newcomer: &Newcomer, config: &DiscoveryConfig, trusted: bool) -> bool {
+    match (newcomer.source, newcomer.search_domains.first()) {
+        (DiscoveryType::Wan, Some(domain)) => domain.spec.autojoin,
+        _ => policy::autojoin(config, trusted),
+    }
+}
+
+/// Returns the SearchDomain that a discovered object is to be labelled with, unless it is already
+/// labelled with one through which the cluster is found.
+fn unlabelled(present: &ForeignCluster, newcomer: &Newcomer) -> Option<String> {
+    if present.spec.discovery_type == DiscoveryType::Manual {
+        return None;
+    }
+    let names = || newcomer.search_domains.iter().map(ResourceExt::name_any);
+    let label = present.labels().get(labels::SEARCH_DOMAIN);
+    if names().any(|name| label == Some(&name)) {
+        return None;
+    }
+    names().next()
+}
+
+/// The SearchDomains that keep an object alive: those of a cluster that nothing else has found.
+fn owners(newcomer: &Newcomer) -> Vec<OwnerReference> {
+    if newcomer.source != DiscoveryType::Wan {
+        return Vec::new();
+    }
+    newcomer
+        .search_domains
+        .iter()
+        .filter_map(|domain| domain.owner_ref(&()))
+        .collect()
+}
+
+/// Returns the owners of an object that was in DNS before, when they have changed: another
+/// SearchDomain has it too, or it is on the LAN as well and does not depend on any.
+fn changed_owners(present: &ForeignCluster, newcomer: &Newcomer) -> Option<Vec<OwnerReference>> {
+    let is_ours = |owner: &OwnerReference| owner.kind == SearchDomain::kind(&());
+    let old = present.owner_references();
+    let wanted = match newcomer.source {
+        DiscoveryType::Wan if present.spec.discovery_type == DiscoveryType::Wan => owners(newcomer),
+        DiscoveryType::Lan => Vec::new(),
+        _ => return None,
+    };
+    let others = old.iter().filter(|owner| !is_ours(owner)).cloned();
+    let new: Vec<OwnerReference> = others.chain(wanted).collect();
+    let uids = |owners: &[OwnerReference]| -> BTreeSet<String> {
+        owners.iter().map(|owner| owner.uid.clone()).collect()
+    };
+    (uids(old) != uids(&new)).then_some(new)
+}
+
+/// Takes the label of SearchDomains that are gone off the objects that live on without them.
+pub(super) async fn release(context: &Context, present: &BTreeSet<String>) -> Result<(), Error> {
+    let api: Api<ForeignCluster> = Api::all(context.client.clone());
+    for object in list(context).await? {
+        let stale = object
+            .labels()
+            .get(labels::SEARCH_DOMAIN)
+            .is_some_and(|label| !present.contains(label));
+        if !stale || object.metadata.deletion_timestamp.is_some() {
+            continue;
+        }
+        let patch = json!({ "metadata": { "labels": { labels::SEARCH_DOMAIN: null } } });
+        let parameters = PatchParams::apply(labels::MANAGER);
+        let patched = api
+            .patch(&object.name_any(), &parameters, &Patch::Merge(patch))
+            .await;
+        super::gone_is_fine(patched).map_err(Error::api("update a ForeignCluster"))?;
+    }
+    Ok(())
 }
 
 /// Whether nobody has ever asked for the join of an object that a visit made, so that policy may
@@ -213,7 +297,7 @@ fn identity(newcomer: &Newcomer) -> ClusterIdentity {
 }
 
 fn object_labels(newcomer: &Newcomer) -> BTreeMap<String, String> {
-    BTreeMap::from([
+    let mut labels = BTreeMap::from([
         (
             labels::CLUSTER_ID.to_owned(),
             newcomer.cluster_id.to_string(),
@@ -222,7 +306,11 @@ fn object_labels(newcomer: &Newcomer) -> BTreeMap<String, String> {
             labels::DISCOVERY_TYPE.to_owned(),
             newcomer.source.as_str().to_owned(),
         ),
-    ])
+    ]);
+    if let Some(domain) = newcomer.search_domains.first() {
+        labels.insert(labels::SEARCH_DOMAIN.to_owned(), domain.name_any());
+    }
+    labels
 }
 
 fn object_annotations(context: &Context, newcomer: &Newcomer) -> BTreeMap<String, String> {

@@ -18,7 +18,7 @@ use crate::{
     api::{ClusterConfigSpec, ClusterName, labels},
     config::{Config, TunnelMode},
     controllers::{Context, cluster_config, context::Parts, reception::FrontDesk},
-    discovery::{interfaces::InterfaceRules, source::Announcement},
+    discovery::{dns::Servers, interfaces::InterfaceRules, source::Announcement},
     engine::{
         addresses::OwnNetworks,
         addressing::{Ground, external_range},
@@ -56,11 +56,14 @@ pub(super) struct Assembly {
     pub(super) driver: Option<Arc<dyn Driver>>,
     pub(super) boot: String,
     pub(super) peer_port: u16,
+    pub(super) own_networks: watch::Receiver<OwnNetworks>,
+    pub(super) name_servers: Servers,
 }
 
 /// Puts everything together.
 pub(super) async fn assemble(config: &Config, target: Target) -> Result<Assembly, Error> {
     let first = config.cluster_config_spec()?;
+    let name_servers = Servers::parse(&config.dns.servers)?;
     let fleet = fleet_secret(config)?;
     let mut platform = platform::open(config, target).await?;
     let embedded = platform.embedded.take();
@@ -147,6 +150,8 @@ pub(super) async fn assemble(config: &Config, target: Target) -> Result<Assembly
         driver,
         boot: boot(),
         peer_port,
+        own_networks: networks.own,
+        name_servers,
     })
 }
 

@@ -42,6 +42,9 @@ pub enum Error {
     /// Indicates that the identity key cannot be had.
     #[error("cannot load the identity key: {0}")]
     Identity(#[from] crate::peer::certificates::Error),
+    /// Indicates name servers that cannot be asked.
+    #[error(transparent)]
+    NameServers(#[from] crate::discovery::dns::ServersError),
     /// Indicates that TLS cannot be set up.
     #[error(transparent)]
     Tls(#[from] crate::peer::listener::Error),

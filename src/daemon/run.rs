@@ -5,6 +5,7 @@
 //! | API on loopback (embedded only) | everything else has ended |
 //! | policy, networks, announcement, leaf rotation | shutdown |
 //! | LAN discovery | shutdown, after its goodbye |
+//! | search in DNS domains | shutdown |
 //! | roster, ForeignClusters, PeeringRequests | shutdown |
 //! | tunnels | shutdown, after interface, routes and rules are gone |
 //! | peer endpoint | shutdown, after running requests |
@@ -27,7 +28,8 @@ use super::{
 use crate::{
     config::Config,
     controllers::{
-        cluster_config, foreign_cluster, own_node, peering_request, roster, tunnel_endpoint,
+        cluster_config, foreign_cluster, own_node, peering_request, roster, search_domain,
+        tunnel_endpoint,
     },
     discovery::{
         mdns::Mdns,
@@ -92,6 +94,13 @@ fn start(tasks: &mut JoinSet<()>, assembly: Assembly, config: &Config, stop: &Ca
         let (source, _handle) = Mdns::new(assembly.rules.clone(), announced);
         tasks.spawn(Box::new(source).run(events.clone(), stop.clone()));
     }
+    let search = search_domain::Settings {
+        servers: assembly.name_servers.clone(),
+        own: assembly.own_networks.clone(),
+        events: events.clone(),
+    };
+    let shared = Arc::clone(&assembly.context);
+    tasks.spawn(search_domain::run(shared, search, stop.clone()));
     if let Some(driver) = assembly.driver.clone() {
         let mut settings = tunnel_endpoint::Settings::new(assembly.context.own.pod_cidr);
         if let Some(tunnel) = &assembly.context.own.tunnel {

@@ -125,11 +125,11 @@ impl Looker {
             Ok(names) => bases.extend(names.into_iter().filter(|name| name != domain)),
             Err(problem) => lists.push((true, Err(problem))),
         }
-        let asked = bases.iter().flat_map(|base| {
-            SERVICE_TYPES
-                .iter()
-                .filter_map(move |kind| under(kind, base))
-        });
+        let asked: Vec<Name> = bases
+            .iter()
+            .flat_map(|base| SERVICE_TYPES.map(|kind| under(kind, base)))
+            .flatten()
+            .collect();
         let described: Vec<_> = stream::iter(asked)
             .map(|name| self.names(name, usize::MAX))
             .buffered(CONCURRENCY)
