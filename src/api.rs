@@ -1,5 +1,10 @@
 //! The nouns: every object, label and wire message, nothing but data.
 
+#![expect(
+    clippy::duplicated_attributes,
+    reason = "each printed column has a type of its own"
+)]
+
 pub mod advertisement;
 pub mod cluster_config;
 pub mod foreign_cluster;

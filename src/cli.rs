@@ -8,6 +8,7 @@ mod config;
 mod connection;
 mod crd;
 mod demo;
+mod fleet_secret;
 mod get;
 mod join;
 mod kubeconfig;
@@ -84,6 +85,7 @@ fn dispatch(arguments: Arguments) -> Result<(), Failure> {
         Verb::Join(options) => wait_for(join::set(options, true)),
         Verb::Leave(options) => wait_for(join::set(options, false)),
         Verb::Approve(options) => wait_for(approve::approve(options)),
+        Verb::FleetSecret(options) => fleet_secret::fleet_secret(&options),
         Verb::Kubeconfig(options) => kubeconfig::kubeconfig(&options),
         Verb::Crd(options) => crd::crd(&options),
         Verb::Config(options) => config::config(options),

@@ -5,6 +5,7 @@
 
 mod document;
 mod keys;
+mod layers;
 mod load;
 mod policy;
 mod values;

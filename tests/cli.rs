@@ -21,6 +21,7 @@ fn help_names_every_verb_and_the_exit_codes() {
         "join",
         "leave",
         "approve",
+        "fleet-secret",
         "kubeconfig",
         "crd",
         "config",
@@ -208,6 +209,26 @@ fn the_shipped_file_can_be_used_as_it_stands() {
     let file = concat!(env!("CARGO_MANIFEST_DIR"), "/config/landbridge.yaml");
     let output = landbridge(&["config", "show", "--config", file]);
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+}
+
+#[test]
+fn a_fleet_secret_is_new_each_time_and_private() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let home = TempDir::new().expect("a directory");
+    let file = home.path().join("secret");
+    let write = || {
+        let output = command(&home).arg("fleet-secret").arg(&file).output();
+        output.expect("the program runs")
+    };
+    assert_eq!(write().status.code(), Some(0));
+    let mode = fs::metadata(&file).expect("written").permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    assert_eq!(write().status.code(), Some(1), "no secret is overwritten");
+    let written = fs::read_to_string(&file).expect("ours");
+    let printed = text(&landbridge(&["fleet-secret"]).stdout);
+    assert_eq!(written.trim().len(), 64);
+    assert_eq!(printed.trim().len(), 64);
+    assert_ne!(written, printed);
 }
 
 #[test]

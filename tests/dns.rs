@@ -2,5 +2,9 @@
 
 #[path = "dns/bind.rs"]
 mod bind;
+#[path = "dns/daemon.rs"]
+mod daemon;
+#[path = "dns/lab.rs"]
+mod lab;
 #[path = "dns/lookup.rs"]
 mod lookup;

@@ -325,6 +325,38 @@ fn until_nothing_is_left(lab: &Lab, here: &str) {
 }
 
 #[test]
+fn strangers_peer_when_a_person_on_each_side_approves() {
+    let Some(mut lab) = Lab::new(&["rome", "milan"]) else {
+        return;
+    };
+    lab.be_strangers();
+    lab.start_all();
+    for (here, there) in lab.pairs() {
+        lab.until(PATIENCE, &format!("{here} waits for a person"), || {
+            let object = lab.peer(here, there)?;
+            let proven = lab::condition(&object, "IdentityVerified");
+            let waits = object["status"]["phase"] == "Waiting";
+            (proven && waits).then_some(())
+        });
+    }
+    let tunnels = "/apis/net.liqo.io/v1alpha1/tunnelendpoints";
+    assert!(
+        lab.list("rome", tunnels).is_empty(),
+        "no tunnel to a stranger"
+    );
+    for (here, there) in lab.pairs() {
+        lab.landbridge(here, &["approve", there]);
+    }
+    lab.until_peered();
+    let address = lab.tunnel_address("rome", "milan");
+    assert!(
+        lab.ping("rome", address),
+        "rome reaches milan\n{}",
+        lab.story()
+    );
+}
+
+#[test]
 fn the_demo_pings_through_its_tunnels_and_shows_the_table() {
     if Lab::new(&[]).is_none() {
         return;

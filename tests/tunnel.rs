@@ -1,4 +1,12 @@
 //! Real packets through real tunnels, between network namespaces of our own.
+#![expect(
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    clippy::async_yields_async,
+    reason = "a rig that cannot be used fails its test"
+)]
 
 #[path = "tunnel/controller.rs"]
 mod controller;
@@ -8,6 +16,7 @@ use controller::{Cluster, ready, spec_of};
 use std::{
     collections::BTreeMap,
     net::{Ipv4Addr, SocketAddr},
+    os::unix::process::CommandExt as _,
     process::{Command, Output},
     sync::{
         Arc,
@@ -43,12 +52,12 @@ fn packets_cross_between_two_clusters_with_the_same_range() {
     let Some(pair) = Pair::connected("cross") else {
         return;
     };
-    for side in 0..2 {
+    for (side, outer) in OUTER.iter().enumerate() {
         let other = pod_of(1 - side);
         let ping = pair.exec(side, &format!("ping -c 3 -i 0.1 -W 2 -I {POD} {other}"));
         assert!(ping.status.success(), "{ping:?}");
         // From the node itself, whose address means nothing to the other side.
-        let ping = pair.exec(side, &format!("ping -c 1 -W 2 -I {} {other}", OUTER[side]));
+        let ping = pair.exec(side, &format!("ping -c 1 -W 2 -I {outer} {other}"));
         assert!(ping.status.success(), "{ping:?}");
         let seen_as = pair.transfer(side);
         assert_eq!(
@@ -90,7 +99,7 @@ fn what_somebody_deletes_is_made_again() {
         let mended = pair.sides[0].run(async move {
             let mut passes = 0;
             // A vanished TUN may be noticed a moment later.
-            while !settle(&*driver, &wanted).await || passes == 0 {
+            while !settle(&driver, &wanted).await || passes == 0 {
                 passes += 1;
                 assert!(passes < 50, "never settles");
                 tokio::time::sleep(Duration::from_millis(20)).await;
@@ -154,7 +163,7 @@ fn a_peer_that_changes_its_address_is_followed() {
     let driver = Arc::clone(&pair.sides[1].driver);
     let wanted = pair.overlay(1);
     let endpoint = pair.sides[1].run(async move {
-        assert!(settle(&*driver, &wanted).await, "the roamed endpoint stays");
+        assert!(settle(&driver, &wanted).await, "the roamed endpoint stays");
         let observed = driver.observe().await.unwrap();
         observed.peers.values().next().unwrap().endpoint
     });
@@ -251,7 +260,6 @@ fn without_rights_the_tunnel_says_what_is_missing() {
         println!("skipped: only root can give its rights away");
         return;
     }
-    use std::os::unix::process::CommandExt as _;
     let child = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "without_rights_the_tunnel_says_what_is_missing"])
         .arg("--nocapture")
@@ -331,8 +339,8 @@ impl Pair {
         for side in 0..2 {
             let (driver, wanted) = (Arc::clone(&self.sides[side].driver), self.overlay(side));
             let settled = self.sides[side].run(async move {
-                settle(&*driver, &wanted).await;
-                settle(&*driver, &wanted).await
+                settle(&driver, &wanted).await;
+                settle(&driver, &wanted).await
             });
             assert!(settled, "a second plan has nothing to do");
         }
@@ -402,7 +410,7 @@ impl Pair {
                 write.shutdown().await.unwrap();
             });
             let mut back = Vec::new();
-            tokio::time::timeout(Duration::from_secs(60), read.read_to_end(&mut back))
+            tokio::time::timeout(Duration::from_mins(1), read.read_to_end(&mut back))
                 .await
                 .unwrap()
                 .unwrap();

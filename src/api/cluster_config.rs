@@ -143,6 +143,7 @@ pub enum LabelPolicyKind {
 }
 
 /// How clusters are found.
+#[expect(clippy::struct_excessive_bools, reason = "these are Liqo's switches")]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DiscoveryConfig {

@@ -11,7 +11,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// What is wanted from a cluster. Written by the user, or by policy when discovery creates the object.
-#[derive(CustomResource, Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    CustomResource, Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema,
+)]
 #[kube(
     group = "discovery.liqo.io",
     version = "v1alpha1",
@@ -330,7 +332,7 @@ impl Phase {
 }
 
 /// A place where a cluster's peer endpoint may be reached.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PeerEndpoint {
     /// The URL, https://address:port.

@@ -59,7 +59,7 @@ pub struct PeeringRequestSpec {
 }
 
 /// The home cluster's half of the session.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct HomeSession {
     /// The version of the peering protocol.

@@ -61,6 +61,8 @@ pub(super) enum Verb {
     Leave(Named),
     /// Accept the identity of a cluster
     Approve(Named),
+    /// Make a secret by which all machines of one owner accept each other
+    FleetSecret(FleetSecret),
     /// Print the kubeconfig of the embedded API
     Kubeconfig(Kubeconfig),
     /// Print the definitions of our kinds for kubectl apply
@@ -253,6 +255,12 @@ pub(super) struct Named {
     pub(super) name: String,
     #[command(flatten)]
     pub(super) connect: Connect,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct FleetSecret {
+    /// Write it to this new file, which only you can read, instead of printing it
+    pub(super) file: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

@@ -3,13 +3,13 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use ipnet::Ipv4Net;
 use jiff::Timestamp;
 use kube::Client;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use super::{events::Events, links::Links};
 use crate::{
@@ -49,6 +49,8 @@ pub struct Context {
     pub(crate) events: Events,
     /// Held while a ForeignCluster is looked for and created, so that two finds make one object.
     pub(crate) enrolment: tokio::sync::Mutex<()>,
+    /// Held while a peer takes of what all peers share, so that no two take the same.
+    pub(crate) sharing: tokio::sync::Mutex<()>,
 }
 
 impl fmt::Debug for Context {
@@ -102,6 +104,7 @@ impl Context {
             neighbours: Neighbours::default(),
             events: Events::default(),
             enrolment: tokio::sync::Mutex::new(()),
+            sharing: tokio::sync::Mutex::new(()),
         })
     }
 
@@ -118,7 +121,11 @@ impl Context {
 
 /// What discovery says about each peer, by cluster id.
 #[derive(Debug, Default)]
-pub struct Neighbours(Mutex<BTreeMap<ClusterId, Neighbour>>);
+pub struct Neighbours {
+    known: Mutex<BTreeMap<ClusterId, Neighbour>>,
+    forgotten: Mutex<BTreeSet<ClusterId>>,
+    forgetting: Notify,
+}
 
 impl Neighbours {
     /// Returns what is known about a peer.
@@ -145,8 +152,26 @@ impl Neighbours {
         self.lock().remove(id);
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<ClusterId, Neighbour>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Asks for a peer whose object is gone to be found anew, if it is still there.
+    pub(crate) fn look_again(&self, id: ClusterId) {
+        self.lock_forgotten().insert(id);
+        self.forgetting.notify_one();
+    }
+
+    /// Waits for peers that are to be found anew.
+    pub(crate) async fn forgotten(&self) -> BTreeSet<ClusterId> {
+        self.forgetting.notified().await;
+        std::mem::take(&mut *self.lock_forgotten())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<ClusterId, Neighbour>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock_forgotten(&self) -> MutexGuard<'_, BTreeSet<ClusterId>> {
+        self.forgotten
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 

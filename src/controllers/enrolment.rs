@@ -1,19 +1,17 @@
 //! One ForeignCluster per cluster id, whoever finds the cluster first.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{
-    Api, Resource as _, ResourceExt,
-    api::{ListParams, ObjectMeta, Patch, PatchParams, PostParams},
+    Api, ResourceExt as _,
+    api::{DeleteParams, ListParams, ObjectMeta, Patch, PatchParams, PostParams},
 };
 use serde_json::json;
 
-use super::{Context, Error};
+use super::{Context, Error, gone_is_fine, search_domain::belonging};
 use crate::{
     api::{
         ClusterId, ClusterName, ForeignCluster, ForeignClusterSpec, SearchDomain,
-        cluster_config::DiscoveryConfig,
         foreign_cluster::{ClusterIdentity, DiscoveryType, IncomingPeering, TrustMode},
         labels::{self, reason},
     },
@@ -77,6 +75,63 @@ pub async fn enrol(context: &Context, newcomer: &Newcomer) -> Result<ForeignClus
     }
 }
 
+/// Writes the proven identity into an object that a person wrote without one. What discovery or a
+/// visit made for the same cluster makes way; of two that people wrote, the other one's name is
+/// returned and nothing is written.
+pub(super) async fn fill_identity(
+    context: &Context,
+    object: &ForeignCluster,
+    id: &ClusterId,
+    name: &ClusterName,
+) -> Result<Option<String>, Error> {
+    let _alone = context.enrolment.lock().await;
+    let api: Api<ForeignCluster> = Api::all(context.client.clone());
+    let objects = list(context).await?;
+    let other = objects
+        .iter()
+        .find(|other| claimed_id(other).as_ref() == Some(id) && other.uid() != object.uid());
+    let mut spec = json!({
+        "clusterIdentity": {
+            "clusterID": id,
+            "clusterName": Some(name).filter(|name| !name.as_str().is_empty()),
+        },
+    });
+    let mut notes = serde_json::Map::new();
+    if let Some(other) = other {
+        if other.spec.discovery_type == DiscoveryType::Manual {
+            return Ok(Some(other.name_any()));
+        }
+        let deleted = api
+            .delete(&other.name_any(), &DeleteParams::default())
+            .await;
+        gone_is_fine(deleted).map_err(Error::api("delete a ForeignCluster"))?;
+        if other.spec.trust_mode == TrustMode::Trusted {
+            json_patch::merge(&mut spec, &json!({ "trustMode": TrustMode::Trusted }));
+            let by = other.annotations().get(labels::TRUSTED_BY);
+            notes.insert(labels::TRUSTED_BY.into(), json!(by));
+        }
+    }
+    let patch = json!({
+        "metadata": {
+            "labels": {
+                labels::CLUSTER_ID: id,
+                labels::DISCOVERY_TYPE: object.spec.discovery_type,
+            },
+            "annotations": notes,
+        },
+        "spec": spec,
+    });
+    let patched = api
+        .patch(
+            &object.name_any(),
+            &PatchParams::apply(labels::MANAGER),
+            &Patch::Merge(patch),
+        )
+        .await;
+    gone_is_fine(patched).map_err(Error::api("fill in the identity of a ForeignCluster"))?;
+    Ok(None)
+}
+
 /// Lists all ForeignClusters.
 pub(super) async fn list(context: &Context) -> Result<Vec<ForeignCluster>, Error> {
     let api: Api<ForeignCluster> = Api::all(context.client.clone());
@@ -87,8 +142,12 @@ pub(super) async fn list(context: &Context) -> Result<Vec<ForeignCluster>, Error
     Ok(list.items)
 }
 
-/// Whether a person's object without an identity names the very place where the cluster was found.
+/// Whether a person's object without an identity names the very place where the cluster was
+/// dialled. What a visitor says about its own place proves nothing.
 fn is_same_place(object: &ForeignCluster, newcomer: &Newcomer) -> bool {
+    if newcomer.source == DiscoveryType::IncomingPeering {
+        return false;
+    }
     let url = object.spec.auth_url.trim_end_matches('/');
     object.spec.cluster_identity.is_none() && url == newcomer.auth_url.trim_end_matches('/')
 }
@@ -116,13 +175,13 @@ async fn create(
             name: Some(name.clone()),
             labels: Some(object_labels(newcomer)),
             annotations: Some(object_annotations(context, newcomer)),
-            owner_references: Some(owners(newcomer)).filter(|owners| !owners.is_empty()),
+            owner_references: Some(belonging::owners(newcomer)).filter(|owners| !owners.is_empty()),
             ..ObjectMeta::default()
         },
         spec: ForeignClusterSpec {
             cluster_identity: Some(identity(newcomer)),
             namespace: Some(labels::NAMESPACE.to_owned()),
-            join: found && joins(newcomer, &config, newcomer.trusted),
+            join: found && belonging::joins(newcomer, &config, newcomer.trusted),
             discovery_type: newcomer.source,
             auth_url: newcomer.auth_url.clone(),
             trust_mode: if newcomer.trusted {
@@ -159,39 +218,35 @@ async fn update(
     newcomer: &Newcomer,
 ) -> Result<ForeignCluster, Error> {
     let mut spec = serde_json::Map::new();
-    let mut metadata = json!({});
-    if policy::takes_over(newcomer.source, present.spec.discovery_type) {
-        spec.insert("discoveryType".into(), json!(newcomer.source.as_str()));
-        metadata["labels"] = json!({ labels::DISCOVERY_TYPE: newcomer.source.as_str() });
+    let (mut marks, mut notes) = (serde_json::Map::new(), serde_json::Map::new());
+    let source = newcomer.source;
+    let takes_over = policy::takes_over(source, present.spec.discovery_type);
+    if takes_over {
+        spec.insert("discoveryType".into(), json!(source));
+        marks.insert(labels::DISCOVERY_TYPE.into(), json!(source));
         if is_undecided(present) {
             let trusted = newcomer.trusted || present.spec.trust_mode == TrustMode::Trusted;
-            let join = joins(newcomer, &context.policy().discovery_config, trusted);
+            let join = belonging::joins(newcomer, &context.policy().discovery_config, trusted);
             spec.insert("join".into(), json!(join));
         }
     }
-    let discovered = matches!(
-        present.spec.discovery_type,
-        DiscoveryType::Lan | DiscoveryType::Wan
-    );
-    let finds =
-        newcomer.source == present.spec.discovery_type || spec.contains_key("discoveryType");
-    if (discovered || spec.contains_key("discoveryType"))
-        && finds
-        && present.spec.auth_url != newcomer.auth_url
-    {
+    let follows = source == present.spec.discovery_type && source != DiscoveryType::Manual;
+    if (takes_over || follows) && present.spec.auth_url != newcomer.auth_url {
         spec.insert("authUrl".into(), json!(newcomer.auth_url));
     }
     if newcomer.trusted && present.spec.trust_mode != TrustMode::Trusted {
         spec.insert("trustMode".into(), json!(TrustMode::Trusted));
-        metadata["annotations"] = json!({ labels::TRUSTED_BY: reason::FLEET_SECRET });
+        notes.insert(labels::TRUSTED_BY.into(), json!(reason::FLEET_SECRET));
     }
-    if let Some(domain) = unlabelled(present, newcomer) {
-        metadata["labels"][labels::SEARCH_DOMAIN] = json!(domain);
+    if let Some(domain) = belonging::unlabelled(present, newcomer) {
+        marks.insert(labels::SEARCH_DOMAIN.into(), json!(domain));
     }
-    if let Some(owners) = changed_owners(present, newcomer) {
-        metadata["ownerReferences"] = json!(owners);
+    let mut metadata = json!({ "labels": marks, "annotations": notes });
+    let owners = belonging::changed_owners(present, newcomer);
+    if let Some(owners) = &owners {
+        json_patch::merge(&mut metadata, &json!({ "ownerReferences": owners }));
     }
-    if spec.is_empty() && metadata == json!({}) {
+    if spec.is_empty() && marks.is_empty() && owners.is_none() {
         return Ok(present.clone());
     }
     let patch = json!({ "metadata": metadata, "spec": spec });
@@ -203,79 +258,6 @@ async fn update(
     )
     .await
     .map_err(Error::api("update a ForeignCluster"))
-}
-
-/// Whether policy joins a newcomer: that of its SearchDomain, when it was found through one.
-fn joins(newcomer: &Newcomer, config: &DiscoveryConfig, trusted: bool) -> bool {
-    match (newcomer.source, newcomer.search_domains.first()) {
-        (DiscoveryType::Wan, Some(domain)) => domain.spec.autojoin,
-        _ => policy::autojoin(config, trusted),
-    }
-}
-
-/// Returns the SearchDomain that a discovered object is to be labelled with, unless it is already
-/// labelled with one through which the cluster is found.
-fn unlabelled(present: &ForeignCluster, newcomer: &Newcomer) -> Option<String> {
-    if present.spec.discovery_type == DiscoveryType::Manual {
-        return None;
-    }
-    let names = || newcomer.search_domains.iter().map(ResourceExt::name_any);
-    let label = present.labels().get(labels::SEARCH_DOMAIN);
-    if names().any(|name| label == Some(&name)) {
-        return None;
-    }
-    names().next()
-}
-
-/// The SearchDomains that keep an object alive: those of a cluster that nothing else has found.
-fn owners(newcomer: &Newcomer) -> Vec<OwnerReference> {
-    if newcomer.source != DiscoveryType::Wan {
-        return Vec::new();
-    }
-    newcomer
-        .search_domains
-        .iter()
-        .filter_map(|domain| domain.owner_ref(&()))
-        .collect()
-}
-
-/// Returns the owners of an object that was in DNS before, when they have changed: another
-/// SearchDomain has it too, or it is on the LAN as well and does not depend on any.
-fn changed_owners(present: &ForeignCluster, newcomer: &Newcomer) -> Option<Vec<OwnerReference>> {
-    let is_ours = |owner: &OwnerReference| owner.kind == SearchDomain::kind(&());
-    let old = present.owner_references();
-    let wanted = match newcomer.source {
-        DiscoveryType::Wan if present.spec.discovery_type == DiscoveryType::Wan => owners(newcomer),
-        DiscoveryType::Lan => Vec::new(),
-        _ => return None,
-    };
-    let others = old.iter().filter(|owner| !is_ours(owner)).cloned();
-    let new: Vec<OwnerReference> = others.chain(wanted).collect();
-    let uids = |owners: &[OwnerReference]| -> BTreeSet<String> {
-        owners.iter().map(|owner| owner.uid.clone()).collect()
-    };
-    (uids(old) != uids(&new)).then_some(new)
-}
-
-/// Takes the label of SearchDomains that are gone off the objects that live on without them.
-pub(super) async fn release(context: &Context, present: &BTreeSet<String>) -> Result<(), Error> {
-    let api: Api<ForeignCluster> = Api::all(context.client.clone());
-    for object in list(context).await? {
-        let stale = object
-            .labels()
-            .get(labels::SEARCH_DOMAIN)
-            .is_some_and(|label| !present.contains(label));
-        if !stale || object.metadata.deletion_timestamp.is_some() {
-            continue;
-        }
-        let patch = json!({ "metadata": { "labels": { labels::SEARCH_DOMAIN: null } } });
-        let parameters = PatchParams::apply(labels::MANAGER);
-        let patched = api
-            .patch(&object.name_any(), &parameters, &Patch::Merge(patch))
-            .await;
-        super::gone_is_fine(patched).map_err(Error::api("update a ForeignCluster"))?;
-    }
-    Ok(())
 }
 
 /// Whether nobody has ever asked for the join of an object that a visit made, so that policy may
@@ -323,4 +305,145 @@ fn object_annotations(context: &Context, newcomer: &Newcomer) -> BTreeMap<String
         );
     }
     annotations
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeSet, sync::Arc};
+
+    use futures::future::BoxFuture;
+    use tokio::sync::watch;
+
+    use super::*;
+    use crate::{
+        api::{self, ClusterConfigSpec},
+        controllers::context::Parts,
+        engine::peering::Own,
+        kubeapi::{KubeApi, Options, store},
+        peer::client::{ConnectError, Connection, Connector, Target},
+    };
+
+    struct Nobody;
+
+    impl Connector for Nobody {
+        fn connect<'a>(&'a self, _: &'a Target) -> BoxFuture<'a, Result<Connection, ConnectError>> {
+            Box::pin(async { Err(ConnectError::OwnIdentity) })
+        }
+    }
+
+    async fn context() -> Arc<Context> {
+        let clock: crate::controllers::Clock = Arc::new(|| jiff::Timestamp::UNIX_EPOCH);
+        let options = Options {
+            backend: Box::new(store::Memory::default()),
+            commit: store::Commit::Inline,
+            clock: Arc::clone(&clock),
+            crds: api::crds(),
+        };
+        let (_, networks) = watch::channel(BTreeSet::new());
+        let (_, config) = watch::channel(ClusterConfigSpec::default());
+        Context::new(Parts {
+            client: KubeApi::open(options).await.unwrap().client(),
+            connector: Arc::new(Nobody),
+            own: Own {
+                cluster_id: ClusterId::from_spki(b"own"),
+                cluster_name: ClusterName::default(),
+                auth_url: String::new(),
+                pod_cidr: "10.244.0.0/16".parse().unwrap(),
+                external_cidr: "10.1.0.0/24".parse().unwrap(),
+                tunnel: None,
+            },
+            service_cidr: "10.96.0.0/12".parse().unwrap(),
+            networks,
+            fleet: None,
+            config,
+            clock,
+        })
+    }
+
+    fn newcomer(source: DiscoveryType) -> Newcomer {
+        Newcomer {
+            cluster_id: ClusterId::from_spki(b"peer"),
+            cluster_name: ClusterName::neutralise("milan"),
+            auth_url: "https://10.0.0.2:5870".to_owned(),
+            source,
+            search_domains: Vec::new(),
+            trusted: false,
+        }
+    }
+
+    /// A person trusts whoever proves to be at a place, and has not been told yet who that is.
+    async fn trusted_place(context: &Context) {
+        let spec = ForeignClusterSpec {
+            auth_url: "https://10.0.0.2:5870".to_owned(),
+            trust_mode: TrustMode::Trusted,
+            ..ForeignClusterSpec::default()
+        };
+        let object = ForeignCluster::new("by-hand", spec);
+        let api: Api<ForeignCluster> = Api::all(context.client.clone());
+        api.create(&PostParams::default(), &object).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_visitor_that_claims_a_trusted_place_gets_nothing_by_it() {
+        let context = context().await;
+        trusted_place(&context).await;
+        let visitor = enrol(&context, &newcomer(DiscoveryType::IncomingPeering))
+            .await
+            .unwrap();
+        assert_ne!(visitor.name_any(), "by-hand");
+        assert_eq!(visitor.spec.trust_mode, TrustMode::Untrusted);
+    }
+
+    #[tokio::test]
+    async fn a_cluster_that_was_dialled_at_a_persons_place_stays_one_object() {
+        let context = context().await;
+        trusted_place(&context).await;
+        let found = enrol(&context, &newcomer(DiscoveryType::Lan))
+            .await
+            .unwrap();
+        assert_eq!(found.name_any(), "by-hand");
+        assert_eq!(list(&context).await.unwrap().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn what_a_visit_made_makes_way_for_what_a_person_wrote() {
+        let context = context().await;
+        let visitor = Newcomer {
+            trusted: true,
+            ..newcomer(DiscoveryType::IncomingPeering)
+        };
+        enrol(&context, &visitor).await.unwrap();
+        trusted_place(&context).await;
+        let api: Api<ForeignCluster> = Api::all(context.client.clone());
+        let object = api.get("by-hand").await.unwrap();
+        let id = &visitor.cluster_id;
+        let other = fill_identity(&context, &object, id, &visitor.cluster_name)
+            .await
+            .unwrap();
+        assert_eq!(other, None);
+        let objects = list(&context).await.unwrap();
+        assert_eq!(objects.len(), 1);
+        assert_eq!(claimed_id(&objects[0]).as_ref(), Some(id));
+        assert_eq!(
+            objects[0].annotations()[labels::TRUSTED_BY],
+            reason::FLEET_SECRET
+        );
+    }
+
+    #[tokio::test]
+    async fn of_two_objects_that_people_wrote_the_first_keeps_the_cluster() {
+        let context = context().await;
+        trusted_place(&context).await;
+        let api: Api<ForeignCluster> = Api::all(context.client.clone());
+        let first = api.get("by-hand").await.unwrap();
+        let (id, name) = (ClusterId::from_spki(b"peer"), ClusterName::default());
+        assert_eq!(
+            fill_identity(&context, &first, &id, &name).await.unwrap(),
+            None
+        );
+        let second = ForeignCluster::new("again", first.spec.clone());
+        let second = api.create(&PostParams::default(), &second).await.unwrap();
+        let keeper = fill_identity(&context, &second, &id, &name).await.unwrap();
+        assert_eq!(keeper.as_deref(), Some("by-hand"));
+    }
 }

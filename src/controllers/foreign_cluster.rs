@@ -109,6 +109,10 @@ fn object_of(store: &Store<ForeignCluster>, cluster_id: &str) -> Option<ObjectRe
         .map(|object| ObjectRef::from_obj(object.as_ref()))
 }
 
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "kube's Controller calls it so"
+)]
 fn on_error(object: Arc<ForeignCluster>, error: &Error, _: Arc<Context>) -> Action {
     tracing::warn!(cluster = %object.name_any(), %error, "The Kubernetes API did not take a change");
     Action::requeue(API_RETRY.mul_f64(1.0 + super::context::chance()))
@@ -139,10 +143,36 @@ async fn reconcile(object: Arc<ForeignCluster>, context: Arc<Context>) -> Result
         }
         for step in plan.steps {
             tracing::debug!(cluster = %name, step = ?Kind(&step), "Step");
-            carry_out(&context, &present, step).await?;
+            if is_shared(&step) {
+                let _alone = context.sharing.lock().await;
+                if is_still_planned(&context, &present, &step).await? {
+                    carry_out(&context, &present, step).await?;
+                }
+            } else {
+                carry_out(&context, &present, step).await?;
+            }
         }
     }
     Ok(Action::requeue(BREATH))
+}
+
+/// Whether a step takes of what all peers share: the number of offers, and the address ranges.
+fn is_shared(step: &Step) -> bool {
+    matches!(
+        step,
+        Step::WriteAdvertisement(..) | Step::WriteRemoteNetwork(_)
+    )
+}
+
+/// Plans anew, since another peer may have taken what a step counted on.
+async fn is_still_planned(
+    context: &Context,
+    object: &ForeignCluster,
+    step: &Step,
+) -> Result<bool, Error> {
+    let facts = gather::facts(context, object).await?;
+    let plan = peering::plan(object, &facts, context.now());
+    Ok(plan.steps.contains(step))
 }
 
 /// Shows a step by its name alone, since its content may be long.
@@ -158,6 +188,9 @@ impl std::fmt::Debug for Kind<'_> {
 fn forget(context: &Context, object: &ForeignCluster) {
     context.links.forget(&object.name_any());
     context.events.forget(&object.name_any());
+    if let Some(id) = claimed_id(object) {
+        context.neighbours.look_again(id);
+    }
 }
 
 /// At least a moment, so that a check at a time that has just passed does not spin.
@@ -218,6 +251,10 @@ fn announce(object: &ForeignCluster, before: Option<Phase>, status: &ForeignClus
     );
 }
 
+#[expect(
+    clippy::too_many_lines,
+    reason = "one arm a step, each of which delegates"
+)]
 async fn carry_out(
     context: &Arc<Context>,
     object: &ForeignCluster,
@@ -226,9 +263,7 @@ async fn carry_out(
     match step {
         Step::AddFinalizer => projection::add_finalizer(context, object).await,
         Step::RemoveFinalizer => projection::remove_finalizer(context, object).await,
-        Step::FillIdentity(id, name) => {
-            projection::fill_identity(context, object, &id, &name).await
-        }
+        Step::FillIdentity(id, name) => contact::fill_identity(context, object, &id, &name).await,
         Step::SetTrust(mode) => projection::set_trust(context, object, mode).await,
         Step::Forget => projection::forget(context, object).await,
         Step::DismissRequest => projection::dismiss_request(context, object).await,

@@ -12,12 +12,12 @@ use std::{
 use futures::StreamExt as _;
 use kube::{
     Api,
-    api::{WatchEvent, WatchParams},
+    api::{ListParams, WatchEvent, WatchParams},
     runtime::reflector::ObjectRef,
 };
-use tokio::{sync::mpsc, task::AbortHandle};
+use tokio::{sync::mpsc, task::AbortHandle, time::Instant};
 
-use super::{Clock, is_not_found};
+use super::Clock;
 use crate::{
     api::{ClusterId, ForeignCluster, PeeringRequest},
     engine::{
@@ -35,6 +35,9 @@ const RETRY_CEILING: Duration = Duration::from_secs(30);
 const NUDGES: usize = 256;
 /// A watch is renewed on the same connection after this time, in seconds (kube's own value).
 const WATCH_SECONDS: u32 = 290;
+
+/// The shortest time between two beginnings of a watch, whatever the peer does.
+const RENEW_PAUSE: Duration = Duration::from_secs(1);
 
 /// The connections to peers, by the name of their ForeignCluster.
 #[derive(Debug)]
@@ -294,9 +297,10 @@ impl Watch {
     async fn run(self, request: PeeringRequest) {
         let mut revision = request.metadata.resource_version.unwrap_or_default();
         let end = loop {
+            let began = Instant::now();
             match self.stretch(&mut revision).await {
-                End::Renew => {}
-                end => break end,
+                End::Renew => tokio::time::sleep_until(began + RENEW_PAUSE).await,
+                end @ (End::Deleted | End::Lost(_)) => break end,
             }
             match self.refresh().await {
                 Ok(now_at) => revision = now_at,
@@ -354,17 +358,14 @@ impl Watch {
 
     /// Reads the request anew, for a watch that has to start over.
     async fn refresh(&self) -> Result<String, End> {
-        match self.api.get(self.own_id.as_str()).await {
-            Ok(request) => {
-                let revision = request
-                    .metadata
-                    .resource_version
-                    .clone()
-                    .unwrap_or_default();
+        let only_ours = ListParams::default().fields(&format!("metadata.name={}", self.own_id));
+        match self.api.list(&only_ours).await {
+            Ok(mut list) => {
+                let request = list.items.pop().ok_or(End::Deleted)?;
                 self.hear(Some(request));
-                Ok(revision)
+                // The revision of the request itself may be older than what the peer's log keeps.
+                Ok(list.metadata.resource_version.unwrap_or_default())
             }
-            Err(error) if is_not_found(&error) => Err(End::Deleted),
             Err(error) => Err(End::Lost(error.to_string())),
         }
     }

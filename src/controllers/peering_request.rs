@@ -33,7 +33,7 @@ use crate::{
 };
 
 /// How often the offer is computed anew though nothing was seen to change.
-const RESYNC: Duration = Duration::from_secs(300);
+const RESYNC: Duration = Duration::from_mins(5);
 /// The wait after the API has failed.
 const API_RETRY: Duration = Duration::from_secs(2);
 
@@ -102,6 +102,10 @@ fn asked(requests: &Store<PeeringRequest>, node: &Node) -> Vec<ObjectRef<Peering
         .collect()
 }
 
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "kube's Controller calls it so"
+)]
 fn on_error(request: Arc<PeeringRequest>, error: &Error, _: Arc<Context>) -> Action {
     tracing::warn!(peer = %request.name_any(), %error, "The Kubernetes API did not take a change");
     Action::requeue(API_RETRY.mul_f64(1.0 + super::context::chance()))

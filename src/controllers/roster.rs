@@ -35,7 +35,7 @@ use crate::{
 /// How many candidates are asked at the same time.
 const PROBES: usize = 8;
 /// The longest time without a look at the roster.
-const IDLE: Duration = Duration::from_secs(60);
+const IDLE: Duration = Duration::from_mins(1);
 
 /// What came of asking a candidate.
 struct Proof {
@@ -76,6 +76,11 @@ pub async fn run(
             },
             Some(Ok(Some(proof))) = probes.join_next() => {
                 roster.handle_proof(&proof.key, proof.endpoint, proof.id.as_ref(), chance(), context.now());
+            }
+            forgotten = context.neighbours.forgotten() => {
+                for id in forgotten {
+                    roster.handle_forgotten(&id, context.now());
+                }
             }
             () = tokio::time::sleep_until(Instant::now() + wait) => {
                 roster.handle_timeout(context.now());

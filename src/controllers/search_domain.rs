@@ -1,5 +1,7 @@
 //! The SearchDomains: one look after another at each, and what they found in their status.
 
+pub(super) mod belonging;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -18,7 +20,7 @@ use serde_json::json;
 use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
-use super::{Context, Error, context::chance, enrolment, gone_is_fine, status::difference};
+use super::{Context, Error, context::chance, gone_is_fine, status::difference};
 use crate::{
     api::{
         SearchDomain, SearchDomainSpec, SearchDomainStatus,
@@ -170,7 +172,7 @@ impl Searches {
 
     async fn release(&self) {
         let present = self.running.keys().cloned().collect();
-        if let Err(error) = enrolment::release(&self.context, &present).await {
+        if let Err(error) = belonging::release(&self.context, &present).await {
             tracing::warn!(%error, "ForeignClusters keep the label of a SearchDomain that is gone");
         }
     }

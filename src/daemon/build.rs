@@ -11,11 +11,11 @@ use tokio::{net::TcpListener, sync::watch};
 
 use super::{
     Error, Target, clock,
-    networks::Follower,
+    networks::{Follower, Networks},
     platform::{self, Embedded, Platform},
 };
 use crate::{
-    api::{ClusterConfigSpec, ClusterName, labels},
+    api::{ClusterConfigSpec, ClusterId, ClusterName, labels},
     config::{Config, TunnelMode},
     controllers::{Context, cluster_config, context::Parts, reception::FrontDesk},
     discovery::{dns::Servers, interfaces::InterfaceRules, source::Announcement},
@@ -40,6 +40,8 @@ const TUNNEL_KEY: &str = "tunnel.key";
 /// The largest packet in the tunnel where the settings leave it to us: what WireGuard over IPv6
 /// leaves of an Ethernet frame.
 const MTU: u16 = 1420;
+/// Where a kube-apiserver of this machine listens, which is no place for a peer endpoint.
+const KUBE_APISERVER_PORT: u16 = 6443;
 
 /// Everything that runs, before it runs.
 pub(super) struct Assembly {
@@ -72,52 +74,18 @@ pub(super) async fn assemble(config: &Config, target: Target) -> Result<Assembly
     }
     let spec = cluster_config::load(&platform.client, &first).await?;
     let (pod_cidr, service_cidr) = ranges(config, &spec);
-    let rules = InterfaceRules {
-        allow: config.lan.interfaces.allow.clone(),
-        deny: config.lan.interfaces.deny.clone(),
-        excluded: vec![IpNet::V4(pod_cidr), IpNet::V4(service_cidr)],
-    };
-    let (follower, networks) = Follower::new(
-        OwnNetworks {
-            pod_cidr: Some(IpNet::V4(pod_cidr)),
-            service_cidr: Some(IpNet::V4(service_cidr)),
-            loopback_allowed: config.peer.listen.ip().is_loopback(),
-            api_ports: vec![6443],
-            ..OwnNetworks::default()
-        },
-        rules.clone(),
-    );
+    let (rules, follower, networks) = networks(config, pod_cidr, service_cidr);
     let listener = listen(config.peer.listen).await?;
-    let peer_port = listener
-        .local_addr()
-        .map_or(config.peer.listen.port(), |address| address.port());
+    let bound = listener.local_addr().unwrap_or(config.peer.listen);
+    let peer_port = bound.port();
     let driver = tunnel(config).await?;
     let credentials = TlsCredentials::new(Arc::clone(&platform.identity), jiff::Timestamp::now())?;
-    let name = spec
-        .discovery_config
-        .cluster_name
-        .as_deref()
-        .unwrap_or(&config.cluster.name);
-    let cluster_id = platform.identity.cluster_id().clone();
-    let ground = Ground {
-        services: Some(service_cidr),
-        ..Ground::new(cluster_id.clone(), pod_cidr)
-    };
     let own = Own {
-        cluster_id,
-        cluster_name: ClusterName::neutralise(name),
         auth_url: auth_url(config, &networks.own.borrow(), peer_port),
-        pod_cidr,
-        external_cidr: external_range(&ground).unwrap_or(pod_cidr),
-        tunnel: driver.as_ref().map(|driver| OwnTunnel {
-            public_key: driver.public_key().to_string(),
-            port: driver.port(),
-            mtu: if config.tunnel.mtu == 0 {
-                MTU
-            } else {
-                config.tunnel.mtu
-            },
-        }),
+        tunnel: driver
+            .as_ref()
+            .map(|driver| own_tunnel(config, driver.as_ref())),
+        ..own(config, &spec, platform.identity.cluster_id())
     };
     let (policy, policy_receiver) = watch::channel(spec);
     let context = Context::new(Parts {
@@ -153,6 +121,59 @@ pub(super) async fn assemble(config: &Config, target: Target) -> Result<Assembly
         own_networks: networks.own,
         name_servers,
     })
+}
+
+/// What of this machine's networks matters, and what follows them.
+fn networks(
+    config: &Config,
+    pod_cidr: Ipv4Net,
+    service_cidr: Ipv4Net,
+) -> (InterfaceRules, Follower, Networks) {
+    let rules = InterfaceRules {
+        allow: config.lan.interfaces.allow.clone(),
+        deny: config.lan.interfaces.deny.clone(),
+        excluded: vec![IpNet::V4(pod_cidr), IpNet::V4(service_cidr)],
+    };
+    let base = OwnNetworks {
+        pod_cidr: Some(IpNet::V4(pod_cidr)),
+        service_cidr: Some(IpNet::V4(service_cidr)),
+        // Who listens on loopback only tries things out on one machine.
+        loopback_allowed: config.peer.listen.ip().is_loopback(),
+        api_ports: vec![KUBE_APISERVER_PORT],
+        ..OwnNetworks::default()
+    };
+    let (follower, networks) = Follower::new(base, rules.clone());
+    (rules, follower, networks)
+}
+
+/// Who we are, without what listens.
+fn own(config: &Config, spec: &ClusterConfigSpec, cluster_id: &ClusterId) -> Own {
+    let (pod_cidr, service_cidr) = ranges(config, spec);
+    let ground = Ground {
+        services: Some(service_cidr),
+        ..Ground::new(cluster_id.clone(), pod_cidr)
+    };
+    let named = spec.discovery_config.cluster_name.as_deref();
+    Own {
+        cluster_id: cluster_id.clone(),
+        cluster_name: ClusterName::neutralise(named.unwrap_or(&config.cluster.name)),
+        auth_url: String::new(),
+        pod_cidr,
+        external_cidr: external_range(&ground).unwrap_or(pod_cidr),
+        tunnel: None,
+    }
+}
+
+fn own_tunnel(config: &Config, driver: &dyn Driver) -> OwnTunnel {
+    OwnTunnel {
+        public_key: driver.public_key().to_string(),
+        port: driver.port(),
+        mtu: if config.tunnel.mtu == 0 {
+            MTU
+        } else {
+            config.tunnel.mtu
+        },
+    }
 }
 
 impl Assembly {
@@ -298,5 +319,5 @@ fn boot() -> String {
     if ring::rand::SystemRandom::new().fill(&mut bytes).is_err() {
         bytes = jiff::Timestamp::now().as_microsecond().to_le_bytes();
     }
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    format!("{:016x}", u64::from_be_bytes(bytes))
 }

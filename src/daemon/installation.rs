@@ -68,9 +68,11 @@ pub(super) async fn install_definitions(client: &Client) -> Result<(), Error> {
 }
 
 fn cannot(name: &str, error: &kube::Error) -> Error {
-    match error {
-        kube::Error::Api(status) if status.code == 403 => Error::Definitions(name.to_owned()),
-        other => Error::Cluster(other.to_string()),
+    let forbidden = matches!(error, kube::Error::Api(status) if status.code == 403);
+    if forbidden {
+        Error::Definitions(name.to_owned())
+    } else {
+        Error::Cluster(error.to_string())
     }
 }
 

@@ -11,7 +11,7 @@
 //! | peer endpoint | shutdown, after running requests |
 //! | own node (embedded only) | shutdown |
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -23,9 +23,11 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Error, Target,
     build::{Assembly, assemble},
+    platform::Embedded,
     self_description,
 };
 use crate::{
+    api::ClusterConfigSpec,
     config::Config,
     controllers::{
         cluster_config, foreign_cluster, own_node, peering_request, roster, search_domain,
@@ -33,34 +35,82 @@ use crate::{
     },
     discovery::{
         mdns::Mdns,
-        source::{EventSink, Source as _},
+        source::{Announcement, EventSink, Source as _},
     },
     kubeapi,
-    peer::listener,
+    peer::{listener, tls::Credentials},
 };
 
 /// How long the tasks may take to end; the whole shutdown stays below 10 s.
 const FAREWELL: Duration = Duration::from_secs(7);
+/// How long the embedded API may take to end after that.
+const API_FAREWELL: Duration = Duration::from_secs(2);
 /// How often the leaf certificate is looked at; it is renewed days before its end.
-const ROTATION: Duration = Duration::from_secs(3600);
+const ROTATION: Duration = Duration::from_hours(1);
+
+/// Every task of the daemon, and what ends them.
+struct Tasks {
+    running: JoinSet<()>,
+    stop: CancellationToken,
+}
+
+impl Tasks {
+    fn start<F>(&mut self, task: impl FnOnce(CancellationToken) -> F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        self.running.spawn(task(self.stop.clone()));
+    }
+
+    /// Tells all tasks to end, and waits for them.
+    async fn end(mut self) {
+        self.stop.cancel();
+        let ended = async { while self.running.join_next().await.is_some() {} };
+        if tokio::time::timeout(FAREWELL, ended).await.is_err() {
+            tracing::warn!("Some tasks did not end in time");
+        }
+    }
+}
 
 /// Runs the daemon until a signal ends it.
 pub(super) async fn run(config: Config, target: Target) -> Result<(), Error> {
     let mut assembly = assemble(&config, target).await?;
-    let stop = CancellationToken::new();
+    let mut tasks = Tasks {
+        running: JoinSet::new(),
+        stop: CancellationToken::new(),
+    };
     let last = CancellationToken::new();
-    let mut tasks = JoinSet::new();
     let description = assembly.description();
     let api = assembly.embedded.take().map(|embedded| {
-        start_own_node(&mut tasks, &assembly, &config, &stop);
+        start_own_node(&mut tasks, &assembly, &config);
         let end = last.clone();
         tokio::spawn(async move {
-            kubeapi::loopback::serve(embedded.listener, embedded.api, &embedded.credentials, end)
-                .await
+            let Embedded {
+                api,
+                listener,
+                credentials,
+            } = embedded;
+            kubeapi::loopback::serve(listener, api, &credentials, end).await
         })
     });
-    let client = assembly.platform.client.clone();
-    if let Err(error) = self_description::write(&client, description).await {
+    introduce(&assembly, description).await;
+    start_discovery(&mut tasks, &assembly, &config);
+    start_tunnel(&mut tasks, &assembly);
+    start_controllers(&mut tasks, &assembly);
+    start_services(&mut tasks, assembly);
+    wait_for_signal(&mut tasks.running).await;
+    tracing::info!("Stopping");
+    tasks.end().await;
+    last.cancel();
+    if let Some(api) = api {
+        drop(tokio::time::timeout(API_FAREWELL, api).await);
+    }
+    Ok(())
+}
+
+/// Says in the log and to `landbridge status` who runs here.
+async fn introduce(assembly: &Assembly, description: BTreeMap<String, String>) {
+    if let Err(error) = self_description::write(&assembly.platform.client, description).await {
         tracing::warn!(%error, "The daemon could not describe itself for landbridge status");
     }
     tracing::info!(
@@ -69,58 +119,75 @@ pub(super) async fn run(config: Config, target: Target) -> Result<(), Error> {
         port = assembly.peer_port,
         "Landbridge runs"
     );
-    start(&mut tasks, assembly, &config, &stop);
-    wait_for_signal(&mut tasks).await;
-    tracing::info!("Stopping");
-    stop.cancel();
-    let ended = tokio::time::timeout(FAREWELL, async {
-        while tasks.join_next().await.is_some() {}
-    });
-    if ended.await.is_err() {
-        tracing::warn!("Some tasks did not end in time");
-    }
-    last.cancel();
-    if let Some(api) = api {
-        drop(tokio::time::timeout(Duration::from_secs(2), api).await);
-    }
-    Ok(())
 }
 
-fn start(tasks: &mut JoinSet<()>, assembly: Assembly, config: &Config, stop: &CancellationToken) {
+/// The sources of discovery, the roster that they report to, and what we announce.
+fn start_discovery(tasks: &mut Tasks, assembly: &Assembly, config: &Config) {
     let (events, found) = EventSink::channel();
-    let (announcement, announced) =
-        watch::channel(assembly.announcement(&assembly.context.policy()));
+    let base = assembly.announcement(&assembly.context.policy());
+    let (announcement, announced) = watch::channel(base.clone());
     if config.lan.enabled {
         let (source, _handle) = Mdns::new(assembly.rules.clone(), announced);
-        tasks.spawn(Box::new(source).run(events.clone(), stop.clone()));
+        let events = events.clone();
+        tasks.start(|stop| Box::new(source).run(events, stop));
     }
     let search = search_domain::Settings {
         servers: assembly.name_servers.clone(),
         own: assembly.own_networks.clone(),
         events: events.clone(),
     };
-    let shared = Arc::clone(&assembly.context);
-    tasks.spawn(search_domain::run(shared, search, stop.clone()));
-    if let Some(driver) = assembly.driver.clone() {
-        let mut settings = tunnel_endpoint::Settings::new(assembly.context.own.pod_cidr);
-        if let Some(tunnel) = &assembly.context.own.tunnel {
-            settings.mtu = tunnel.mtu;
-        }
-        let client = assembly.platform.client.clone();
-        let clock = Arc::clone(&assembly.context.clock);
-        tasks.spawn(tunnel_endpoint::run(
-            client,
-            driver,
-            settings,
-            clock,
-            stop.clone(),
-        ));
-    }
-    let context = || Arc::clone(&assembly.context);
+    let context = Arc::clone(&assembly.context);
+    tasks.start(|stop| search_domain::run(context, search, stop));
+    let context = Arc::clone(&assembly.context);
     let boot = assembly.boot.clone();
-    tasks.spawn(roster::run(context(), boot, found, stop.clone()));
-    tasks.spawn(foreign_cluster::run(context(), stop.clone()));
-    tasks.spawn(peering_request::run(context(), stop.clone()));
+    tasks.start(|stop| roster::run(context, boot, found, stop));
+    let policy = assembly.context.config.clone();
+    // The roster ends when nobody can report to it any more, so one sender stays here.
+    tasks.start(|stop| keep_announcing(policy, base, announcement, events, stop));
+}
+
+/// Follows the switches of the policy in what we announce.
+async fn keep_announcing(
+    mut policy: watch::Receiver<ClusterConfigSpec>,
+    base: Announcement,
+    announcement: watch::Sender<Announcement>,
+    _events: EventSink,
+    stop: CancellationToken,
+) {
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            changed = policy.changed() => if changed.is_err() { return },
+        }
+        let switches = policy.borrow_and_update().discovery_config.clone();
+        announcement.send_replace(Announcement {
+            advertise: switches.enable_advertisement,
+            discover: switches.enable_discovery,
+            ..base.clone()
+        });
+    }
+}
+
+fn start_tunnel(tasks: &mut Tasks, assembly: &Assembly) {
+    let Some(driver) = assembly.driver.clone() else {
+        return;
+    };
+    let own = &assembly.context.own;
+    let mut settings = tunnel_endpoint::Settings::new(own.pod_cidr);
+    settings.mtu = own.tunnel.as_ref().map_or(0, |tunnel| tunnel.mtu);
+    let client = assembly.platform.client.clone();
+    let clock = Arc::clone(&assembly.context.clock);
+    tasks.start(|stop| tunnel_endpoint::run(client, driver, settings, clock, stop));
+}
+
+fn start_controllers(tasks: &mut Tasks, assembly: &Assembly) {
+    let context = || Arc::clone(&assembly.context);
+    tasks.start(|stop| foreign_cluster::run(context(), stop));
+    tasks.start(|stop| peering_request::run(context(), stop));
+}
+
+/// Networks, policy, certificates and the peer endpoint.
+fn start_services(tasks: &mut Tasks, assembly: Assembly) {
     let Assembly {
         platform,
         policy,
@@ -129,79 +196,44 @@ fn start(tasks: &mut JoinSet<()>, assembly: Assembly, config: &Config, stop: &Ca
         listener,
         follower,
         ..
-    } = keep_announcing(tasks, assembly, announcement, events, stop);
-    tasks.spawn(follower.run(stop.clone()));
-    tasks.spawn(cluster_config::run(
-        platform.client.clone(),
-        policy,
-        stop.clone(),
-    ));
-    let rotation = Arc::clone(&credentials);
-    let end = stop.clone();
-    tasks.spawn(async move {
-        let mut ticks = tokio::time::interval(ROTATION);
-        loop {
-            tokio::select! {
-                () = end.cancelled() => return,
-                _ = ticks.tick() => {
-                    if let Err(error) = rotation.rotate(jiff::Timestamp::now()) {
-                        tracing::error!(%error, "The leaf certificate could not be renewed");
-                    }
-                }
-            }
-        }
-    });
-    let end = stop.clone();
-    tasks.spawn(async move {
+    } = assembly;
+    tasks.start(|stop| follower.run(stop));
+    let client = platform.client.clone();
+    tasks.start(|stop| cluster_config::run(client, policy, stop));
+    let leaf = Arc::clone(&credentials);
+    tasks.start(|stop| keep_fresh(leaf, stop));
+    tasks.start(|stop| async move {
         // The lock on the data directory is held as long as peers are served.
         let _platform = platform;
-        if let Err(error) = listener::serve(listener, credentials, endpoint, end).await {
+        if let Err(error) = listener::serve(listener, credentials, endpoint, stop).await {
             tracing::error!(%error, "The peer endpoint cannot be served");
         }
     });
 }
 
-/// Follows the switches of the policy in what we announce.
-fn keep_announcing(
-    tasks: &mut JoinSet<()>,
-    assembly: Assembly,
-    announcement: watch::Sender<crate::discovery::source::Announcement>,
-    events: EventSink,
-    stop: &CancellationToken,
-) -> Assembly {
-    let mut policy = assembly.context.config.clone();
-    let base = assembly.announcement(&assembly.context.policy());
-    let end = stop.clone();
-    tasks.spawn(async move {
-        // Without a source of discovery the roster waits on this sender.
-        let _events = events;
-        loop {
-            tokio::select! {
-                () = end.cancelled() => return,
-                changed = policy.changed() => if changed.is_err() { return },
-            }
-            let switches = policy.borrow_and_update().discovery_config.clone();
-            announcement.send_replace(crate::discovery::source::Announcement {
-                advertise: switches.enable_advertisement,
-                discover: switches.enable_discovery,
-                ..base.clone()
-            });
+/// Renews the leaf certificate in time.
+async fn keep_fresh(credentials: Arc<Credentials>, stop: CancellationToken) {
+    let mut ticks = tokio::time::interval(ROTATION);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = ticks.tick() => renew(&credentials),
         }
-    });
-    assembly
+    }
 }
 
-fn start_own_node(
-    tasks: &mut JoinSet<()>,
-    assembly: &Assembly,
-    config: &Config,
-    stop: &CancellationToken,
-) {
+fn renew(credentials: &Arc<Credentials>) {
+    if let Err(error) = credentials.rotate(jiff::Timestamp::now()) {
+        tracing::error!(%error, "The leaf certificate could not be renewed");
+    }
+}
+
+fn start_own_node(tasks: &mut Tasks, assembly: &Assembly, config: &Config) {
     let client = assembly.platform.client.clone();
     let clock = Arc::clone(&assembly.context.clock);
     let directory = config.data_dir.clone();
     let machine = Arc::new(move || own_node::machine::read(&directory));
-    tasks.spawn(own_node::run(client, machine, clock, stop.clone()));
+    tasks.start(|stop| own_node::run(client, machine, clock, stop));
 }
 
 /// Waits for SIGTERM or SIGINT. A task that ends by itself before is a fault of ours, and ends the
@@ -210,25 +242,20 @@ async fn wait_for_signal(tasks: &mut JoinSet<()>) {
     tokio::select! {
         () = arrival(SignalKind::terminate()) => {}
         () = arrival(SignalKind::interrupt()) => {}
-        Some(ended) = tasks.join_next() => {
-            if let Err(error) = ended {
-                tracing::error!(%error, "A task failed");
-            } else {
-                tracing::error!("A task ended before the shutdown");
-            }
-        }
+        Some(ended) = tasks.join_next() => match ended {
+            Ok(()) => tracing::error!("A task ended before the shutdown"),
+            Err(error) => tracing::error!(%error, "A task failed"),
+        },
     }
 }
 
 /// Waits for a signal; for ever, when the system does not let us listen for it.
 async fn arrival(kind: SignalKind) {
     match signal(kind) {
-        Ok(mut signal) => {
-            signal.recv().await;
-        }
+        Ok(mut signal) => drop(signal.recv().await),
         Err(error) => {
             tracing::warn!(%error, "A signal cannot be listened for");
-            futures::future::pending().await
+            futures::future::pending::<()>().await;
         }
     }
 }

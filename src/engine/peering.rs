@@ -13,7 +13,9 @@ mod contact;
 pub mod happening;
 pub mod network;
 mod node;
+mod record;
 pub mod status;
+mod verdict;
 mod view;
 
 use std::{
@@ -117,7 +119,7 @@ pub struct OwnTunnel {
 }
 
 /// What discovery says about a peer.
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Neighbour {
     /// Where it may be reached, best first; empty once its advertisement is gone.
     pub endpoints: Vec<PeerEndpoint>,

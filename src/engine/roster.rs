@@ -209,6 +209,17 @@ impl Roster {
         self.settle();
     }
 
+    /// Takes note that what was made of a cluster is gone: it appears anew if it is still there.
+    pub fn handle_forgotten(&mut self, id: &ClusterId, now: Timestamp) {
+        self.clock.observe(now);
+        let time = self.clock.elapsed();
+        if let Some(entry) = self.entries.get_mut(&Key::Cluster(id.clone())) {
+            entry.forget_told();
+            entry.mark_changed(time);
+        }
+        self.settle();
+    }
+
     /// Does what time alone brings about.
     pub fn handle_timeout(&mut self, now: Timestamp) {
         self.clock.observe(now);

@@ -45,6 +45,7 @@ pub(crate) struct Lab {
     prefix: String,
     machines: Vec<String>,
     environment: BTreeMap<String, String>,
+    is_fleet: bool,
     directory: TempDir,
     daemons: RefCell<BTreeMap<String, Child>>,
 }
@@ -74,6 +75,7 @@ impl Lab {
             prefix: format!("lbc-{}-{number}-", std::process::id()),
             machines: machines.iter().map(|name| (*name).to_owned()).collect(),
             environment: BTreeMap::new(),
+            is_fleet: true,
             directory: tempfile::tempdir().expect("a directory"),
             daemons: RefCell::default(),
         };
@@ -87,6 +89,11 @@ impl Lab {
     /// Sets an environment variable for daemons that start later.
     pub(crate) fn set(&mut self, name: &str, value: &str) {
         self.environment.insert(name.to_owned(), value.to_owned());
+    }
+
+    /// Gives daemons that start later no secret in common.
+    pub(crate) fn be_strangers(&mut self) {
+        self.is_fleet = false;
     }
 
     /// Returns what all names of this lab begin with.
@@ -127,8 +134,8 @@ impl Lab {
             .create(true)
             .append(true)
             .open(self.log(machine));
-        let child = self
-            .command(machine, env!("CARGO_BIN_EXE_landbridge"))
+        let mut command = self.command(machine, env!("CARGO_BIN_EXE_landbridge"));
+        command
             .args([
                 "run",
                 "--name",
@@ -138,14 +145,14 @@ impl Lab {
                 "--data-dir",
             ])
             .arg(self.data_dir(machine))
-            .arg("--fleet-secret-file")
-            .arg(self.secret())
             .envs(&self.environment)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(log.expect("writable"))
-            .spawn()
-            .expect("the program runs");
+            .stderr(log.expect("writable"));
+        if self.is_fleet {
+            command.arg("--fleet-secret-file").arg(self.secret());
+        }
+        let child = command.spawn().expect("the program runs");
         self.daemons.borrow_mut().insert(machine.to_owned(), child);
         self.until(PEERING, &format!("{machine} is ready"), || {
             self.try_request(machine, "GET", "/readyz", &Value::Null)

@@ -14,7 +14,7 @@ use landbridge::{
     },
     controllers::tunnel_endpoint::{Connectivity, FINALIZER, Settings, run},
     engine::overlay::{Observed, PublicKey},
-    kubeapi::{KubeApi, Options, store},
+    kubeapi::{Clock, KubeApi, Options, store},
     tunnel::{
         Driver,
         memory::{Fabric, MemoryDriver},
@@ -47,7 +47,7 @@ async fn two_sides_connect_and_then_write_nothing() {
 
     let revisions = (home.api.revision(), foreign.api.revision());
     fabric.set_latency(Duration::from_micros(700));
-    sleep(Duration::from_secs(3600)).await;
+    sleep(Duration::from_hours(1)).await;
     assert_eq!((home.api.revision(), foreign.api.revision()), revisions);
 
     fabric.set_latency(Duration::from_millis(30));
@@ -73,7 +73,7 @@ async fn a_cut_is_told_with_its_reason_and_a_heal_too() {
     assert!(home.message().await.starts_with("no handshake with"));
 
     let revision = home.api.revision();
-    sleep(Duration::from_secs(600)).await;
+    sleep(Duration::from_mins(10)).await;
     assert_eq!(home.api.revision(), revision, "a dead tunnel is no news");
 
     fabric.heal(&key(1), &key(2));
@@ -128,7 +128,7 @@ async fn an_object_can_go_where_no_tunnel_was_possible() {
     let message = home.message().await;
     assert!(message.contains("/dev/net/tun is missing; load the module tun"));
     let revision = home.api.revision();
-    sleep(Duration::from_secs(600)).await;
+    sleep(Duration::from_mins(10)).await;
     assert_eq!(home.api.revision(), revision);
     home.objects
         .delete("foreign", &DeleteParams::default())
@@ -202,7 +202,7 @@ async fn stopping_cleans_the_machine_and_leaves_the_objects() {
 }
 
 /// An embedded API with the controller on it.
-pub struct Cluster<D> {
+pub(super) struct Cluster<D> {
     pub api: KubeApi,
     pub objects: Api<TunnelEndpoint>,
     pub driver: Arc<D>,
@@ -232,16 +232,16 @@ async fn two_clusters_with(
 }
 
 impl<D: Driver + 'static> Cluster<D> {
-    pub async fn start(driver: Arc<D>) -> Self {
+    pub(super) async fn start(driver: Arc<D>) -> Self {
         let started = Instant::now();
-        let clock = Arc::new(move || {
+        let clock: Clock = Arc::new(move || {
             let elapsed = SignedDuration::try_from(started.elapsed()).unwrap();
             Timestamp::from_second(1_800_000_000).unwrap() + elapsed
         });
         let api = KubeApi::open(Options {
             backend: Box::new(store::Memory::default()),
             commit: store::Commit::Inline,
-            clock: clock.clone(),
+            clock: Arc::clone(&clock),
             crds: vec![TunnelEndpoint::crd()],
         })
         .await
@@ -265,7 +265,7 @@ impl<D: Driver + 'static> Cluster<D> {
         }
     }
 
-    pub async fn create(&self, spec: TunnelEndpointSpec, status: serde_json::Value) {
+    pub(super) async fn create(&self, spec: TunnelEndpointSpec, status: serde_json::Value) {
         let mut object = TunnelEndpoint::new(&spec.cluster_id.clone(), spec);
         object.metadata.finalizers = Some(vec![FINALIZER.to_owned()]);
         let name = object.name_any();
@@ -286,7 +286,11 @@ impl<D: Driver + 'static> Cluster<D> {
     }
 
     async fn object(&self) -> TunnelEndpoint {
-        let list = self.objects.list(&Default::default()).await.unwrap();
+        let list = self
+            .objects
+            .list(&kube::api::ListParams::default())
+            .await
+            .unwrap();
         let first = list.items.into_iter().find(|it| it.name_any() != "mallory");
         first.unwrap()
     }
@@ -303,7 +307,7 @@ impl<D: Driver + 'static> Cluster<D> {
         connection.status_message.unwrap_or_default()
     }
 
-    pub async fn wait_for(&self, status: &str) {
+    pub(super) async fn wait_for(&self, status: &str) {
         for _ in 0..200 {
             if self.status().await == status {
                 return;
@@ -319,7 +323,7 @@ fn spec(cluster: &str, number: u8) -> TunnelEndpointSpec {
 }
 
 /// The status of a negotiated TunnelEndpoint.
-pub fn ready(local: &str, remote: &str) -> serde_json::Value {
+pub(super) fn ready(local: &str, remote: &str) -> serde_json::Value {
     json!({
         "phase": "Ready",
         "localPodCIDR": "10.244.0.0/16",
@@ -329,7 +333,7 @@ pub fn ready(local: &str, remote: &str) -> serde_json::Value {
 }
 
 /// A peer that uses the same range as everybody.
-pub fn spec_of(cluster: &str, key: &PublicKey, endpoints: &str) -> TunnelEndpointSpec {
+pub(super) fn spec_of(cluster: &str, key: &PublicKey, endpoints: &str) -> TunnelEndpointSpec {
     TunnelEndpointSpec {
         cluster_id: cluster.to_owned(),
         pod_cidr: "10.244.0.0/16".to_owned(),

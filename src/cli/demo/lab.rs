@@ -15,7 +15,7 @@ use nix::{
 };
 
 use super::sandbox::{ip, within};
-use crate::cli::{Failure, args::Scenario};
+use crate::cli::{Failure, args::Scenario, fleet_secret};
 
 /// Names for up to eight clusters.
 const NAMES: [&str; 8] = [
@@ -110,7 +110,9 @@ impl Lab {
     /// Starts a daemon in each namespace. All share a fleet secret, as one owner's machines would.
     pub(super) fn start(&mut self, scenario: Scenario) -> Result<(), Failure> {
         let secret = Path::new(STATE).join("fleet-secret");
-        write_secret(&secret)?;
+        fs::create_dir_all(STATE)
+            .map_err(|error| Failure::NotSo(format!("cannot write {STATE}: {error}")))?;
+        fleet_secret::write(&secret)?;
         for member in &self.members {
             let mut command = landbridge(member);
             command
@@ -224,25 +226,4 @@ fn log_file(member: &Member) -> Result<File, Failure> {
         let path = member.log();
         Failure::NotSo(format!("cannot write {}: {error}", path.display()))
     })
-}
-
-/// Writes a fresh secret of 256 bits that only we can read.
-fn write_secret(path: &Path) -> Result<(), Failure> {
-    use ring::rand::SecureRandom as _;
-    use std::{
-        io::{self, Write as _},
-        os::unix::fs::OpenOptionsExt as _,
-    };
-    let mut bytes = [0_u8; 32];
-    let random = ring::rand::SystemRandom::new().fill(&mut bytes);
-    let digits: Vec<String> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-    random
-        .map_err(|_| io::Error::other("the machine has no randomness"))
-        .and_then(|()| fs::create_dir_all(STATE))
-        .and_then(|()| {
-            let mut options = fs::OpenOptions::new();
-            options.write(true).create_new(true).mode(0o600).open(path)
-        })
-        .and_then(|mut file| writeln!(file, "{}", digits.concat()))
-        .map_err(|error| Failure::NotSo(format!("cannot write {}: {error}", path.display())))
 }

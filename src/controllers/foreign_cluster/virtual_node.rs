@@ -1,17 +1,23 @@
 //! The virtual node of a peer and its Lease.
 
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
 use k8s_openapi::{
     api::{
         coordination::v1::{Lease, LeaseSpec},
         core::v1::{Node, NodeCondition, NodeSpec, NodeStatus, Taint},
     },
-    apimachinery::pkg::apis::meta::v1::{MicroTime, Time},
+    apimachinery::pkg::{
+        api::resource::Quantity,
+        apis::meta::v1::{MicroTime, Time},
+    },
 };
 use kube::{
     Api, ResourceExt as _,
     api::{DeleteParams, ObjectMeta, Patch, PatchParams, PostParams},
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::projection::projected;
 use crate::{
@@ -48,27 +54,30 @@ pub(super) async fn write(
         let patched = api.patch(&wish.name, &manager, &Patch::Merge(patch)).await;
         gone_is_fine(patched).map_err(Error::api("write a virtual node"))?;
     }
-    let mut status = serde_json::to_value(node.status)?;
-    if let Some(present) = present {
-        forget_resources(&present, wish, &mut status);
-    }
-    let patch = Patch::Merge(json!({ "status": status }));
+    let patch =
+        Patch::Merge(json!({ "status": status_change(present.as_ref(), wish, node.status) }));
     gone_is_fine(api.patch_status(&wish.name, &manager, &patch).await)
         .map_err(Error::api("write the status of a virtual node"))
 }
 
-/// A merge patch keeps what it does not name, so resources that are no longer offered are nulled.
-fn forget_resources(present: &Node, wish: &NodeWish, status: &mut serde_json::Value) {
-    let held = present
-        .status
-        .as_ref()
-        .and_then(|status| status.capacity.as_ref());
-    for resource in held.into_iter().flat_map(|held| held.keys()) {
-        if !wish.capacity.contains_key(resource) {
-            status["capacity"][resource] = serde_json::Value::Null;
-            status["allocatable"][resource] = serde_json::Value::Null;
-        }
-    }
+/// The new status as a merge patch, in which resources that are no longer offered are null.
+fn status_change(present: Option<&Node>, wish: &NodeWish, status: Option<NodeStatus>) -> Value {
+    let held = present.and_then(|node| node.status.as_ref()?.capacity.as_ref());
+    let mut resources: BTreeMap<&str, Option<&Quantity>> = held
+        .into_iter()
+        .flatten()
+        .map(|(resource, _)| (resource.as_str(), None))
+        .collect();
+    resources.extend(
+        wish.capacity
+            .iter()
+            .map(|(resource, amount)| (resource.as_str(), Some(amount))),
+    );
+    json!({
+        "capacity": resources,
+        "allocatable": resources,
+        "conditions": status.and_then(|status| status.conditions),
+    })
 }
 
 fn wished(
@@ -88,54 +97,7 @@ fn wished(
         .extend(wish.labels.clone());
     metadata.annotations =
         Some([(labels::NODE_CLUSTER_ID.to_owned(), wish.cluster_id.clone())].into());
-    let condition = |kind: &str, holds: bool, reason: &str, message: &str| {
-        let value = if holds { "True" } else { "False" };
-        let conditions = present.and_then(|node| node.status.as_ref()?.conditions.as_ref());
-        let same = conditions.and_then(|all| {
-            all.iter()
-                .find(|one| one.type_ == kind && one.status == value)
-        });
-        NodeCondition {
-            type_: kind.to_owned(),
-            status: value.to_owned(),
-            reason: Some(reason.to_owned()),
-            message: Some(message.to_owned()),
-            last_heartbeat_time: None,
-            last_transition_time: same
-                .and_then(|one| one.last_transition_time.clone())
-                .or_else(|| Some(Time(context.now()))),
-        }
-    };
-    let ready = if wish.ready {
-        condition(
-            "Ready",
-            true,
-            "PeerAnswers",
-            "the peer answers on the session",
-        )
-    } else {
-        condition(
-            "Ready",
-            false,
-            "PeerSilent",
-            "the peer does not answer on the session",
-        )
-    };
-    let network = if wish.network {
-        condition(
-            "NetworkUnavailable",
-            false,
-            "TunnelUp",
-            "an echo comes back through the tunnel",
-        )
-    } else {
-        condition(
-            "NetworkUnavailable",
-            true,
-            "TunnelDown",
-            "no echo comes back through the tunnel",
-        )
-    };
+    let now = context.now();
     Node {
         metadata,
         spec: Some(NodeSpec {
@@ -151,9 +113,56 @@ fn wished(
         status: Some(NodeStatus {
             capacity: Some(wish.capacity.clone()),
             allocatable: Some(wish.capacity.clone()),
-            conditions: Some(vec![ready, network]),
+            conditions: Some(vec![
+                ready(present, wish.ready, now),
+                network_unavailable(present, !wish.network, now),
+            ]),
             ..NodeStatus::default()
         }),
+    }
+}
+
+fn ready(present: Option<&Node>, holds: bool, now: Timestamp) -> NodeCondition {
+    let (reason, message) = if holds {
+        ("PeerAnswers", "the peer answers on the session")
+    } else {
+        ("PeerSilent", "the peer does not answer on the session")
+    };
+    condition(present, "Ready", holds, (reason, message), now)
+}
+
+fn network_unavailable(present: Option<&Node>, holds: bool, now: Timestamp) -> NodeCondition {
+    let (reason, message) = if holds {
+        ("TunnelDown", "no echo comes back through the tunnel")
+    } else {
+        ("TunnelUp", "an echo comes back through the tunnel")
+    };
+    condition(present, "NetworkUnavailable", holds, (reason, message), now)
+}
+
+/// A condition that keeps its transition time while its truth is the same.
+fn condition(
+    present: Option<&Node>,
+    kind: &str,
+    holds: bool,
+    (reason, message): (&str, &str),
+    now: Timestamp,
+) -> NodeCondition {
+    let value = if holds { "True" } else { "False" };
+    let conditions = present.and_then(|node| node.status.as_ref()?.conditions.as_ref());
+    let same = conditions.and_then(|all| {
+        all.iter()
+            .find(|one| one.type_ == kind && one.status == value)
+    });
+    NodeCondition {
+        type_: kind.to_owned(),
+        status: value.to_owned(),
+        reason: Some(reason.to_owned()),
+        message: Some(message.to_owned()),
+        last_heartbeat_time: None,
+        last_transition_time: same
+            .and_then(|one| one.last_transition_time.clone())
+            .or(Some(Time(now))),
     }
 }
 

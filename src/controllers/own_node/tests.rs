@@ -1,3 +1,5 @@
+//! The own node against an API of canned answers.
+
 use std::sync::Mutex;
 
 use axum::http::{Request, Response, StatusCode};

@@ -106,9 +106,21 @@ impl<'a> View<'a> {
         self.object.spec.join && !self.deleting && !self.blocked && !self.is_own()
     }
 
-    /// Whether a session with the peer may stand: wanted, and its identity accepted here.
+    /// Whether a session with the peer may stand: wanted, its identity accepted here, and ours not
+    /// refused there.
     pub(crate) fn may_consume(&self) -> bool {
-        self.wants_join() && self.trust.is_accepted() && self.cluster_id.is_some()
+        self.wants_join()
+            && self.trust.is_accepted()
+            && self.cluster_id.is_some()
+            && !self.is_refused_there()
+    }
+
+    /// Whether the peer has refused us, so that nothing of it is of use here.
+    fn is_refused_there(&self) -> bool {
+        let answer = self.facts.link.answer.as_ref();
+        answer.is_some_and(|answer| {
+            matches!(answer.decision, Decision::Refused | Decision::EmptyRefused)
+        })
     }
 
     /// Whether the peer may consume what we offer, and asked for it.
@@ -141,10 +153,18 @@ impl<'a> View<'a> {
         !self.is_own() && (self.wants_join() || self.owes_withdrawal() || unknown)
     }
 
-    /// Whether the key behind the id was proven, now or earlier.
+    /// Whether the key behind the id was proven, now or earlier. A visitor is only recorded after
+    /// its own handshake has proven it.
     pub(crate) fn is_proven(&self) -> bool {
-        self.cluster_id.is_some()
-            && (self.connected.is_some() || self.condition_holds(condition::IDENTITY_VERIFIED))
+        let proven = self.connected.is_some()
+            || self.condition_holds(condition::IDENTITY_VERIFIED)
+            || self.is_visitor();
+        self.cluster_id.is_some() && proven
+    }
+
+    /// Whether the object was made because the cluster came to us.
+    pub(crate) fn is_visitor(&self) -> bool {
+        self.object.spec.discovery_type == DiscoveryType::IncomingPeering
     }
 
     /// Whether a condition of the present status holds.

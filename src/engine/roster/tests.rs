@@ -1,3 +1,5 @@
+//! The roster as tables and properties.
+
 use proptest::prelude::*;
 
 use super::*;

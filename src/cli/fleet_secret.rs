@@ -1,0 +1,50 @@
+//! `landbridge fleet-secret`: a new secret for all machines of one owner.
+
+use std::{
+    fs,
+    io::{self, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
+    path::Path,
+};
+
+use ring::rand::{SecureRandom as _, SystemRandom};
+
+use super::{Failure, args::FleetSecret, output};
+
+/// Prints a new secret, or writes it to a file that only we can read.
+pub(super) fn fleet_secret(options: &FleetSecret) -> Result<(), Failure> {
+    match &options.file {
+        Some(path) => write(path),
+        None => output::print(&format!("{}\n", make()?)),
+    }
+}
+
+/// Writes a new secret to a file that does not exist yet.
+pub(super) fn write(path: &Path) -> Result<(), Failure> {
+    let secret = make()?;
+    fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
+        .and_then(|mut file| writeln!(file, "{secret}"))
+        .map_err(|error| {
+            let place = path.display();
+            let hint = if error.kind() == io::ErrorKind::AlreadyExists {
+                ": copy it to the other machines, or name another file"
+            } else {
+                ""
+            };
+            Failure::NotSo(format!("cannot write {place}: {error}{hint}"))
+        })
+}
+
+/// Makes 256 random bits, as hexadecimal digits.
+fn make() -> Result<String, Failure> {
+    let mut bytes = [0_u8; 32];
+    SystemRandom::new()
+        .fill(&mut bytes)
+        .map_err(|_| Failure::NotSo("the machine gives no random numbers".to_owned()))?;
+    let digits: Vec<String> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    Ok(digits.concat())
+}

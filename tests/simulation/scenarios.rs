@@ -1,0 +1,481 @@
+//! The stories that people tell of their clusters, each with its end.
+
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{ConfigMap, Node};
+use kube::{
+    Api, ResourceExt as _,
+    api::{Patch, PatchParams},
+};
+use landbridge::api::{
+    Advertisement, ForeignClusterSpec, PeeringRequest,
+    cluster_config::AcceptPolicy,
+    foreign_cluster::{DiscoveryType, Phase, TrustMode},
+};
+use serde_json::json;
+
+use crate::{
+    invariants,
+    world::{Setup, TTL, World, history, summary},
+};
+
+const SOON: Duration = Duration::from_secs(10);
+const MINUTE: Duration = Duration::from_mins(1);
+
+#[test]
+fn three_clusters_find_each_other_and_peer() {
+    history(1, vec![Setup::fleet(); 3], async |world: &mut World| {
+        world.until("all peered", SOON, all_peered).await;
+        for (at, of) in world.pairs() {
+            assert!(is_ready(world, at, of), "{}", world.describe());
+            let tunnel = world.clusters[at]
+                .tunnel_to(world.clusters[of].id())
+                .unwrap();
+            let connection = tunnel.status.unwrap().connection.unwrap();
+            assert_eq!(connection.status.as_deref(), Some("connected"));
+        }
+        world.sleep(MINUTE).await;
+        assert!(all_peered(world), "{}", world.describe());
+        invariants::hold(world).await;
+    });
+}
+
+#[test]
+fn strangers_wait_for_a_person() {
+    history(2, vec![Setup::stranger(); 2], async |world: &mut World| {
+        world
+            .until("both wait", SOON, |world| all_are(world, Phase::Waiting))
+            .await;
+        world.sleep(MINUTE).await;
+        assert!(all_are(world, Phase::Waiting), "{}", world.describe());
+        for (at, of) in world.pairs() {
+            invariants::nothing_is_there_of(world, at, of);
+        }
+        invariants::hold(world).await;
+        for (at, of) in world.pairs() {
+            assert!(world.say(at, of, json!({"trustMode": "Trusted"})).await);
+        }
+        world.until("both peered", SOON, all_peered).await;
+        invariants::hold(world).await;
+    });
+}
+
+#[test]
+fn leaving_takes_everything_away_on_both_sides() {
+    history(3, vec![Setup::fleet(); 2], async |world: &mut World| {
+        world.until("both peered", SOON, all_peered).await;
+        assert!(world.say(0, 1, json!({"join": false})).await);
+        world
+            .until("one side left", SOON, |world| {
+                let (rome, milan) = (&world.clusters[0], &world.clusters[1]);
+                rome.node_of(milan.id()).is_none() && requests(world, 1).is_empty()
+            })
+            .await;
+        assert_eq!(
+            world.phase(1, 0),
+            Some(Phase::Peered),
+            "the other direction stays"
+        );
+        assert!(
+            world.clusters[0]
+                .tunnel_to(world.clusters[1].id())
+                .is_some()
+        );
+        assert!(world.say(1, 0, json!({"join": false})).await);
+        world
+            .until("nothing is left", SOON, |world| {
+                all_are(world, Phase::Discovered)
+            })
+            .await;
+        for (at, of) in world.pairs() {
+            invariants::nothing_is_there_of(world, at, of);
+            let driver = world.fabric.look(&world.clusters[at].key);
+            assert!(driver.peers.is_empty() && driver.routes.is_empty());
+        }
+        invariants::hold(world).await;
+    });
+}
+
+#[test]
+fn rejoining_brings_it_back() {
+    history(4, vec![Setup::fleet(); 2], async |world: &mut World| {
+        world.until("both peered", SOON, all_peered).await;
+        let before = [summary(world, 0), summary(world, 1)];
+        for join in [false, true] {
+            for (at, of) in world.pairs() {
+                assert!(world.say(at, of, json!({"join": join})).await);
+            }
+            if !join {
+                world
+                    .until("left", SOON, |world| all_are(world, Phase::Discovered))
+                    .await;
+            }
+        }
+        world.until("both peered again", SOON, all_peered).await;
+        world.sleep(MINUTE).await;
+        assert_eq!([summary(world, 0), summary(world, 1)], before);
+        for _ in 0..20 {
+            for join in [false, true] {
+                assert!(world.say(0, 1, json!({"join": join})).await);
+                world.sleep(Duration::from_millis(10)).await;
+            }
+        }
+        world
+            .until("peered after a hundred words", MINUTE, all_peered)
+            .await;
+        invariants::hold(world).await;
+    });
+}
+
+#[test]
+fn deleting_the_object_ends_in_nothing() {
+    history(5, vec![Setup::fleet(); 2], async |world: &mut World| {
+        world.allow("Tunnel down");
+        world.allow("The peer cannot be reached; what it keeps for us is withdrawn");
+        world.until("both peered", SOON, all_peered).await;
+        world.part(0, 1);
+        assert!(world.delete(0, 1).await);
+        world
+            .until(
+                "gone within its deadline",
+                Duration::from_secs(70),
+                |world| world.view(0, 1).is_none(),
+            )
+            .await;
+        invariants::nothing_is_there_of(world, 0, 1);
+        assert_eq!(tombstones(world), 1);
+        assert_eq!(requests(world, 1).len(), 1, "the peer could not be told");
+        world.sleep(3 * MINUTE).await;
+        assert!(world.view(0, 1).is_none(), "nothing brings it back");
+        world.heal();
+        world
+            .until("found again, and withdrawn", 3 * MINUTE, |world| {
+                tombstones(world) == 0
+            })
+            .await;
+        world.until("peered again", MINUTE, all_peered).await;
+        invariants::hold(world).await;
+    });
+}
+
+#[test]
+fn deleting_the_object_of_a_peer_that_answers_is_quick() {
+    history(6, vec![Setup::fleet(); 2], async |world: &mut World| {
+        world.until("both peered", SOON, all_peered).await;
+        world.sleep(MINUTE).await;
+        let old = world.view(0, 1).unwrap().uid();
+        assert!(world.delete(0, 1).await);
+        world
+            .until("gone or found anew", SOON, |world| {
+                world.view(0, 1).is_none_or(|object| object.uid() != old)
+            })
+            .await;
+        assert_eq!(tombstones(world), 0);
+        // It is still there, so that its next announcement or visit finds it anew.
+        world.until("peered again", 3 * MINUTE, all_peered).await;
+        invariants::hold(world).await;
+    });
+}
+
+#[test]
+fn a_vanished_peer_degrades_and_comes_back() {
+    history(7, vec![Setup::fleet(); 3], async |world: &mut World| {
+        world.allow("Tunnel down");
+        world.until("all peered", SOON, all_peered).await;
+        world.crash(1).await;
+        let fast = Duration::from_secs(16);
+        world
+            .until("degraded", fast, |world| {
+                world.phase(0, 1) == Some(Phase::Degraded)
+            })
+            .await;
+        world
+            .until("not ready", SOON, |world| !is_ready(world, 0, 1))
+            .await;
+        assert_eq!(
+            world.phase(0, 2),
+            Some(Phase::Peered),
+            "others do not suffer"
+        );
+        world.sleep(10 * MINUTE).await;
+        let object = world.view(0, 1).unwrap();
+        assert!(object.spec.join, "intent stays");
+        assert_eq!(world.phase(0, 1), Some(Phase::Degraded));
+        assert!(
+            world.clusters[0]
+                .tunnel_to(world.clusters[1].id())
+                .is_some(),
+            "the tunnel stays"
+        );
+        invariants::nothing_is_written_at_rest(world).await;
+        world.start(1).await;
+        world.until("all peered again", SOON, all_peered).await;
+        invariants::hold(world).await;
+    });
+}
+
+#[test]
+fn a_silent_peer_degrades_and_comes_back() {
+    history(8, vec![Setup::fleet(); 2], async |world: &mut World| {
+        world.allow("Tunnel down");
+        world.until("both peered", SOON, all_peered).await;
+        world.part(0, 1);
+        world
+            .until("degraded", Duration::from_secs(20), |world| {
+                all_are(world, Phase::Degraded)
+            })
+            .await;
+        world.sleep(5 * MINUTE).await;
+        assert!(all_are(world, Phase::Degraded), "{}", world.describe());
+        world.heal();
+        world.until("peered again", MINUTE, all_peered).await;
+        world.lan.cut_wires(0);
+        world.sleep(Duration::from_secs(5)).await;
+        assert!(all_peered(world), "a cut wire mends: {}", world.describe());
+        invariants::hold(world).await;
+    });
+}
+
+#[test]
+fn an_expired_stranger_is_forgotten() {
+    history(9, vec![Setup::stranger(); 3], async |world: &mut World| {
+        world
+            .until("all wait", SOON, |world| all_are(world, Phase::Waiting))
+            .await;
+        world.crash(2).await;
+        world
+            .until("forgotten after its time", TTL + MINUTE, |world| {
+                world.view(0, 2).is_none() && world.view(1, 2).is_none()
+            })
+            .await;
+        world.start(2).await;
+        world
+            .until("all wait again", SOON, |world| {
+                all_are(world, Phase::Waiting)
+            })
+            .await;
+        world.stop(2).await;
+        world
+            .until(
+                "forgotten after its goodbye",
+                Duration::from_secs(20),
+                |world| world.view(0, 2).is_none() && world.view(1, 2).is_none(),
+            )
+            .await;
+        invariants::hold(world).await;
+    });
+}
+
+#[test]
+fn a_new_address_is_followed() {
+    history(10, vec![Setup::fleet(); 2], async |world: &mut World| {
+        world.until("both peered", SOON, all_peered).await;
+        world.move_away(1);
+        world
+            .until("peered at the new place", MINUTE, |world| {
+                let url = format!("https://{}", world.lan.address(1));
+                let follows = world
+                    .view(0, 1)
+                    .is_some_and(|object| object.spec.auth_url == url);
+                follows && all_peered(world) && is_ready(world, 0, 1) && is_ready(world, 1, 0)
+            })
+            .await;
+        world.sleep(MINUTE).await;
+        assert!(all_peered(world), "{}", world.describe());
+        invariants::hold(world).await;
+    });
+}
+
+#[test]
+fn a_manual_cluster_is_filled_in_and_peers() {
+    let setup = Setup {
+        discovers: false,
+        ..Setup::fleet()
+    };
+    history(11, vec![setup; 2], async |world: &mut World| {
+        world.sleep(MINUTE).await;
+        assert!(world.view(0, 1).is_none() && world.view(1, 0).is_none());
+        let spec = ForeignClusterSpec {
+            auth_url: format!("https://{}", world.lan.address(1)),
+            join: true,
+            ..ForeignClusterSpec::default()
+        };
+        world.write(0, "by-hand", spec).await;
+        world
+            .until("peered", SOON, |world| {
+                world.phase(0, 1) == Some(Phase::Peered)
+            })
+            .await;
+        let object = world.view(0, 1).unwrap();
+        assert_eq!(object.name_any(), "by-hand");
+        assert_eq!(object.spec.discovery_type, DiscoveryType::Manual);
+        assert_eq!(object.spec.trust_mode, TrustMode::Trusted);
+        world
+            .until("the other side too", SOON, |world| {
+                world.phase(1, 0) == Some(Phase::Peered)
+            })
+            .await;
+        let visitor = world.view(1, 0).unwrap();
+        assert_eq!(visitor.spec.discovery_type, DiscoveryType::IncomingPeering);
+        assert!(!visitor.spec.join, "who comes to us is not joined");
+        invariants::hold(world).await;
+        assert!(world.say(0, 1, json!({"join": false})).await);
+        world
+            .until("left", SOON, |world| requests(world, 1).is_empty())
+            .await;
+        invariants::hold(world).await;
+    });
+}
+
+#[test]
+fn a_blocked_peer_leaves_nothing_behind() {
+    history(12, vec![Setup::fleet(); 2], async |world: &mut World| {
+        world.until("both peered", SOON, all_peered).await;
+        assert!(
+            world
+                .say(0, 1, json!({"incomingPeeringEnabled": "No"}))
+                .await
+        );
+        world
+            .until("refused", MINUTE, |world| {
+                world.phase(0, 1) == Some(Phase::Refused)
+                    && world.phase(1, 0) == Some(Phase::Refused)
+            })
+            .await;
+        world.sleep(6 * MINUTE).await;
+        assert_eq!(
+            world.phase(1, 0),
+            Some(Phase::Refused),
+            "{}",
+            world.describe()
+        );
+        invariants::nothing_is_there_of(world, 0, 1);
+        invariants::nothing_is_there_of(world, 1, 0);
+        invariants::hold(world).await;
+        assert!(
+            world
+                .say(0, 1, json!({"incomingPeeringEnabled": "Auto"}))
+                .await
+        );
+        world.until("peered again", 6 * MINUTE, all_peered).await;
+        invariants::hold(world).await;
+    });
+}
+
+#[test]
+fn auto_accept_max_takes_no_more_offers_than_allowed() {
+    let mut setup = Setup::fleet();
+    let ingoing = &mut setup.policy.advertisement_config.ingoing_config;
+    ingoing.max_acceptable_advertisement = 1;
+    history(
+        13,
+        vec![setup, Setup::fleet(), Setup::fleet()],
+        async |world: &mut World| {
+            world.sleep(MINUTE).await;
+            let answers = answers(world, 0);
+            assert_eq!(answers, ["Accepted", "Refused"], "{}", world.describe());
+            let nodes = world.clusters[0].disk.objects::<Node>();
+            assert_eq!(nodes.len(), 2, "its own machine and one virtual node");
+            invariants::hold(world).await;
+        },
+    );
+}
+
+#[test]
+fn a_manual_accept_policy_waits_for_a_person() {
+    let mut setup = Setup::fleet();
+    setup
+        .policy
+        .advertisement_config
+        .ingoing_config
+        .accept_policy = AcceptPolicy::Manual;
+    history(
+        14,
+        vec![setup, Setup::fleet()],
+        async |world: &mut World| {
+            world.sleep(MINUTE).await;
+            assert_eq!(answers(world, 0), [""]);
+            assert!(world.clusters[0].node_of(world.clusters[1].id()).is_none());
+            invariants::hold(world).await;
+            let api: Api<Advertisement> = Api::all(world.clusters[0].client());
+            let name = format!("advertisement-{}", world.clusters[1].id());
+            let patch = Patch::Merge(json!({"status": {"advertisementStatus": "Accepted"}}));
+            api.patch_status(&name, &PatchParams::default(), &patch)
+                .await
+                .unwrap();
+            world.until("peered", SOON, all_peered).await;
+            invariants::hold(world).await;
+        },
+    );
+}
+
+#[test]
+fn lost_announcements_and_late_ones_do_no_harm() {
+    history(15, vec![Setup::fleet(); 3], async |world: &mut World| {
+        world.lan.lose(60);
+        world.until("all peered", 3 * MINUTE, all_peered).await;
+        for round in 0..20 {
+            world.lan.announce(round % 3);
+            world.lan.say_goodbye(round % 3);
+            world.lan.announce(round % 3);
+        }
+        world.lan.lose(0);
+        world.sleep(5 * MINUTE).await;
+        assert!(all_peered(world), "{}", world.describe());
+        invariants::hold(world).await;
+    });
+}
+
+fn all_are(world: &World, phase: Phase) -> bool {
+    world
+        .pairs()
+        .into_iter()
+        .all(|(at, of)| world.phase(at, of) == Some(phase))
+}
+
+fn all_peered(world: &World) -> bool {
+    all_are(world, Phase::Peered)
+        && world
+            .pairs()
+            .into_iter()
+            .all(|(at, of)| is_ready(world, at, of))
+}
+
+/// Whether the virtual node of a peer is ready.
+fn is_ready(world: &World, at: usize, of: usize) -> bool {
+    let Some(node) = world.clusters[at].node_of(world.clusters[of].id()) else {
+        return false;
+    };
+    let conditions = node
+        .status
+        .and_then(|status| status.conditions)
+        .unwrap_or_default();
+    let holds = |kind: &str, value: &str| {
+        conditions
+            .iter()
+            .any(|one| one.type_ == kind && one.status == value)
+    };
+    holds("Ready", "True") && holds("NetworkUnavailable", "False")
+}
+
+fn requests(world: &World, at: usize) -> Vec<PeeringRequest> {
+    world.clusters[at].disk.objects::<PeeringRequest>()
+}
+
+fn tombstones(world: &World) -> usize {
+    let maps = world.clusters[0].disk.objects::<ConfigMap>();
+    let map = maps
+        .into_iter()
+        .find(|map| map.name_any() == "landbridge-tombstones");
+    map.and_then(|map| map.data).unwrap_or_default().len()
+}
+
+fn answers(world: &World, at: usize) -> Vec<&'static str> {
+    let advertisements = world.clusters[at].disk.objects::<Advertisement>();
+    let mut answers: Vec<_> = advertisements
+        .into_iter()
+        .map(|one| one.status.unwrap_or_default().advertisement_status.as_str())
+        .collect();
+    answers.sort_unstable();
+    answers
+}
