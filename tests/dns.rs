@@ -8,3 +8,5 @@ mod daemon;
 mod lab;
 #[path = "dns/lookup.rs"]
 mod lookup;
+#[path = "dns/publish.rs"]
+mod publish;

@@ -43,8 +43,11 @@ pub enum Error {
     #[error("cannot load the identity key: {0}")]
     Identity(#[from] crate::peer::certificates::Error),
     /// Indicates name servers that cannot be asked.
-    #[error(transparent)]
+    #[error("dns.servers: {0}")]
     NameServers(#[from] crate::discovery::dns::ServersError),
+    /// Indicates settings that do not allow to publish this cluster in DNS.
+    #[error(transparent)]
+    Publish(#[from] crate::discovery::publish::SettingsError),
     /// Indicates that TLS cannot be set up.
     #[error(transparent)]
     Tls(#[from] crate::peer::listener::Error),

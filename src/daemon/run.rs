@@ -6,6 +6,7 @@
 //! | policy, networks, announcement, leaf rotation | shutdown |
 //! | LAN discovery | shutdown, after its goodbye |
 //! | search in DNS domains | shutdown |
+//! | our records in a DNS zone | shutdown, after they are withdrawn |
 //! | roster, ForeignClusters, PeeringRequests | shutdown |
 //! | tunnels | shutdown, after interface, routes and rules are gone |
 //! | peer endpoint | shutdown, after running requests |
@@ -35,6 +36,7 @@ use crate::{
     },
     discovery::{
         mdns::Mdns,
+        publish,
         source::{Announcement, EventSink, Source as _},
     },
     kubeapi,
@@ -130,6 +132,14 @@ fn start_discovery(tasks: &mut Tasks, assembly: &Assembly, config: &Config) {
         let (source, _handle) = Mdns::new(assembly.rules.clone(), announced);
         let events = events.clone();
         tasks.start(|stop| Box::new(source).run(events, stop));
+    }
+    if let Some(publisher) = assembly.publisher.clone() {
+        let sources = publish::Sources {
+            announcement: announcement.subscribe(),
+            own: assembly.own_networks.clone(),
+            advertise: config.peer.advertise.parse().ok(),
+        };
+        tasks.start(|stop| publish::run(publisher, sources, stop));
     }
     let search = search_domain::Settings {
         servers: assembly.name_servers.clone(),

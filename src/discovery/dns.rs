@@ -19,6 +19,7 @@ use crate::engine::domain::{
     ANSWERS, BROWSE_DOMAINS, Dnssec, Entry, INSTANCES, Look, Problem, SERVICE_TYPES, Service,
 };
 use ask::Asker;
+pub(in crate::discovery) use read::text;
 pub use servers::{Servers, ServersError};
 
 /// How many questions may be open at a time: a server holds 32 on one TCP connection.
@@ -86,7 +87,7 @@ impl Looker {
             match outcome {
                 Ok(names) => {
                     for name in names.into_iter().filter(|name| name != domain) {
-                        if !seen.insert(read::text(&name)) {
+                        if !seen.insert(text(&name)) {
                             continue;
                         }
                         if listed.len() == INSTANCES {
@@ -158,7 +159,7 @@ impl Looker {
     }
 
     async fn entry(&self, listed: Listed) -> Entry {
-        let instance = read::text(&listed.name);
+        let instance = text(&listed.name);
         if let Err(problem) = read::check_label(&listed.name) {
             return Entry {
                 instance,
@@ -194,7 +195,7 @@ impl Looker {
                 priority: record.priority,
                 weight: record.weight,
                 port: record.port,
-                target: read::text(&target),
+                target: text(&target),
                 addresses,
             });
         }

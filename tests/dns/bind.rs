@@ -48,6 +48,12 @@ impl Zone {
         }
     }
 
+    /// Adds records.
+    pub(crate) fn and(mut self, records: &str) -> Self {
+        self.records.push_str(records);
+        self
+    }
+
     /// Adds statements to the clause of the zone.
     pub(crate) fn with(mut self, statements: &str) -> Self {
         self.statements = statements.to_owned();

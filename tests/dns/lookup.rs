@@ -228,7 +228,7 @@ async fn a_thousand_clusters_are_found_over_tcp_in_bounded_memory() {
     assert!(grown < 64 * 1024, "{grown} KiB");
 }
 
-fn servers(texts: &[&str]) -> Servers {
+pub(crate) fn servers(texts: &[&str]) -> Servers {
     let texts: Vec<String> = texts.iter().map(|text| (*text).to_owned()).collect();
     Servers::parse(&texts).expect("addresses")
 }
@@ -247,7 +247,7 @@ fn verdicts(look: &Look) -> BTreeMap<String, Verdict> {
         .collect()
 }
 
-fn found(look: &Look) -> BTreeMap<String, Vec<String>> {
+pub(crate) fn found(look: &Look) -> BTreeMap<String, Vec<String>> {
     let endpoints = verdicts(look).into_iter().filter_map(|(name, verdict)| {
         let Verdict::Found(_, endpoints) = verdict else {
             return None;

@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// Returns a name as text: lower-case, without the final dot, unusual bytes escaped.
-pub(super) fn text(name: &Name) -> String {
+pub(in crate::discovery) fn text(name: &Name) -> String {
     let text = name.to_lowercase().to_ascii();
     text.strip_suffix('.').unwrap_or(&text).to_owned()
 }

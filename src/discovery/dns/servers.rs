@@ -26,9 +26,7 @@ const PORT: u16 = 53;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ServersError {
     /// Indicates a text that names no server.
-    #[error(
-        "dns.servers: {0:?} is not a name server: write an address, address:port or tls://address#name"
-    )]
+    #[error("{0:?} is not a name server: write an address, address:port or tls://address#name")]
     Syntax(String),
     /// Indicates that the machine knows no server.
     #[error("this machine names no name server ({0}): set dns.servers")]
@@ -59,6 +57,15 @@ impl Servers {
         Ok(Self {
             named: named.collect::<Result<_, _>>()?,
         })
+    }
+
+    /// Reads the address of one server that is asked without TLS.
+    pub(in crate::discovery) fn address_of(text: &str) -> Result<SocketAddr, ServersError> {
+        let server: Server = text.parse()?;
+        match server.tls {
+            None => Ok(server.address),
+            Some(_) => Err(ServersError::Syntax(text.to_owned())),
+        }
     }
 
     /// Starts a resolver for each server. The machine's servers are read anew each time, since a
