@@ -25,6 +25,11 @@ const REST: Duration = Duration::from_mins(10);
 
 /// Everything that must hold at rest.
 pub(crate) async fn hold(world: &mut World) {
+    hold_for(world, REST).await;
+}
+
+/// Everything that must hold at rest, for so long.
+pub(crate) async fn hold_for(world: &mut World, rest: Duration) {
     world.sleep(SETTLE).await;
     for cluster in &world.clusters {
         never_peers_with_oneself(cluster);
@@ -37,7 +42,7 @@ pub(crate) async fn hold(world: &mut World) {
     without_join_nothing_is_abroad(world);
     an_expired_stranger_is_gone(world);
     a_refused_peer_leaves_nothing_behind(world);
-    nothing_is_written_at_rest(world).await;
+    nothing_is_written(world, rest).await;
 }
 
 pub(crate) fn never_peers_with_oneself(cluster: &Cluster) {
@@ -199,13 +204,17 @@ pub(crate) fn nothing_is_there_of(world: &World, at: usize, of: usize) {
 
 /// A fleet at rest writes nothing but Leases.
 pub(crate) async fn nothing_is_written_at_rest(world: &mut World) {
+    nothing_is_written(world, REST).await;
+}
+
+async fn nothing_is_written(world: &mut World, rest: Duration) {
     let marks: Vec<usize> = world
         .clusters
         .iter()
         .map(|cluster| cluster.disk.writes())
         .collect();
     let dials = world.lan.dials();
-    world.sleep(REST).await;
+    world.sleep(rest).await;
     for (cluster, mark) in world.clusters.iter().zip(marks) {
         let writes = cluster.disk.history(mark);
         let news: Vec<String> = writes

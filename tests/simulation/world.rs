@@ -506,15 +506,6 @@ impl World {
         life.is_none_or(|life| life.token.is_cancelled())
     }
 
-    /// The controllers' context of a running cluster.
-    pub(crate) fn context(&self, index: usize) -> &Context {
-        &self.clusters[index]
-            .life
-            .as_ref()
-            .expect("the cluster runs")
-            .context
-    }
-
     async fn finish(&mut self) {
         self.revive().await;
         for index in 0..self.clusters.len() {

@@ -1,0 +1,289 @@
+//! What is planned in which situation, and that every plan comes to rest.
+
+mod model;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::api::{foreign_cluster::IncomingPeering, wire::Decision};
+use model::{Model, Peer};
+
+/// The name of a step.
+fn name(step: &Step) -> String {
+    let text = format!("{step:?}");
+    let end = text.find(['(', ' ', '{']).unwrap_or(text.len());
+    text[..end].to_owned()
+}
+
+/// Carries plans out until there is nothing to do, and returns the names of the steps taken.
+fn run(model: &mut Model) -> Vec<String> {
+    let mut taken = Vec::new();
+    let mut before: Vec<Step> = Vec::new();
+    for _ in 0..12 {
+        let plan = model.plan();
+        assert!(plan.check_again > model.now, "the next look is in the past");
+        model.object.status = Some(plan.status.clone());
+        model.recorded();
+        if plan.steps.is_empty() {
+            rests(model);
+            return taken;
+        }
+        for step in &plan.steps {
+            assert!(!before.contains(step), "planned again: {step:?}");
+            taken.push(name(step));
+            model.apply(step);
+            if model.gone {
+                return taken;
+            }
+        }
+        before = plan.steps;
+    }
+    panic!("no rest after {taken:?}");
+}
+
+/// Once nothing is planned, nothing is planned the next time, and nothing new is said.
+fn rests(model: &Model) {
+    let plan = model.plan();
+    assert_eq!(
+        plan.steps,
+        [],
+        "a plan without steps is followed by one with steps"
+    );
+    assert_eq!(
+        Some(plan.status),
+        model.object.status,
+        "the status does not settle"
+    );
+}
+
+#[test]
+fn a_member_of_the_fleet_is_peered_step_by_step() {
+    let mut model = Model::found();
+    model.peer.knows_secret = true;
+    let expected = [
+        "AddFinalizer",
+        "Connect",
+        "Identify",
+        "SetTrust",
+        "OpenSession",
+        "WriteAdvertisement",
+        "WriteLocalNetwork",
+        "WriteRemoteNetwork",
+        "WriteTunnel",
+        "Tell",
+        "WriteNode",
+        "RenewLease",
+    ];
+    let taken = run(&mut model);
+    let mut order: Vec<&str> = taken.iter().map(String::as_str).collect();
+    order.dedup();
+    for step in expected {
+        assert!(order.contains(&step), "{step} is missing in {taken:?}");
+    }
+    assert_eq!(order[..4], expected[..4]);
+}
+
+#[test]
+fn a_stranger_is_asked_and_nothing_else() {
+    let mut model = Model::found();
+    model.peer.decision = Decision::Waiting;
+    assert_eq!(run(&mut model), ["AddFinalizer", "Connect", "Identify"]);
+    assert!(model.facts.advertisement.is_none() && model.facts.tunnel.is_none());
+}
+
+#[test]
+fn what_ends_a_peering_takes_everything_away() {
+    let ways: [(&str, fn(&mut Model)); 4] = [
+        ("leave", |model| model.object.spec.join = false),
+        ("block", |model| {
+            model.object.spec.incoming_peering_enabled = IncomingPeering::No;
+        }),
+        ("delete", Model::delete),
+        ("distrust", |model| {
+            model.object.spec.trust_mode = TrustMode::Untrusted;
+            model.peer.knows_secret = false;
+            model.facts.link.answer = None;
+            model.peer.decision = Decision::Waiting;
+        }),
+    ];
+    for (way, end) in ways {
+        let mut model = Model::peered();
+        end(&mut model);
+        let taken = run(&mut model);
+        assert!(
+            taken.iter().any(|step| step == "CloseSession"),
+            "{way}: {taken:?}"
+        );
+        assert!(model.is_empty(), "{way}: {taken:?}");
+        assert!(
+            !taken.iter().any(|step| step == "Entomb"),
+            "{way}: {taken:?}"
+        );
+    }
+}
+
+#[test]
+fn a_refusal_takes_away_what_the_peer_gave() {
+    let mut model = Model::peered();
+    model.peer.decision = Decision::Refused;
+    model.apply(&Step::Disconnect);
+    run(&mut model);
+    assert!(model.is_empty());
+    assert!(model.object.spec.join, "intent stays");
+}
+
+#[test]
+fn silence_takes_nothing_away() {
+    let mut model = Model::peered();
+    model.now += SILENCE;
+    model.peer.answers = false;
+    let taken = run(&mut model);
+    assert_eq!(taken, ["Disconnect", "WriteNode", "Connect"]);
+    assert!(model.facts.tunnel.is_some() && model.facts.advertisement.is_some());
+}
+
+#[test]
+fn a_deletion_waits_for_the_peer_until_its_deadline() {
+    let mut model = Model::peered();
+    model.peer.answers = false;
+    model.apply(&Step::Disconnect);
+    model.delete();
+    run(&mut model);
+    assert!(!model.gone, "the peer may still answer");
+    model.now += WITHDRAWAL_DEADLINE;
+    let taken = run(&mut model);
+    assert!(model.gone && model.facts.tombstone, "{taken:?}");
+}
+
+#[test]
+fn an_owed_withdrawal_is_made_when_the_peer_is_back() {
+    let mut model = Model::found();
+    model.facts.tombstone = true;
+    model.object.spec.join = false;
+    let taken = run(&mut model);
+    assert!(taken.contains(&"CloseSession".to_owned()), "{taken:?}");
+    assert!(!model.facts.tombstone);
+}
+
+#[test]
+fn only_what_discovery_made_and_nothing_holds_is_forgotten() {
+    let mut model = Model::found();
+    model.peer.answers = false;
+    model.lose();
+    run(&mut model);
+    assert!(!model.gone, "it has its time");
+    model.now += GRACE;
+    assert_eq!(run(&mut model).last().map(String::as_str), Some("Forget"));
+    for hold in [
+        (|model| model.object.spec.discovery_type = DiscoveryType::Manual) as fn(&mut Model),
+        |model| model.object.spec.incoming_peering_enabled = IncomingPeering::No,
+    ] {
+        let mut model = Model::found();
+        hold(&mut model);
+        model.peer.answers = false;
+        model.lose();
+        model.now += GRACE;
+        run(&mut model);
+        assert!(!model.gone);
+    }
+}
+
+/// Any situation, also such as no history leads to.
+fn any_model() -> impl Strategy<Value = Model> {
+    let object = (
+        any::<bool>(),
+        prop_oneof![
+            Just(TrustMode::Unknown),
+            Just(TrustMode::Trusted),
+            Just(TrustMode::Untrusted)
+        ],
+        prop_oneof![
+            3 => Just(IncomingPeering::Auto),
+            1 => Just(IncomingPeering::Yes),
+            1 => Just(IncomingPeering::No),
+        ],
+        prop_oneof![
+            Just(DiscoveryType::Lan),
+            Just(DiscoveryType::Manual),
+            Just(DiscoveryType::IncomingPeering),
+        ],
+        proptest::option::of(0_i64..100),
+    );
+    let peer = (
+        any::<bool>(),
+        any::<bool>(),
+        any::<bool>(),
+        prop_oneof![
+            4 => Just(Decision::Accepted),
+            1 => Just(Decision::Waiting),
+            1 => Just(Decision::Refused),
+            1 => Just(Decision::EmptyRefused),
+        ],
+    );
+    let facts = (
+        any::<bool>(),
+        any::<bool>(),
+        any::<bool>(),
+        any::<bool>(),
+        any::<bool>(),
+        0_i64..200,
+    );
+    (object, peer, facts).prop_map(|(object, peer, facts)| {
+        let (join, trust, incoming, source, deleted) = object;
+        let (answers, knows_secret, offers, decision) = peer;
+        let (peered, requested, tombstone, lost, unidentified, passed) = facts;
+        let mut model = if peered {
+            Model::peered()
+        } else {
+            Model::found()
+        };
+        model.object.spec.join = join;
+        model.object.spec.trust_mode = trust;
+        model.object.spec.incoming_peering_enabled = incoming;
+        model.object.spec.discovery_type = source;
+        if unidentified && !peered {
+            model.object.spec.cluster_identity = None;
+        }
+        model.peer = Peer {
+            answers,
+            knows_secret,
+            offers,
+            decision,
+        };
+        model.facts.tombstone = tombstone;
+        if requested {
+            model.visit();
+        }
+        if lost {
+            model.lose();
+        }
+        if let Some(ago) = deleted {
+            model.delete();
+            model.now += SignedDuration::from_secs(ago);
+        }
+        model.now += SignedDuration::from_secs(passed);
+        model
+    })
+}
+
+proptest! {
+    #[test]
+    fn every_plan_comes_to_rest(model in any_model()) {
+        let mut model = model;
+        run(&mut model);
+        if model.gone {
+            return Ok(());
+        }
+        // Time passes, and it comes to rest again.
+        let plan = model.plan();
+        model.now = plan.check_again;
+        run(&mut model);
+        // A deletion ends, whatever the peer does.
+        if model.object.metadata.deletion_timestamp.is_none() {
+            model.delete();
+        }
+        model.now += WITHDRAWAL_DEADLINE;
+        run(&mut model);
+        prop_assert!(model.gone, "the deletion does not end");
+    }
+}
