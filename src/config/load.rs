@@ -341,10 +341,6 @@ mod tests {
             "lan.interfaces.allow: \"eth0\" is not a list of names",
         ),
         (
-            "dns: {servers: [10.0.0.1]}\n",
-            "dns.servers: is not available in this version",
-        ),
-        (
             "trust: {incoming: token}\n",
             "trust.incoming: token is not available in this version",
         ),
