@@ -14,6 +14,7 @@
 //! the store themselves, and from a small table of built-in ones.
 
 mod admission;
+mod apply;
 mod body;
 mod builtin;
 mod cascade;
@@ -23,8 +24,11 @@ mod directory;
 mod dress;
 mod error;
 mod event_view;
+mod fields;
+mod intent;
 mod jsonpath;
 pub mod loopback;
+mod managed;
 mod naming;
 mod normalise;
 mod openapi;
@@ -44,6 +48,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 mod tree;
+mod typed;
 mod validate;
 mod watch;
 mod write;

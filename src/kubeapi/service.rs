@@ -6,12 +6,13 @@ use super::{
     body,
     catalog::{Role, Verbs},
     delete::DeleteOptions,
-    directory, openapi,
+    directory,
+    intent::Intent,
+    openapi,
     present::{respond, respond_json},
     refusal::Refusal,
     review,
     routes::{Parameters, Route, Target, route},
-    write::Intent,
 };
 use axum::{
     body::{Body, Bytes},
@@ -170,22 +171,22 @@ impl Server {
         let bytes = body::read(body).await?;
         match (verb, target.name.as_deref()) {
             ("create", _) => {
-                let intent = Intent::of(parameters, "CreateOptions")?;
-                self.create(target, intent, content_type, &bytes, presenter)
+                let intent = Intent::of(parameters, asked.headers, "CreateOptions")?;
+                self.create(target, &intent, content_type, &bytes, presenter)
                     .await
             }
             ("update", Some(_)) => {
-                let intent = Intent::of(parameters, "UpdateOptions")?;
-                self.update(target, part, intent, content_type, &bytes, presenter)
+                let intent = Intent::of(parameters, asked.headers, "UpdateOptions")?;
+                self.update(target, part, &intent, content_type, &bytes, presenter)
                     .await
             }
             ("patch", Some(_)) => {
-                let intent = Intent::of(parameters, "PatchOptions")?;
-                self.patch(target, part, intent, content_type, &bytes, presenter)
+                let intent = Intent::of(parameters, asked.headers, "PatchOptions")?;
+                self.patch(target, part, &intent, content_type, &bytes, presenter)
                     .await
             }
             ("delete", Some(name)) => {
-                Intent::of(parameters, "DeleteOptions")?;
+                Intent::of(parameters, asked.headers, "DeleteOptions")?;
                 let options = DeleteOptions::parse(&bytes, parameters)?;
                 self.delete(target, name, &options, presenter).await
             }

@@ -2,7 +2,7 @@
 
 use super::{
     Error, Options, Server,
-    admission::{Case, Strictness, name_of},
+    admission::{Case, Origin, Strictness, name_of},
     catalog::{Catalog, Resource, Role, check_definition},
     store::{Expectation, Rejected, Store, Write},
 };
@@ -95,6 +95,7 @@ impl Server {
             strictness: Strictness::Ignore,
             now: (self.clock)(),
             duplicates: &[],
+            origin: Origin::Sent("landbridge"),
         };
         let key = resource.key("", &name);
         let known = self.store.get(&key);
