@@ -13,6 +13,7 @@
 //! The generic part knows no kind by name: kinds come from definitions (CRDs) that are objects of
 //! the store themselves, and from a small table of built-in ones.
 
+mod access;
 mod admission;
 mod apply;
 mod body;

@@ -1,6 +1,7 @@
 //! The options of a write: whether it is stored, how strict it is, and who it is.
 
 use super::{
+    access::User,
     admission::Strictness,
     apply,
     refusal::{FieldError, Refusal, Subject},
@@ -22,12 +23,14 @@ pub(super) struct Intent {
     pub(super) force: bool,
     /// This is a server-side apply.
     pub(super) applies: bool,
+    pub(super) user: User,
 }
 
 impl Intent {
     pub(super) fn of(
         parameters: &Parameters,
         headers: &HeaderMap,
+        user: &User,
         options: &'static str,
     ) -> Result<Self, Refusal> {
         let text = |name: header::HeaderName| {
@@ -58,6 +61,7 @@ impl Intent {
             manager,
             force: parameters.flag("force"),
             applies,
+            user: user.clone(),
         })
     }
 }

@@ -3,8 +3,9 @@
 use k8s_openapi::{
     api::{
         coordination::v1::Lease,
-        core::v1::{ConfigMap, Event, Namespace, Node, Secret},
+        core::v1::{ConfigMap, Event, Namespace, Node, Pod, Secret, ServiceAccount},
         events::v1::Event as NewEvent,
+        rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding},
     },
     apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
@@ -28,6 +29,10 @@ const LISTS: &[(&str, &str, &str)] = &[
     (".core.v1.NodeStatus", "conditions", "type"),
     (".core.v1.NodeStatus", "addresses", "type"),
     (".core.v1.NodeSpec", "podCIDRs", ""),
+    (".core.v1.PodSpec", "containers", "name"),
+    (".core.v1.PodSpec", "initContainers", "name"),
+    (".core.v1.PodSpec", "volumes", "name"),
+    (".core.v1.PodStatus", "conditions", "type"),
     (".core.v1.NamespaceStatus", "conditions", "type"),
     (".v1.CustomResourceDefinitionStatus", "conditions", "type"),
 ];
@@ -167,6 +172,12 @@ pub(super) fn built_in_components() -> Components {
     add::<Event>(&mut generator);
     add::<NewEvent>(&mut generator);
     add::<Lease>(&mut generator);
+    add::<Pod>(&mut generator);
+    add::<ServiceAccount>(&mut generator);
+    add::<Role>(&mut generator);
+    add::<RoleBinding>(&mut generator);
+    add::<ClusterRole>(&mut generator);
+    add::<ClusterRoleBinding>(&mut generator);
     add::<CustomResourceDefinition>(&mut generator);
     let mut components = generator.take_definitions(true);
     for (_, schema) in components

@@ -2,6 +2,7 @@
 
 use super::{
     Server,
+    access::Deed,
     admission::{Admitted, Case, Origin, Part, name_of},
     apply::Application,
     body::{self, Parsed},
@@ -63,6 +64,7 @@ impl Server {
         admitted: &Admitted,
     ) -> Result<Value, Refusal> {
         let name = name_of(&admitted.object);
+        self.check_grant(&intent.user, resource, &target.namespace, &admitted.object)?;
         let exists = || Refusal::already_exists(resource.subject(&name));
         let key = resource.key(&target.namespace, &name);
         if intent.dry_run {
@@ -149,6 +151,14 @@ impl Server {
         let applied = Application::parse(setting, bytes, name, &intent.manager, intent.force)?;
         let key = resource.key(&target.namespace, name);
         if part == Part::Main && self.store.get(&key).is_none() {
+            let deed = Deed::Objects {
+                verb: "create",
+                group: &resource.group,
+                resource: &resource.plural,
+                namespace: &target.namespace,
+                name,
+            };
+            self.authorize(&intent.user, deed)?;
             let admitted = case.admit_new(applied.new_object(setting, name)?)?;
             self.check_namespace(target)?;
             let object = self.insert(resource, target, intent, &admitted).await?;
@@ -182,6 +192,7 @@ impl Server {
             let old = as_shown(resource, stored.value());
             let case = self.case(&catalog, target, intent, duplicates);
             let mut admitted = case.admit_change(&old, change(&case, &old)?, part)?;
+            self.check_grant(&intent.user, resource, &target.namespace, &admitted.object)?;
             if admitted.object == old || intent.dry_run {
                 return Ok(admitted);
             }
