@@ -112,7 +112,7 @@ impl Case<'_> {
         dress(self.resource, &mut object, None, self.now);
         let mut warnings = self.normalise(&mut object)?;
         let name = name_of(&object);
-        self.check(&object, &name, Vec::new())?;
+        self.check(&object, &name, Vec::new(), Part::Main)?;
         self.track(None, &mut object, Part::Main);
         warnings.extend(naming::finalizer_warnings(&object, None));
         let metadata = metadata_of(&mut object)?;
@@ -141,7 +141,7 @@ impl Case<'_> {
         self.keep_other_parts(old, &mut object, part)?;
         dress(self.resource, &mut object, Some(old), self.now);
         let mut warnings = self.normalise(&mut object)?;
-        self.check(&object, &name, mistakes)?;
+        self.check(&object, &name, mistakes, part)?;
         self.check_finalizers(old, &object)?;
         warnings.extend(naming::finalizer_warnings(&object, Some(old)));
         self.count(old, &mut object);
@@ -228,7 +228,8 @@ impl Case<'_> {
                 errors = vec![error.clone(), error];
             } else {
                 let why = format!(
-                    "Precondition failed: UID in precondition: {}, UID in object meta: {known}",
+                    "StorageError: invalid object, Code: 4, Key: /registry/{}, ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: UID in precondition: {}, UID in object meta: {known}",
+                    self.resource.registry_key(self.namespace, &name),
                     text("uid")
                 );
                 return Err(Refusal::conflict(subject, &why));
@@ -329,6 +330,7 @@ impl Case<'_> {
         object: &Value,
         name: &str,
         mut errors: Vec<FieldError>,
+        part: Part,
     ) -> Result<(), Refusal> {
         errors.extend(naming::check_metadata(
             object.field("metadata"),
@@ -341,6 +343,12 @@ impl Case<'_> {
                 .and_then(|definition| check_definition(&definition).map_err(|e| e.to_string()));
             if let Err(why) = verdict {
                 errors.push(FieldError::invalid("spec", &json!(name), why));
+            }
+        }
+        if part == Part::Status {
+            for error in &mut errors {
+                // Of a write to /status the real server names the fields from there.
+                error.message = error.message.replacen(": status.", ": ", 1);
             }
         }
         if errors.is_empty() {
@@ -375,7 +383,7 @@ impl Case<'_> {
         let name = name_of(old);
         Err(Refusal::invalid(
             self.resource.kind_subject(&name),
-            &[error],
+            &[error.clone(), error],
         ))
     }
 

@@ -133,6 +133,13 @@ impl Resource {
         format!("{}{namespace}/{name}", self.storage)
     }
 
+    /// The key that the same object would have in a real server, which some answers name.
+    pub(super) fn registry_key(&self, namespace: &str, name: &str) -> String {
+        let parts = [self.group.as_str(), &self.plural, namespace, name];
+        let parts: Vec<&str> = parts.into_iter().filter(|part| !part.is_empty()).collect();
+        parts.join("/")
+    }
+
     /// What the keys of its objects in a namespace begin with; empty for all namespaces.
     pub(super) fn prefix(&self, namespace: &str) -> String {
         if namespace.is_empty() {

@@ -122,9 +122,11 @@ fn load(home: &Path) -> loopback::Credentials {
 
 async fn client_of(kubeconfig: Kubeconfig) -> Client {
     let options = KubeConfigOptions::default();
-    let config = Config::from_custom_kubeconfig(kubeconfig, &options)
+    let mut config = Config::from_custom_kubeconfig(kubeconfig, &options)
         .await
         .unwrap();
+    // Every answer counts, also the ones that ask to come back later.
+    config.default_retry = false;
     Client::try_from(config).unwrap()
 }
 
