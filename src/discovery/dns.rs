@@ -151,9 +151,11 @@ impl Looker {
     /// Asks for PTR records.
     async fn names(&self, name: Name, most: usize) -> Result<Vec<Name>, Problem> {
         let records = self.ask(&name, RecordType::PTR).await?;
-        let names = records.into_iter().filter_map(|data| match data {
-            RData::PTR(pointer) => Some(pointer.0.to_lowercase()),
-            _ => None,
+        let names = records.into_iter().filter_map(|data| {
+            let RData::PTR(pointer) = data else {
+                return None;
+            };
+            Some(pointer.0.to_lowercase())
         });
         Ok(names.take(most).collect())
     }

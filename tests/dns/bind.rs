@@ -39,6 +39,15 @@ impl Zone {
         }
     }
 
+    /// Makes a zone out of a whole file.
+    pub(crate) fn verbatim(name: &str, file: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            records: file.to_owned(),
+            statements: String::new(),
+        }
+    }
+
     /// Makes a zone that the server cannot load, so that it answers SERVFAIL.
     pub(crate) fn broken(name: &str) -> Self {
         Self {

@@ -76,7 +76,7 @@ pub(in crate::controllers) fn changed_owners(
     let wanted = match newcomer.source {
         DiscoveryType::Wan if present.spec.discovery_type == DiscoveryType::Wan => owners(newcomer),
         DiscoveryType::Lan => Vec::new(),
-        _ => return None,
+        DiscoveryType::Wan | DiscoveryType::Manual | DiscoveryType::IncomingPeering => return None,
     };
     let others = old.iter().filter(|owner| !is_ours(owner)).cloned();
     let new: Vec<OwnerReference> = others.chain(wanted).collect();
