@@ -16,5 +16,7 @@ mod lab;
 mod lookup;
 #[path = "dns/publish.rs"]
 mod publish;
+#[path = "dns/signed.rs"]
+mod signed;
 #[path = "dns/zone.rs"]
 mod zone;

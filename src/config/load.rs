@@ -271,7 +271,7 @@ mod tests {
     }
 
     /// A file, and what is said about it.
-    const COMPLAINTS: [(&str, &str); 21] = [
+    const COMPLAINTS: [(&str, &str); 20] = [
         (
             "\ntunel: {mode: off}\n",
             "landbridge.yaml:2: unknown key tunel: did you mean tunnel?",

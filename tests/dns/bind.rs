@@ -142,6 +142,23 @@ impl Bind {
         self.address.to_string()
     }
 
+    /// Returns the keys that the server has made to sign a zone, as DNSKEY records.
+    pub(crate) fn zone_keys(&self, zone: &str) -> String {
+        let files = fs::read_dir(self.directory.path()).expect("readable");
+        let keys = files.filter_map(|file| {
+            let file = file.expect("readable").path();
+            let name = file.file_name()?.to_str()?.to_owned();
+            let is_key = name.starts_with(&format!("K{zone}.")) && name.ends_with(".key");
+            if !is_key {
+                return None;
+            }
+            let text = fs::read_to_string(file).expect("readable");
+            let record = text.lines().find(|line| !line.starts_with(';'))?;
+            Some(format!("{record}\n"))
+        });
+        keys.collect()
+    }
+
     /// Returns what the server has said.
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
