@@ -8,6 +8,7 @@ mod config;
 mod connection;
 mod crd;
 mod demo;
+mod dns;
 mod fleet_secret;
 mod get;
 mod join;
@@ -88,6 +89,7 @@ fn dispatch(arguments: Arguments) -> Result<(), Failure> {
         Verb::FleetSecret(options) => fleet_secret::fleet_secret(&options),
         Verb::Kubeconfig(options) => kubeconfig::kubeconfig(&options),
         Verb::Crd(options) => crd::crd(&options),
+        Verb::Dns(options) => wait_for(dns::dns(options)),
         Verb::Config(options) => config::config(options),
         Verb::Completions(options) => completions::completions(&options),
         Verb::Man(options) => man::man(&options),

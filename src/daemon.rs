@@ -12,6 +12,7 @@ mod networks;
 mod platform;
 mod run;
 mod self_description;
+pub mod zone;
 
 use std::path::PathBuf;
 

@@ -1,4 +1,10 @@
 //! Discovery in DNS domains, with the real BIND.
+#![expect(
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_in_result,
+    reason = "a rig that cannot be used fails its test"
+)]
 
 #[path = "dns/bind.rs"]
 mod bind;
@@ -10,3 +16,7 @@ mod lab;
 mod lookup;
 #[path = "dns/publish.rs"]
 mod publish;
+#[path = "dns/signed.rs"]
+mod signed;
+#[path = "dns/zone.rs"]
+mod zone;

@@ -67,6 +67,8 @@ pub(super) enum Verb {
     Kubeconfig(Kubeconfig),
     /// Print the definitions of our kinds for kubectl apply
     Crd(Crd),
+    /// List this cluster in a DNS domain
+    Dns(Dns),
     /// Look at the settings
     Config(Config),
     /// Print a completion script
@@ -277,6 +279,38 @@ pub(super) struct Crd {
     /// Write a file for each kind into this directory instead
     #[arg(long, value_name = "DIR")]
     pub(super) write: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Dns {
+    #[command(subcommand)]
+    pub(super) verb: DnsVerb,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum DnsVerb {
+    /// Print a zone file that lists this cluster
+    Zone(DnsZone),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct DnsZone {
+    /// The domain [default: dns.publish.zone of the settings]
+    #[arg(long)]
+    pub(super) domain: Option<String>,
+    /// How the domain lists its clusters
+    #[arg(long, value_enum, default_value_t = ZoneStyle::Rfc6763)]
+    pub(super) style: ZoneStyle,
+    #[command(flatten)]
+    pub(super) connect: Connect,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum ZoneStyle {
+    /// As Liqo 0.2 reads it: PTR records at the domain itself
+    Liqo,
+    /// As DNS service discovery asks: service types, instances, TXT records
+    Rfc6763,
 }
 
 #[derive(Debug, Args)]

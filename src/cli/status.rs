@@ -2,7 +2,7 @@
 
 mod report;
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{Api, Client, api::ListParams};
@@ -65,6 +65,13 @@ async fn wait(options: &Status, patience: Duration) -> Result<Report, Failure> {
     }
 }
 
+/// Reads what the daemon says about itself.
+pub(super) async fn about(client: &Client) -> Result<BTreeMap<String, String>, Failure> {
+    let maps: Api<ConfigMap> = Api::namespaced(client.clone(), labels::NAMESPACE);
+    let map = maps.get_opt(SELF).await.map_err(|error| explain(&error))?;
+    Ok(map.and_then(|map| map.data).unwrap_or_default())
+}
+
 /// Reads everything that the status is made of.
 pub(super) async fn look(client: &Client) -> Result<Report, Failure> {
     let ready = axum::http::Request::get("/readyz")
@@ -75,14 +82,12 @@ pub(super) async fn look(client: &Client) -> Result<Report, Failure> {
         Err(kube::Error::Api(status)) => Some(status.message.clone()),
         Err(error) => return Err(explain(&error)),
     };
-    let maps: Api<ConfigMap> = Api::namespaced(client.clone(), labels::NAMESPACE);
-    let map = maps.get_opt(SELF).await.map_err(|error| explain(&error))?;
+    let about = about(client).await?;
     let tunnels: Api<TunnelEndpoint> = Api::all(client.clone());
     let tunnels = tunnels
         .list(&ListParams::default())
         .await
         .map_err(|error| explain(&error))?;
     let clusters = peers::list(client).await?;
-    let about = map.and_then(|map| map.data).unwrap_or_default();
     Ok(Report::new(ready, about, &clusters, &tunnels.items))
 }

@@ -33,7 +33,7 @@ use crate::{
     },
     engine::{
         addresses::OwnNetworks,
-        domain::{Book, Ground, Outcome, Problem, Report},
+        domain::{Book, Ground, Look, Outcome, Problem, Report},
         sighting::Event,
     },
 };
@@ -195,32 +195,7 @@ impl Searching {
                 () = stop.cancelled() => break,
                 look = look(&self.settings.servers, &self.spec.domain) => look,
             };
-            let outcome = {
-                let own = self.settings.own.borrow().clone();
-                let ground = Ground {
-                    own_id: &self.context.own.cluster_id,
-                    own: &own,
-                    public_only: self.spec.public_only.unwrap_or_default(),
-                    seed: seed(&self.context),
-                };
-                self.book.handle_look(&look, &ground, chance())
-            };
-            let Outcome {
-                events,
-                report,
-                wait,
-            } = outcome;
-            tracing::debug!(
-                domain = self.spec.domain,
-                found = report.found,
-                refused = report.refused.len(),
-                ?wait,
-                "Looked at a domain"
-            );
-            self.tell(events).await;
-            if let Err(error) = self.record(&report, wait).await {
-                tracing::warn!(search_domain = self.name, %error, "The status could not be written");
-            }
+            let wait = self.take(&look).await;
             tokio::select! {
                 () = stop.cancelled() => break,
                 () = tokio::time::sleep(wait) => {}
@@ -230,6 +205,36 @@ impl Searching {
             let events = self.book.close();
             self.tell(events).await;
         }
+    }
+
+    /// Does what follows from a look, and returns how long to wait for the next one.
+    async fn take(&mut self, look: &Look) -> Duration {
+        let Outcome {
+            events,
+            report,
+            wait,
+        } = {
+            let own = self.settings.own.borrow().clone();
+            let ground = Ground {
+                own_id: &self.context.own.cluster_id,
+                own: &own,
+                public_only: self.spec.public_only.unwrap_or_default(),
+                seed: seed(&self.context),
+            };
+            self.book.handle_look(look, &ground, chance())
+        };
+        tracing::debug!(
+            domain = self.spec.domain,
+            found = report.found,
+            refused = report.refused.len(),
+            ?wait,
+            "Looked at a domain"
+        );
+        self.tell(events).await;
+        if let Err(error) = self.record(&report, wait).await {
+            tracing::warn!(search_domain = self.name, %error, "The status could not be written");
+        }
+        wait
     }
 
     /// Tells the roster, which may have its hands full with a large domain for a moment.

@@ -61,17 +61,20 @@ pub(super) struct Assembly {
     pub(super) boot: String,
     pub(super) peer_port: u16,
     pub(super) own_networks: watch::Receiver<OwnNetworks>,
-    pub(super) name_servers: Servers,
+    pub(super) dns: Dns,
+}
+
+/// Who is asked for other clusters, and who is told about this one.
+#[derive(Debug, Clone)]
+pub(super) struct Dns {
+    pub(super) servers: Servers,
     pub(super) publisher: Option<Publisher>,
 }
 
 /// Puts everything together.
 pub(super) async fn assemble(config: &Config, target: Target) -> Result<Assembly, Error> {
     let first = config.cluster_config_spec()?;
-    let name_servers = Servers::parse(&config.dns.servers)?;
-    let publish = &config.dns.publish;
-    let key_file = publish.tsig_key_file.clone();
-    let publisher = Publisher::from_settings(&publish.zone, &publish.server, key_file)?;
+    let dns = dns(config)?;
     let fleet = fleet_secret(config)?;
     let mut platform = platform::open(config, target).await?;
     let embedded = platform.embedded.take();
@@ -125,8 +128,7 @@ pub(super) async fn assemble(config: &Config, target: Target) -> Result<Assembly
         boot: boot(),
         peer_port,
         own_networks: networks.own,
-        name_servers,
-        publisher,
+        dns,
     })
 }
 
@@ -247,6 +249,14 @@ fn fleet_secret(config: &Config) -> Result<Option<FleetSecret>, Error> {
         return Ok(None);
     }
     Ok(Some(FleetSecret::from_file(path)?))
+}
+
+fn dns(config: &Config) -> Result<Dns, Error> {
+    let servers = Servers::parse(&config.dns.servers)?;
+    let publish = &config.dns.publish;
+    let key_file = publish.tsig_key_file.clone();
+    let publisher = Publisher::from_settings(&publish.zone, &publish.server, key_file)?;
+    Ok(Dns { servers, publisher })
 }
 
 /// The ranges of the policy object, which rule once it exists; the settings stand in for a text

@@ -133,7 +133,7 @@ fn start_discovery(tasks: &mut Tasks, assembly: &Assembly, config: &Config) {
         let events = events.clone();
         tasks.start(|stop| Box::new(source).run(events, stop));
     }
-    if let Some(publisher) = assembly.publisher.clone() {
+    if let Some(publisher) = assembly.dns.publisher.clone() {
         let sources = publish::Sources {
             announcement: announcement.subscribe(),
             own: assembly.own_networks.clone(),
@@ -142,7 +142,7 @@ fn start_discovery(tasks: &mut Tasks, assembly: &Assembly, config: &Config) {
         tasks.start(|stop| publish::run(publisher, sources, stop));
     }
     let search = search_domain::Settings {
-        servers: assembly.name_servers.clone(),
+        servers: assembly.dns.servers.clone(),
         own: assembly.own_networks.clone(),
         events: events.clone(),
     };

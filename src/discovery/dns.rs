@@ -6,6 +6,7 @@
 //! Nothing is remembered here between two looks; that is the book's part in the engine.
 
 mod ask;
+mod dnssec;
 mod read;
 mod servers;
 
@@ -16,7 +17,7 @@ use hickory_proto::rr::{Name, RData, RecordType};
 use tokio::time::Instant;
 
 use crate::engine::domain::{
-    ANSWERS, BROWSE_DOMAINS, Dnssec, Entry, INSTANCES, Look, Problem, SERVICE_TYPES, Service,
+    ANSWERS, BROWSE_DOMAINS, Entry, INSTANCES, Look, Problem, SERVICE_TYPES, Service,
 };
 use ask::Asker;
 pub(in crate::discovery) use read::text;
@@ -47,8 +48,8 @@ pub async fn look(servers: &Servers, domain: &str) -> Look {
         asker,
         ttl: Mutex::new(None),
     };
-    let mut look = looker.look(&domain).await;
-    look.dnssec = servers.dnssec_of(&domain).await;
+    let (mut look, dnssec) = tokio::join!(looker.look(&domain), dnssec::status(servers, &domain));
+    look.dnssec = dnssec;
     look
 }
 
@@ -151,9 +152,11 @@ impl Looker {
     /// Asks for PTR records.
     async fn names(&self, name: Name, most: usize) -> Result<Vec<Name>, Problem> {
         let records = self.ask(&name, RecordType::PTR).await?;
-        let names = records.into_iter().filter_map(|data| match data {
-            RData::PTR(pointer) => Some(pointer.0.to_lowercase()),
-            _ => None,
+        let names = records.into_iter().filter_map(|data| {
+            let RData::PTR(pointer) = data else {
+                return None;
+            };
+            Some(pointer.0.to_lowercase())
         });
         Ok(names.take(most).collect())
     }
@@ -247,11 +250,4 @@ impl Looker {
 fn under(labels: &str, base: &Name) -> Option<Name> {
     let name = Name::from_ascii(labels).ok()?;
     name.append_domain(base).ok()
-}
-
-impl Servers {
-    /// Tells whether the lists of a domain are signed.
-    async fn dnssec_of(&self, _domain: &Name) -> Dnssec {
-        Dnssec::Indeterminate
-    }
 }

@@ -121,7 +121,7 @@ fn addresses(own: &OwnNetworks) -> Vec<IpAddr> {
         IpAddr::V6(v6) => !v6.is_loopback() && !v6.is_unicast_link_local(),
     };
     let on_lan = |address: &IpAddr| own.on_link.iter().any(|subnet| subnet.contains(address));
-    let mut addresses: Vec<IpAddr> = own.addresses.iter().copied().collect();
+    let mut addresses: Vec<IpAddr> = own.addresses.clone();
     addresses.retain(|address| usable(address) && on_lan(address));
     addresses.sort_unstable();
     addresses.dedup();
@@ -131,43 +131,76 @@ fn addresses(own: &OwnNetworks) -> Vec<IpAddr> {
 
 /// Keeps our records in the zone until the shutdown, and then takes them back.
 pub async fn run(publisher: Publisher, mut sources: Sources, shutdown: CancellationToken) {
-    let mut backoff = Backoff::new(RETRY.0, RETRY.1);
-    let mut published: Option<Listing> = None;
-    let mut complaint = String::new();
+    let mut desk = Desk {
+        publisher,
+        published: None,
+        complaint: String::new(),
+        backoff: Backoff::new(RETRY.0, RETRY.1),
+    };
     loop {
         let wanted = sources.wanted();
-        let outcome = match (&wanted, &published) {
-            (Some(wanted), _) => publisher.publish(wanted).await,
-            (None, Some(published)) => publisher.withdraw(published).await,
-            (None, None) => Ok(()),
-        };
-        let wait = match outcome {
-            Ok(()) => {
-                if wanted != published {
-                    tracing::info!(zone = %publisher.zone(), listed = wanted.is_some(), "Zone updated");
-                }
-                published = wanted;
-                complaint.clear();
-                backoff.reset();
-                REFRESH
-            }
-            Err(error) => {
-                let text = error.to_string();
-                if text != complaint {
-                    tracing::warn!(zone = %publisher.zone(), %error, "This cluster is not published");
-                    complaint = text;
-                }
-                backoff.next(crate::discovery::fraction())
-            }
+        let wait = match desk.update(wanted.as_ref()).await {
+            Ok(()) => desk.note(wanted),
+            Err(error) => desk.complain(&error),
         };
         if !wait_for_change(&mut sources, wait, &shutdown).await {
             break;
         }
     }
-    if let Some(published) = published {
-        let withdrawn = timeout(FAREWELL, publisher.withdraw(&published)).await;
+    desk.leave().await;
+}
+
+/// What stands in the zone, and how that went.
+struct Desk {
+    publisher: Publisher,
+    published: Option<Listing>,
+    complaint: String,
+    backoff: Backoff,
+}
+
+impl Desk {
+    async fn update(&self, wanted: Option<&Listing>) -> Result<(), UpdateError> {
+        match (wanted, &self.published) {
+            (Some(wanted), _) => self.publisher.publish(wanted).await,
+            (None, Some(published)) => self.publisher.withdraw(published).await,
+            (None, None) => Ok(()),
+        }
+    }
+
+    /// Notes a success and returns when to write again.
+    fn note(&mut self, wanted: Option<Listing>) -> Duration {
+        if wanted != self.published {
+            let listed = wanted.is_some();
+            tracing::info!(zone = self.publisher.zone(), listed, "Zone updated");
+        }
+        self.published = wanted;
+        self.complaint.clear();
+        self.backoff.reset();
+        REFRESH
+    }
+
+    /// Tells a failure once and returns when to try again.
+    fn complain(&mut self, error: &UpdateError) -> Duration {
+        let complaint = error.to_string();
+        if complaint != self.complaint {
+            let zone = self.publisher.zone();
+            tracing::warn!(zone, %error, "This cluster is not published");
+        }
+        self.complaint = complaint;
+        self.backoff.next(super::fraction())
+    }
+
+    async fn leave(self) {
+        let Some(published) = &self.published else {
+            return;
+        };
+        let withdrawn = timeout(FAREWELL, self.publisher.withdraw(published)).await;
         if !matches!(withdrawn, Ok(Ok(()))) {
-            tracing::warn!(zone = %publisher.zone(), "Our records stay in the zone: it could not be updated");
+            let zone = self.publisher.zone();
+            tracing::warn!(
+                zone,
+                "Our records stay in the zone: it could not be updated"
+            );
         }
     }
 }

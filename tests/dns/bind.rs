@@ -39,6 +39,15 @@ impl Zone {
         }
     }
 
+    /// Makes a zone out of a whole file.
+    pub(crate) fn verbatim(name: &str, file: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            records: file.to_owned(),
+            statements: String::new(),
+        }
+    }
+
     /// Makes a zone that the server cannot load, so that it answers SERVFAIL.
     pub(crate) fn broken(name: &str) -> Self {
         Self {
@@ -131,6 +140,23 @@ impl Bind {
     /// Returns the address as the settings take it.
     pub(crate) fn address(&self) -> String {
         self.address.to_string()
+    }
+
+    /// Returns the keys that the server has made to sign a zone, as DNSKEY records.
+    pub(crate) fn zone_keys(&self, zone: &str) -> String {
+        let files = fs::read_dir(self.directory.path()).expect("readable");
+        let keys = files.filter_map(|file| {
+            let file = file.expect("readable").path();
+            let name = file.file_name()?.to_str()?.to_owned();
+            let is_key = name.starts_with(&format!("K{zone}.")) && name.ends_with(".key");
+            if !is_key {
+                return None;
+            }
+            let text = fs::read_to_string(file).expect("readable");
+            let record = text.lines().find(|line| !line.starts_with(';'))?;
+            Some(format!("{record}\n"))
+        });
+        keys.collect()
     }
 
     /// Returns what the server has said.

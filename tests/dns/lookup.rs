@@ -80,6 +80,20 @@ async fn service_discovery_by_rfc_6763_gives_id_name_and_browse_domains() {
 }
 
 #[tokio::test]
+async fn the_example_of_a_domain_works_as_it_stands() {
+    let name = "clusters.example.com";
+    let file = include_str!("../../examples/dns-domain/clusters.example.com.zone");
+    let Some(bind) = Bind::start(&[Zone::verbatim(name, file)], "") else {
+        return;
+    };
+    let look = look(&servers(&[&bind.address()]), name).await;
+    let found = found(&look);
+    assert_eq!(found.len(), 3, "{look:?}");
+    let milan = ["192.0.2.2:5870", "192.0.2.3:443"];
+    assert_eq!(found["milan.clusters.example.com"], milan);
+}
+
+#[tokio::test]
 async fn one_broken_entry_never_spoils_the_others() {
     let mut records = String::from(
         "@ PTR good-1\n@ PTR nothing\n@ PTR not-here\n@ PTR no-address\n@ PTR loopback\n\

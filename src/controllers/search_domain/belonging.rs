@@ -76,7 +76,7 @@ pub(in crate::controllers) fn changed_owners(
     let wanted = match newcomer.source {
         DiscoveryType::Wan if present.spec.discovery_type == DiscoveryType::Wan => owners(newcomer),
         DiscoveryType::Lan => Vec::new(),
-        _ => return None,
+        DiscoveryType::Wan | DiscoveryType::Manual | DiscoveryType::IncomingPeering => return None,
     };
     let others = old.iter().filter(|owner| !is_ours(owner)).cloned();
     let new: Vec<OwnerReference> = others.chain(wanted).collect();
@@ -190,11 +190,8 @@ mod tests {
     fn the_label_names_one_of_the_domains_and_a_persons_object_has_none() {
         use DiscoveryType::{Lan, Manual, Wan};
         let (a, b) = (domain("a", true), domain("b", true));
-        let in_a = object(Wan, &[a.clone()]);
-        assert_eq!(
-            unlabelled(&in_a, &found(Wan, vec![b.clone(), a.clone()])),
-            None
-        );
+        let in_a = object(Wan, std::slice::from_ref(&a));
+        assert_eq!(unlabelled(&in_a, &found(Wan, vec![b.clone(), a])), None);
         let moved = unlabelled(&in_a, &found(Wan, vec![b.clone()]));
         assert_eq!(moved.as_deref(), Some("b"));
         let on_lan = unlabelled(&object(Lan, &[]), &found(Lan, vec![b.clone()]));

@@ -147,9 +147,12 @@ fn from_answers(name: &Name, kind: RecordType, answers: &[Record]) -> Reply {
     let mut owner = name.clone();
     let mut seen = BTreeSet::from([owner.clone()]);
     loop {
-        let next = answers.iter().find_map(|record| match &record.data {
-            RData::CNAME(alias) if record.name == owner => Some(alias.0.clone()),
-            _ => None,
+        let mut aliases = answers.iter().filter(|record| record.name == owner);
+        let next = aliases.find_map(|record| {
+            let RData::CNAME(alias) = &record.data else {
+                return None;
+            };
+            Some(alias.0.clone())
         });
         let Some(next) = next else { break };
         if seen.len() > CNAME_DEPTH || !seen.insert(next.clone()) {
@@ -171,6 +174,10 @@ fn from_answers(name: &Name, kind: RecordType, answers: &[Record]) -> Reply {
     })
 }
 
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the library's errors are many, and those without a name here are told alike"
+)]
 fn from_error(name: &Name, kind: RecordType, error: NetError) -> Reply {
     let shown = format!("{kind} {}", super::read::text(name));
     match error {
@@ -179,9 +186,10 @@ fn from_error(name: &Name, kind: RecordType, error: NetError) -> Reply {
                 records: Vec::new(),
                 ttl: none.negative_ttl.map(|ttl| Duration::from_secs(ttl.into())),
             };
-            match none.response_code {
-                ResponseCode::NXDomain => Reply::Unknown(answer),
-                _ => Reply::Said(answer),
+            if none.response_code == ResponseCode::NXDomain {
+                Reply::Unknown(answer)
+            } else {
+                Reply::Said(answer)
             }
         }
         NetError::Dns(DnsError::ResponseCode(code)) => {

@@ -50,7 +50,7 @@ pub(super) fn claim(records: &[RData]) -> Result<Claim, Problem> {
                 });
             }
             Err(error) => {
-                refusal.get_or_insert(Problem::Lasting(error.to_string()));
+                refusal.get_or_insert_with(|| Problem::Lasting(error.to_string()));
             }
         }
     }
@@ -70,9 +70,11 @@ fn pairs(text: &TXT) -> impl Iterator<Item = (&[u8], Option<&[u8]>)> {
 
 /// Returns the SRV records that are worth following: of the first ones, those of lowest priority.
 pub(super) fn first_services(records: Vec<RData>) -> Vec<SRV> {
-    let services = records.into_iter().filter_map(|data| match data {
-        RData::SRV(service) => Some(service),
-        _ => None,
+    let services = records.into_iter().filter_map(|data| {
+        let RData::SRV(service) = data else {
+            return None;
+        };
+        Some(service)
     });
     let mut services: Vec<SRV> = services.take(ANSWERS).collect();
     services.sort_by(|one, other| {

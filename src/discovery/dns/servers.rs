@@ -1,11 +1,14 @@
 //! The name servers that are asked: those of the settings, else the machine's.
 
 use std::{
+    fmt,
     net::{IpAddr, SocketAddr},
     str::FromStr,
+    sync::Arc,
     time::Duration,
 };
 
+use hickory_proto::dnssec::TrustAnchors;
 use hickory_resolver::{
     TokioResolver,
     config::{ConnectionConfig, NameServerConfig, ResolveHosts, ResolverConfig},
@@ -37,9 +40,17 @@ pub enum ServersError {
 }
 
 /// Which name servers are asked.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Clone, Default)]
 pub struct Servers {
     named: Vec<Server>,
+    /// The keys that signatures are followed to; that of the root when left out.
+    anchors: Option<Arc<TrustAnchors>>,
+}
+
+impl fmt::Debug for Servers {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_tuple("Servers").field(&self.named).finish()
+    }
 }
 
 /// One name server of the settings.
@@ -56,6 +67,7 @@ impl Servers {
         let named = texts.iter().map(|text| text.parse());
         Ok(Self {
             named: named.collect::<Result<_, _>>()?,
+            anchors: None,
         })
     }
 
@@ -71,7 +83,33 @@ impl Servers {
     /// Starts a resolver for each server. The machine's servers are read anew each time, since a
     /// laptop meets others in every network.
     pub(super) fn resolvers(&self) -> Result<Vec<TokioResolver>, ServersError> {
-        let servers: Vec<NameServerConfig> = if self.named.is_empty() {
+        self.configs()?
+            .into_iter()
+            .map(|server| start(server, None))
+            .collect()
+    }
+
+    /// Starts a resolver that follows signatures, at the first server.
+    pub(super) fn validator(&self) -> Option<TokioResolver> {
+        let anchors = self.anchors.clone().unwrap_or_default();
+        let server = self.configs().ok()?.into_iter().next()?;
+        start(server, Some(anchors)).ok()
+    }
+
+    /// Trusts these keys instead of that of the root.
+    #[must_use]
+    pub fn with_trust_anchors(mut self, anchors: Arc<TrustAnchors>) -> Self {
+        self.anchors = Some(anchors);
+        self
+    }
+
+    /// Tells whether other keys than that of the root are trusted.
+    pub(super) fn has_anchors(&self) -> bool {
+        self.anchors.is_some()
+    }
+
+    fn configs(&self) -> Result<Vec<NameServerConfig>, ServersError> {
+        let mut servers: Vec<NameServerConfig> = if self.named.is_empty() {
             let system = read_system_conf()
                 .map_err(|error: NetError| ServersError::System(error.to_string()))?;
             system.0.name_servers
@@ -81,11 +119,15 @@ impl Servers {
         if servers.is_empty() {
             return Err(ServersError::System("it lists none".to_owned()));
         }
-        servers.into_iter().take(LIMIT).map(start).collect()
+        servers.truncate(LIMIT);
+        Ok(servers)
     }
 }
 
-fn start(mut server: NameServerConfig) -> Result<TokioResolver, ServersError> {
+fn start(
+    mut server: NameServerConfig,
+    anchors: Option<Arc<TrustAnchors>>,
+) -> Result<TokioResolver, ServersError> {
     // With several servers, another one may know a name that this one does not.
     server.trust_negative_responses = false;
     let config = ResolverConfig::from_parts(None, Vec::new(), vec![server]);
@@ -97,6 +139,9 @@ fn start(mut server: NameServerConfig) -> Result<TokioResolver, ServersError> {
     options.cache_size = 0;
     options.use_hosts_file = ResolveHosts::Never;
     options.preserve_intermediates = true;
+    if let Some(anchors) = anchors {
+        builder = builder.with_trust_anchor(anchors);
+    }
     builder
         .build()
         .map_err(|error| ServersError::Resolver(error.to_string()))

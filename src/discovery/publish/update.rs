@@ -27,7 +27,7 @@ use tokio::time::timeout;
 use super::Key;
 use crate::{
     api::identity::{ClusterId, ClusterName},
-    discovery::record::Record as Claim,
+    discovery::{dns::text, record::Record as Claim},
     engine::{
         addresses::{AuthUrl, Host},
         domain::{SERVICE_TYPES, zone::TTL},
@@ -84,8 +84,8 @@ pub enum UpdateError {
 }
 
 /// Reads the name of a zone.
-pub(super) fn zone_name(text: &str) -> Option<Name> {
-    let mut name = Name::from_utf8(text).ok()?;
+pub(super) fn zone_name(zone: &str) -> Option<Name> {
+    let mut name = Name::from_utf8(zone).ok()?;
     name.set_fqdn(true);
     (!name.is_root()).then(|| name.to_lowercase())
 }
@@ -96,6 +96,15 @@ pub struct Publisher {
     zone: Name,
     server: SocketAddr,
     key: Key,
+}
+
+/// What an update came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    /// The zone says what was asked for.
+    Made,
+    /// The condition does not hold, so nothing was changed.
+    NotAsRequired,
 }
 
 /// The names under which a cluster is listed.
@@ -112,7 +121,7 @@ impl Publisher {
 
     /// Returns the zone.
     pub fn zone(&self) -> String {
-        crate::discovery::dns::text(&self.zone)
+        text(&self.zone)
     }
 
     /// Makes the zone say what the listing says: creates our records, or replaces them when they
@@ -122,24 +131,19 @@ impl Publisher {
         let mut replace = self.message();
         replace.add_pre_requisite(marker(&names.host, listing));
         clear(&mut replace, &names);
-        self.add(&mut replace, listing, &names);
-        match self.send(replace).await? {
-            ResponseCode::NoError => return Ok(()),
-            // The mark is not there: the first time, or somebody removed it.
-            ResponseCode::NXRRSet | ResponseCode::NXDomain => {}
-            other => return Err(self.refused(other)),
+        add_all(&mut replace, listing, &names);
+        // Without the mark it is the first time, or somebody removed it.
+        if self.send(replace).await? == Outcome::Made {
+            return Ok(());
         }
         let mut create = self.message();
         for name in names.all() {
             create.add_pre_requisite(unused(name));
         }
-        self.add(&mut create, listing, &names);
+        add_all(&mut create, listing, &names);
         match self.send(create).await? {
-            ResponseCode::NoError => Ok(()),
-            ResponseCode::YXDomain => {
-                Err(UpdateError::InUse(crate::discovery::dns::text(&names.host)))
-            }
-            other => Err(self.refused(other)),
+            Outcome::Made => Ok(()),
+            Outcome::NotAsRequired => Err(UpdateError::InUse(text(&names.host))),
         }
     }
 
@@ -149,10 +153,8 @@ impl Publisher {
         let mut message = self.message();
         message.add_pre_requisite(marker(&names.host, listing));
         clear(&mut message, &names);
-        match self.send(message).await? {
-            ResponseCode::NoError | ResponseCode::NXRRSet | ResponseCode::NXDomain => Ok(()),
-            other => Err(self.refused(other)),
-        }
+        // Without the mark nothing of ours is there.
+        self.send(message).await.map(drop)
     }
 
     fn names(&self, listing: &Listing) -> Result<Names, UpdateError> {
@@ -180,46 +182,7 @@ impl Publisher {
         message
     }
 
-    fn add(&self, message: &mut Message, listing: &Listing, names: &Names) {
-        let mut add = |name: &Name, data: RData| {
-            message.add_update(Record::from_rdata(name.clone(), TTL, data));
-        };
-        let (target, port) = match &listing.advertise {
-            None => (names.host.clone(), listing.port),
-            Some(url) => match url.host() {
-                Host::Name(name) => (zone_name(name).unwrap_or_default(), url.port()),
-                Host::Address(_) => (names.host.clone(), url.port()),
-            },
-        };
-        let claim = Claim {
-            cluster_id: Some(listing.cluster_id.clone()),
-            name: listing.name.clone(),
-            boot: None,
-        };
-        let pairs = claim.pairs().into_iter();
-        let strings: Vec<String> = pairs.map(|(key, value)| format!("{key}={value}")).collect();
-        for (service, instance) in &names.instances {
-            add(service, RData::PTR(PTR(instance.clone())));
-            add(instance, RData::SRV(SRV::new(0, 0, port, target.clone())));
-            add(instance, RData::TXT(TXT::new(strings.clone())));
-        }
-        add(&names.host, mark(listing));
-        let named = listing.advertise.as_ref().map(AuthUrl::host);
-        let addresses = match named {
-            None => listing.addresses.clone(),
-            Some(Host::Address(address)) => vec![*address],
-            Some(Host::Name(_)) => Vec::new(),
-        };
-        for address in addresses {
-            let data = match address {
-                IpAddr::V4(v4) => RData::A(A(v4)),
-                IpAddr::V6(v6) => RData::AAAA(AAAA(v6)),
-            };
-            add(&names.host, data);
-        }
-    }
-
-    async fn send(&self, message: Message) -> Result<ResponseCode, UpdateError> {
+    async fn send(&self, message: Message) -> Result<Outcome, UpdateError> {
         let stream = UdpClientStream::builder(self.server, TokioRuntimeProvider::default())
             .with_signer(Some(self.key.signer()))
             .build();
@@ -232,20 +195,28 @@ impl Publisher {
             Err(_) | Ok(Err(NetError::Timeout | NetError::Io(_))) => {
                 Err(UpdateError::Silent(self.server))
             }
-            Ok(Ok(response)) => Ok(response.response_code),
+            Ok(Ok(response)) => self.outcome(response.response_code),
             Ok(Err(error)) => Err(from_error(&error)),
         }
     }
 
-    fn refused(&self, code: ResponseCode) -> UpdateError {
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "the codes are many, and those without a name here are told alike"
+    )]
+    fn outcome(&self, code: ResponseCode) -> Result<Outcome, UpdateError> {
+        use ResponseCode as Code;
         match code {
-            ResponseCode::Refused => UpdateError::Refused,
-            ResponseCode::NotZone => UpdateError::NotItsZone(self.zone()),
-            ResponseCode::NotAuth
-            | ResponseCode::BADSIG
-            | ResponseCode::BADKEY
-            | ResponseCode::BADTIME => UpdateError::KeyRejected,
-            other => UpdateError::Answer(other.to_string()),
+            Code::NoError => Ok(Outcome::Made),
+            Code::NXRRSet | Code::NXDomain | Code::YXRRSet | Code::YXDomain => {
+                Ok(Outcome::NotAsRequired)
+            }
+            Code::Refused => Err(UpdateError::Refused),
+            Code::NotZone => Err(UpdateError::NotItsZone(self.zone())),
+            Code::NotAuth | Code::BADSIG | Code::BADKEY | Code::BADTIME => {
+                Err(UpdateError::KeyRejected)
+            }
+            other => Err(UpdateError::Answer(other.to_string())),
         }
     }
 }
@@ -260,14 +231,54 @@ impl Names {
 /// An answer that is not signed as it should be comes from a server that did not take our key; the
 /// library speaks of "truncated HMACs" then.
 fn from_error(error: &NetError) -> UpdateError {
-    let text = error.to_string();
+    let said = error.to_string();
     let about_key = ["TSIG", "tsig", "HMAC"]
         .iter()
-        .any(|word| text.contains(word));
+        .any(|word| said.contains(word));
     if about_key {
         UpdateError::KeyRejected
     } else {
-        UpdateError::Answer(text)
+        UpdateError::Answer(said)
+    }
+}
+
+/// Adds all records of a cluster.
+fn add_all(message: &mut Message, listing: &Listing, names: &Names) {
+    let mut add = |name: &Name, data: RData| {
+        message.add_update(Record::from_rdata(name.clone(), TTL, data));
+    };
+    let (target, port) = match &listing.advertise {
+        None => (names.host.clone(), listing.port),
+        Some(url) => match url.host() {
+            Host::Name(name) => (zone_name(name).unwrap_or_default(), url.port()),
+            Host::Address(_) => (names.host.clone(), url.port()),
+        },
+    };
+    let claim = Claim {
+        cluster_id: Some(listing.cluster_id.clone()),
+        name: listing.name.clone(),
+        boot: None,
+    };
+    let pairs = claim.pairs().into_iter();
+    let strings: Vec<String> = pairs.map(|(key, value)| format!("{key}={value}")).collect();
+    for (service, instance) in &names.instances {
+        add(service, RData::PTR(PTR(instance.clone())));
+        add(instance, RData::SRV(SRV::new(0, 0, port, target.clone())));
+        add(instance, RData::TXT(TXT::new(strings.clone())));
+    }
+    add(&names.host, mark(listing));
+    let named = listing.advertise.as_ref().map(AuthUrl::host);
+    let addresses = match named {
+        None => listing.addresses.clone(),
+        Some(Host::Address(address)) => vec![*address],
+        Some(Host::Name(_)) => Vec::new(),
+    };
+    for address in addresses {
+        let data = match address {
+            IpAddr::V4(v4) => RData::A(A(v4)),
+            IpAddr::V6(v6) => RData::AAAA(AAAA(v6)),
+        };
+        add(&names.host, data);
     }
 }
 

@@ -56,10 +56,10 @@ fn with_ground<T>(work: impl FnOnce(&Ground<'_>) -> T) -> T {
 }
 
 fn refused(entry: &Entry) -> String {
-    match decide(entry) {
-        Verdict::Refused(why) => why,
-        other => panic!("not refused: {other:?}"),
-    }
+    let Verdict::Refused(why) = decide(entry) else {
+        panic!("{} is not refused", entry.instance);
+    };
+    why
 }
 
 #[test]

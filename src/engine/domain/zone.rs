@@ -37,6 +37,9 @@ pub enum ZoneError {
     /// Indicates a domain that is none.
     #[error("{0:?} is not the name of a DNS domain")]
     Domain(String),
+    /// Indicates a daemon that does not say who it is.
+    #[error("the daemon does not say who it is: {0}")]
+    Identity(String),
     /// Indicates a peer endpoint that has no place in a zone.
     #[error("the peer endpoint {0:?} cannot be listed: {1}")]
     Url(String, crate::engine::addresses::UrlError),

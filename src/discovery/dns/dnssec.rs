@@ -1,0 +1,69 @@
+//! Whether a domain is signed, for people: nothing that is done depends on it, since the key of a
+//! cluster is proven in the handshake.
+
+use std::time::Duration;
+
+use hickory_proto::{
+    dnssec::Proof,
+    rr::{Name, RecordType},
+};
+use hickory_resolver::{
+    TokioResolver,
+    net::{DnsError, NetError},
+};
+use tokio::time::timeout;
+
+use super::servers::Servers;
+use crate::engine::domain::Dnssec;
+
+/// How long the chain of signatures may take. Without a way to the root there is none.
+const PATIENCE: Duration = Duration::from_secs(4);
+
+/// Asks for the domain's SOA record, which every zone has, and follows its signature.
+pub(super) async fn status(servers: &Servers, domain: &Name) -> Dnssec {
+    let Some(resolver) = servers.validator() else {
+        return Dnssec::Indeterminate;
+    };
+    let status = validate(&resolver, domain).await;
+    // Without a way to the anchor everything looks bogus, unsigned zones as well.
+    if status == Dnssec::Bogus && !servers.has_anchors() && !reaches_root(servers).await {
+        return Dnssec::Indeterminate;
+    }
+    status
+}
+
+async fn reaches_root(servers: &Servers) -> bool {
+    let Some(resolver) = servers
+        .resolvers()
+        .ok()
+        .and_then(|all| all.into_iter().next())
+    else {
+        return false;
+    };
+    let keys = resolver.lookup(Name::root(), RecordType::DNSKEY);
+    matches!(timeout(PATIENCE, keys).await, Ok(Ok(_)))
+}
+
+async fn validate(resolver: &TokioResolver, domain: &Name) -> Dnssec {
+    match timeout(PATIENCE, resolver.lookup(domain.clone(), RecordType::SOA)).await {
+        Ok(Ok(lookup)) => {
+            let own = lookup.answers().iter();
+            let own = own.filter(|record| record.record_type() == RecordType::SOA);
+            own.map(|record| record.proof)
+                .min()
+                .map_or(Dnssec::Indeterminate, from_proof)
+        }
+        Ok(Err(NetError::Dns(DnsError::DnssecBogus))) => Dnssec::Bogus,
+        Ok(Err(NetError::Dns(DnsError::Nsec { proof, .. }))) => from_proof(proof),
+        Ok(Err(_)) | Err(_) => Dnssec::Indeterminate,
+    }
+}
+
+fn from_proof(proof: Proof) -> Dnssec {
+    match proof {
+        Proof::Secure => Dnssec::Secure,
+        Proof::Insecure => Dnssec::Insecure,
+        Proof::Bogus => Dnssec::Bogus,
+        Proof::Indeterminate => Dnssec::Indeterminate,
+    }
+}
