@@ -127,6 +127,8 @@ pub mod reason {
     pub const IDENTITY_MISMATCH: &str = "IdentityMismatch";
     /// It has our own identity: a clone of this machine, or ourselves.
     pub const OWN_IDENTITY: &str = "OwnIdentity";
+    /// Another ForeignCluster stands for the same cluster.
+    pub const DUPLICATE: &str = "Duplicate";
     /// Nothing was tried yet.
     pub const PENDING: &str = "Pending";
     /// A person or an earlier decision set `spec.trustMode: Trusted`.

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use kube::{
     Api, ResourceExt as _,
-    api::{ListParams, ObjectMeta, Patch, PatchParams, PostParams},
+    api::{DeleteParams, ListParams, ObjectMeta, Patch, PatchParams, PostParams},
 };
 use serde_json::json;
 
-use super::{Context, Error};
+use super::{Context, Error, gone_is_fine};
 use crate::{
     api::{
         ClusterId, ClusterName, ForeignCluster, ForeignClusterSpec,
@@ -73,6 +73,63 @@ pub async fn enrol(context: &Context, newcomer: &Newcomer) -> Result<ForeignClus
     }
 }
 
+/// Writes the proven identity into an object that a person wrote without one. What discovery or a
+/// visit made for the same cluster makes way; of two that people wrote, the other one's name is
+/// returned and nothing is written.
+pub(super) async fn fill_identity(
+    context: &Context,
+    object: &ForeignCluster,
+    id: &ClusterId,
+    name: &ClusterName,
+) -> Result<Option<String>, Error> {
+    let _alone = context.enrolment.lock().await;
+    let api: Api<ForeignCluster> = Api::all(context.client.clone());
+    let objects = list(context).await?;
+    let other = objects
+        .iter()
+        .find(|other| claimed_id(other).as_ref() == Some(id) && other.uid() != object.uid());
+    let mut spec = json!({
+        "clusterIdentity": {
+            "clusterID": id,
+            "clusterName": Some(name).filter(|name| !name.as_str().is_empty()),
+        },
+    });
+    let mut notes = serde_json::Map::new();
+    if let Some(other) = other {
+        if other.spec.discovery_type == DiscoveryType::Manual {
+            return Ok(Some(other.name_any()));
+        }
+        let deleted = api
+            .delete(&other.name_any(), &DeleteParams::default())
+            .await;
+        gone_is_fine(deleted).map_err(Error::api("delete a ForeignCluster"))?;
+        if other.spec.trust_mode == TrustMode::Trusted {
+            json_patch::merge(&mut spec, &json!({ "trustMode": TrustMode::Trusted }));
+            let by = other.annotations().get(labels::TRUSTED_BY);
+            notes.insert(labels::TRUSTED_BY.into(), json!(by));
+        }
+    }
+    let patch = json!({
+        "metadata": {
+            "labels": {
+                labels::CLUSTER_ID: id,
+                labels::DISCOVERY_TYPE: object.spec.discovery_type,
+            },
+            "annotations": notes,
+        },
+        "spec": spec,
+    });
+    let patched = api
+        .patch(
+            &object.name_any(),
+            &PatchParams::apply(labels::MANAGER),
+            &Patch::Merge(patch),
+        )
+        .await;
+    gone_is_fine(patched).map_err(Error::api("fill in the identity of a ForeignCluster"))?;
+    Ok(None)
+}
+
 /// Lists all ForeignClusters.
 pub(super) async fn list(context: &Context) -> Result<Vec<ForeignCluster>, Error> {
     let api: Api<ForeignCluster> = Api::all(context.client.clone());
@@ -83,8 +140,12 @@ pub(super) async fn list(context: &Context) -> Result<Vec<ForeignCluster>, Error
     Ok(list.items)
 }
 
-/// Whether a person's object without an identity names the very place where the cluster was found.
+/// Whether a person's object without an identity names the very place where the cluster was
+/// dialled. What a visitor says about its own place proves nothing.
 fn is_same_place(object: &ForeignCluster, newcomer: &Newcomer) -> bool {
+    if newcomer.source == DiscoveryType::IncomingPeering {
+        return false;
+    }
     let url = object.spec.auth_url.trim_end_matches('/');
     object.spec.cluster_identity.is_none() && url == newcomer.auth_url.trim_end_matches('/')
 }
@@ -232,4 +293,144 @@ fn object_annotations(context: &Context, newcomer: &Newcomer) -> BTreeMap<String
         );
     }
     annotations
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeSet, sync::Arc};
+
+    use futures::future::BoxFuture;
+    use tokio::sync::watch;
+
+    use super::*;
+    use crate::{
+        api::{self, ClusterConfigSpec},
+        controllers::context::Parts,
+        engine::peering::Own,
+        kubeapi::{KubeApi, Options, store},
+        peer::client::{ConnectError, Connection, Connector, Target},
+    };
+
+    struct Nobody;
+
+    impl Connector for Nobody {
+        fn connect<'a>(&'a self, _: &'a Target) -> BoxFuture<'a, Result<Connection, ConnectError>> {
+            Box::pin(async { Err(ConnectError::OwnIdentity) })
+        }
+    }
+
+    async fn context() -> Arc<Context> {
+        let clock: crate::controllers::Clock = Arc::new(|| jiff::Timestamp::UNIX_EPOCH);
+        let options = Options {
+            backend: Box::new(store::Memory::default()),
+            commit: store::Commit::Inline,
+            clock: Arc::clone(&clock),
+            crds: api::crds(),
+        };
+        let (_, networks) = watch::channel(BTreeSet::new());
+        let (_, config) = watch::channel(ClusterConfigSpec::default());
+        Context::new(Parts {
+            client: KubeApi::open(options).await.unwrap().client(),
+            connector: Arc::new(Nobody),
+            own: Own {
+                cluster_id: ClusterId::from_spki(b"own"),
+                cluster_name: ClusterName::default(),
+                auth_url: String::new(),
+                pod_cidr: "10.244.0.0/16".parse().unwrap(),
+                external_cidr: "10.1.0.0/24".parse().unwrap(),
+                tunnel: None,
+            },
+            service_cidr: "10.96.0.0/12".parse().unwrap(),
+            networks,
+            fleet: None,
+            config,
+            clock,
+        })
+    }
+
+    fn newcomer(source: DiscoveryType) -> Newcomer {
+        Newcomer {
+            cluster_id: ClusterId::from_spki(b"peer"),
+            cluster_name: ClusterName::neutralise("milan"),
+            auth_url: "https://10.0.0.2:5870".to_owned(),
+            source,
+            trusted: false,
+        }
+    }
+
+    /// A person trusts whoever proves to be at a place, and has not been told yet who that is.
+    async fn trusted_place(context: &Context) {
+        let spec = ForeignClusterSpec {
+            auth_url: "https://10.0.0.2:5870".to_owned(),
+            trust_mode: TrustMode::Trusted,
+            ..ForeignClusterSpec::default()
+        };
+        let object = ForeignCluster::new("by-hand", spec);
+        let api: Api<ForeignCluster> = Api::all(context.client.clone());
+        api.create(&PostParams::default(), &object).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_visitor_that_claims_a_trusted_place_gets_nothing_by_it() {
+        let context = context().await;
+        trusted_place(&context).await;
+        let visitor = enrol(&context, &newcomer(DiscoveryType::IncomingPeering))
+            .await
+            .unwrap();
+        assert_ne!(visitor.name_any(), "by-hand");
+        assert_eq!(visitor.spec.trust_mode, TrustMode::Untrusted);
+    }
+
+    #[tokio::test]
+    async fn a_cluster_that_was_dialled_at_a_persons_place_stays_one_object() {
+        let context = context().await;
+        trusted_place(&context).await;
+        let found = enrol(&context, &newcomer(DiscoveryType::Lan))
+            .await
+            .unwrap();
+        assert_eq!(found.name_any(), "by-hand");
+        assert_eq!(list(&context).await.unwrap().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn what_a_visit_made_makes_way_for_what_a_person_wrote() {
+        let context = context().await;
+        let visitor = Newcomer {
+            trusted: true,
+            ..newcomer(DiscoveryType::IncomingPeering)
+        };
+        enrol(&context, &visitor).await.unwrap();
+        trusted_place(&context).await;
+        let api: Api<ForeignCluster> = Api::all(context.client.clone());
+        let object = api.get("by-hand").await.unwrap();
+        let id = &visitor.cluster_id;
+        let other = fill_identity(&context, &object, id, &visitor.cluster_name)
+            .await
+            .unwrap();
+        assert_eq!(other, None);
+        let objects = list(&context).await.unwrap();
+        assert_eq!(objects.len(), 1);
+        assert_eq!(claimed_id(&objects[0]).as_ref(), Some(id));
+        assert_eq!(
+            objects[0].annotations()[labels::TRUSTED_BY],
+            reason::FLEET_SECRET
+        );
+    }
+
+    #[tokio::test]
+    async fn of_two_objects_that_people_wrote_the_first_keeps_the_cluster() {
+        let context = context().await;
+        trusted_place(&context).await;
+        let api: Api<ForeignCluster> = Api::all(context.client.clone());
+        let first = api.get("by-hand").await.unwrap();
+        let (id, name) = (ClusterId::from_spki(b"peer"), ClusterName::default());
+        assert_eq!(
+            fill_identity(&context, &first, &id, &name).await.unwrap(),
+            None
+        );
+        let second = ForeignCluster::new("again", first.spec.clone());
+        let second = api.create(&PostParams::default(), &second).await.unwrap();
+        let keeper = fill_identity(&context, &second, &id, &name).await.unwrap();
+        assert_eq!(keeper.as_deref(), Some("by-hand"));
+    }
 }

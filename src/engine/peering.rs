@@ -13,9 +13,11 @@ mod contact;
 pub mod happening;
 pub mod network;
 mod node;
+mod record;
 pub mod status;
 #[cfg(test)]
 mod tests;
+mod verdict;
 mod view;
 
 use std::{

@@ -11,12 +11,12 @@ use serde_json::json;
 
 use crate::{
     api::{
-        ClusterId, ForeignCluster, PeeringRequest,
+        ClusterId, ClusterName, ForeignCluster, PeeringRequest,
         labels::{self, reason},
         peering_request::{HomeSession, PeeringRequestSpec},
         wire::{Decision, IdentityRequest},
     },
-    controllers::{Context, gone_is_fine},
+    controllers::{Context, Error, enrolment, gone_is_fine},
     engine::peering::{Answer, Connected, Dial, Failure},
     peer::{
         client::{ConnectError, Connection, Target},
@@ -87,6 +87,28 @@ pub(super) fn failure(error: &ConnectError) -> Failure {
         reason: error.reason().to_owned(),
         message: error.to_string(),
     }
+}
+
+/// Writes who answered into an object that named only a place, unless another object stands for
+/// that cluster already: then this one says so, and the connection is given up.
+pub(super) async fn fill_identity(
+    context: &Arc<Context>,
+    object: &ForeignCluster,
+    id: &ClusterId,
+    cluster_name: &ClusterName,
+) -> Result<(), Error> {
+    if let Some(other) = enrolment::fill_identity(context, object, id, cluster_name).await? {
+        let failure = Failure {
+            reason: reason::DUPLICATE.to_owned(),
+            message: format!(
+                "ForeignCluster {other} stands for the same cluster {id}; delete one of them"
+            ),
+        };
+        context
+            .links
+            .broken(&object.name_any(), failure, context.now());
+    }
+    Ok(())
 }
 
 /// Asks the peer to accept us, with the proof of the fleet secret where there is one.

@@ -15,9 +15,8 @@ use super::{
 };
 use crate::{
     api::{
-        Advertisement, AdvertisementSpec, AdvertisementStatus, ClusterId, ClusterName,
-        ForeignCluster, NetworkConfig, NetworkConfigSpec, NetworkConfigStatus, PeeringRequest,
-        TunnelEndpoint,
+        Advertisement, AdvertisementSpec, AdvertisementStatus, ForeignCluster, NetworkConfig,
+        NetworkConfigSpec, NetworkConfigStatus, PeeringRequest, TunnelEndpoint,
         advertisement::{NodeReference, Offer, SecretReference},
         foreign_cluster::TrustMode,
         labels::{self, FINALIZER_PEERED, event, reason},
@@ -106,29 +105,6 @@ pub(super) async fn remove_finalizer(
     let mut finalizers = object.finalizers().to_vec();
     finalizers.retain(|one| one != FINALIZER_PEERED);
     set_finalizers(context, object, finalizers).await
-}
-
-pub(super) async fn fill_identity(
-    context: &Context,
-    object: &ForeignCluster,
-    id: &ClusterId,
-    name: &ClusterName,
-) -> Result<(), Error> {
-    let name = Some(name).filter(|name| !name.as_str().is_empty());
-    let patch = json!({
-        "metadata": {"labels": {
-            labels::CLUSTER_ID: id,
-            labels::DISCOVERY_TYPE: object.spec.discovery_type.as_str(),
-        }},
-        "spec": {"clusterIdentity": {"clusterID": id, "clusterName": name}},
-    });
-    patch_object(
-        context,
-        object,
-        "fill in the identity of a ForeignCluster",
-        patch,
-    )
-    .await
 }
 
 pub(super) async fn set_trust(

@@ -153,10 +153,18 @@ impl<'a> View<'a> {
         !self.is_own() && (self.wants_join() || self.owes_withdrawal() || unknown)
     }
 
-    /// Whether the key behind the id was proven, now or earlier.
+    /// Whether the key behind the id was proven, now or earlier. A visitor is only recorded after
+    /// its own handshake has proven it.
     pub(crate) fn is_proven(&self) -> bool {
-        self.cluster_id.is_some()
-            && (self.connected.is_some() || self.condition_holds(condition::IDENTITY_VERIFIED))
+        let proven = self.connected.is_some()
+            || self.condition_holds(condition::IDENTITY_VERIFIED)
+            || self.is_visitor();
+        self.cluster_id.is_some() && proven
+    }
+
+    /// Whether the object was made because the cluster came to us.
+    pub(crate) fn is_visitor(&self) -> bool {
+        self.object.spec.discovery_type == DiscoveryType::IncomingPeering
     }
 
     /// Whether a condition of the present status holds.

@@ -1,0 +1,436 @@
+//! What is true of a peer and why: one verdict a condition.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::ResourceExt as _;
+
+use super::{View, network, node};
+use crate::{
+    api::{
+        foreign_cluster::Phase,
+        labels::{condition, reason},
+        peering_request::Acceptance,
+        wire::Decision,
+    },
+    engine::{offer, policy::Trust},
+};
+
+/// The longest text from a peer that goes into a message.
+const MESSAGE_LIMIT: usize = 256;
+
+/// One condition before it is compared with the present one.
+#[derive(Debug)]
+pub(super) struct Verdict {
+    /// The type of the condition.
+    pub(super) kind: &'static str,
+    /// `None` is Unknown.
+    pub(super) holds: Option<bool>,
+    /// The reason of the condition.
+    pub(super) reason: String,
+    /// The reason for people.
+    pub(super) message: String,
+}
+
+/// The verdicts of the path from discovered to usable, in its order.
+pub(super) fn all(view: &View<'_>) -> Vec<Verdict> {
+    vec![
+        discovered(view),
+        reachable(view),
+        identity(view),
+        trusted(view),
+        outgoing_peered(view),
+        incoming_peered(view),
+        network_ready(view),
+    ]
+}
+
+/// Keeps the transition time while the truth of a condition is the same.
+pub(super) fn settle(view: &View<'_>, verdict: &Verdict) -> Condition {
+    let value = match verdict.holds {
+        Some(true) => "True",
+        Some(false) => "False",
+        None => "Unknown",
+    };
+    let present = view
+        .status
+        .conditions
+        .iter()
+        .find(|one| one.type_ == verdict.kind);
+    let since = present
+        .filter(|one| one.status == value)
+        .map(|one| one.last_transition_time.clone());
+    Condition {
+        type_: verdict.kind.to_owned(),
+        status: value.to_owned(),
+        reason: verdict.reason.clone(),
+        message: verdict.message.clone(),
+        // Without a status subresource every write of the status is a new generation.
+        observed_generation: None,
+        last_transition_time: since.unwrap_or(Time(view.now)),
+    }
+}
+
+fn discovered(view: &View<'_>) -> Verdict {
+    let source = view.object.spec.discovery_type.as_str();
+    if view.expired.is_some() {
+        let message = "its advertisement has gone or expired";
+        return verdict(condition::DISCOVERED, false, reason::EXPIRED, message);
+    }
+    verdict(
+        condition::DISCOVERED,
+        true,
+        source,
+        format!("found by {source}"),
+    )
+}
+
+fn reachable(view: &View<'_>) -> Verdict {
+    if view.is_own() {
+        return verdict(
+            condition::ENDPOINT_REACHABLE,
+            false,
+            reason::OWN_IDENTITY,
+            "this is our own cluster id",
+        );
+    }
+    if let Some(connected) = view.connected {
+        if !view.is_alive() {
+            let message = format!("{} is silent", connected.url);
+            return verdict(
+                condition::ENDPOINT_REACHABLE,
+                false,
+                reason::PEER_SILENT,
+                message,
+            );
+        }
+        let message = format!("{} answered", connected.url);
+        return verdict(
+            condition::ENDPOINT_REACHABLE,
+            true,
+            reason::ANSWERED,
+            message,
+        );
+    }
+    let failures = &view.facts.link.failures;
+    if let Some((url, failure)) = view
+        .dials()
+        .iter()
+        .find_map(|dial| failures.get_key_value(&dial.url))
+    {
+        let message = shown(&format!("{url}: {}", failure.message));
+        return verdict(
+            condition::ENDPOINT_REACHABLE,
+            false,
+            &failure.reason,
+            message,
+        );
+    }
+    present(view, condition::ENDPOINT_REACHABLE)
+        .unwrap_or_else(|| unknown(condition::ENDPOINT_REACHABLE, "no endpoint was tried yet"))
+}
+
+fn identity(view: &View<'_>) -> Verdict {
+    let mismatch = view
+        .facts
+        .link
+        .failures
+        .values()
+        .find(|one| one.reason == reason::IDENTITY_MISMATCH);
+    if let Some(connected) = view.connected {
+        let message = format!("the endpoint holds the key {}", connected.fingerprint);
+        return verdict(
+            condition::IDENTITY_VERIFIED,
+            true,
+            reason::KEY_PROVEN,
+            message,
+        );
+    }
+    if view.is_visitor() && mismatch.is_none() {
+        let message = "it proved its key when it came to us";
+        return verdict(
+            condition::IDENTITY_VERIFIED,
+            true,
+            reason::KEY_PROVEN,
+            message,
+        );
+    }
+    if let Some(failure) = mismatch {
+        let message = shown(&failure.message);
+        return verdict(
+            condition::IDENTITY_VERIFIED,
+            false,
+            reason::IDENTITY_MISMATCH,
+            message,
+        );
+    }
+    present(view, condition::IDENTITY_VERIFIED).unwrap_or_else(|| {
+        unknown(
+            condition::IDENTITY_VERIFIED,
+            "no endpoint has proven its key yet",
+        )
+    })
+}
+
+/// The condition as it stands, where nothing new is known.
+fn present(view: &View<'_>, kind: &'static str) -> Option<Verdict> {
+    let one = view
+        .status
+        .conditions
+        .iter()
+        .find(|one| one.type_ == kind)?;
+    Some(Verdict {
+        kind,
+        holds: match one.status.as_str() {
+            "True" => Some(true),
+            "False" => Some(false),
+            _ => None,
+        },
+        reason: one.reason.clone(),
+        message: one.message.clone(),
+    })
+}
+
+fn trusted(view: &View<'_>) -> Verdict {
+    match &view.trust {
+        Trust::Accepted(why) => {
+            let message = match why.as_str() {
+                reason::FLEET_SECRET => "it knows the fleet secret",
+                reason::EMPTY_TOKEN_ALLOWED => {
+                    "accepted unseen, because authConfig.allowEmptyToken is true"
+                }
+                _ => "spec.trustMode is Trusted",
+            };
+            verdict(condition::TRUSTED, true, why, message)
+        }
+        Trust::Waiting => verdict(
+            condition::TRUSTED,
+            false,
+            reason::APPROVAL_NEEDED,
+            format!(
+                "a person has to approve it: landbridge approve {}",
+                view.object.name_any()
+            ),
+        ),
+        Trust::Refused => verdict(
+            condition::TRUSTED,
+            false,
+            reason::BLOCKED,
+            "spec.incomingPeeringEnabled is No",
+        ),
+    }
+}
+
+fn outgoing_peered(view: &View<'_>) -> Verdict {
+    let no = |reason: &str, message: &str| {
+        verdict(condition::OUTGOING_PEERED, false, reason, shown(message))
+    };
+    if !view.wants_join() {
+        let message = if view.owes_withdrawal() {
+            "the peering is being taken down"
+        } else {
+            "spec.join is false"
+        };
+        let why = if view.owes_withdrawal() {
+            reason::LEAVING
+        } else {
+            reason::NOT_JOINED
+        };
+        return no(why, message);
+    }
+    if !view.trust.is_accepted() {
+        return no(
+            reason::APPROVAL_NEEDED,
+            "its identity is not accepted here yet",
+        );
+    }
+    if let Some(answer) = view.pending_answer() {
+        return match answer.decision {
+            Decision::Refused | Decision::EmptyRefused => {
+                no(reason::REFUSED_BY_PEER, &answer.message)
+            }
+            Decision::Waiting | Decision::Accepted => no(reason::WAITING_FOR_PEER, &answer.message),
+        };
+    }
+    if view.consumes() {
+        if view.facts.node.is_none() {
+            return no(reason::PENDING, "the virtual node is being made");
+        }
+        if view.is_alive() {
+            return verdict(
+                condition::OUTGOING_PEERED,
+                true,
+                reason::PEERED,
+                "its offer is accepted",
+            );
+        }
+        let message = "the session with the peer is silent; tunnel and intent stay";
+        return verdict(
+            condition::OUTGOING_PEERED,
+            true,
+            reason::PEER_SILENT,
+            message,
+        );
+    }
+    offer_verdict(view)
+}
+
+fn offer_verdict(view: &View<'_>) -> Verdict {
+    let no = |reason: &str, message: &str| {
+        verdict(condition::OUTGOING_PEERED, false, reason, shown(message))
+    };
+    let Some(foreign) = node::foreign_session(view) else {
+        return no(reason::PENDING, "no session stands yet");
+    };
+    let Some(offered) = &foreign.offer else {
+        return if foreign.message.is_empty() {
+            no(
+                reason::AWAITING_OFFER,
+                "the peer has not made its offer yet",
+            )
+        } else {
+            no(reason::OFFER_WITHDRAWN, &foreign.message)
+        };
+    };
+    let answer = view
+        .facts
+        .advertisement
+        .as_ref()
+        .and_then(|one| one.status.as_ref());
+    match answer.map(|status| status.advertisement_status) {
+        Some(Acceptance::Refused) => {
+            let why = offer::defect(offered);
+            let why = why.unwrap_or_else(|| {
+                "more offers than maxAcceptableAdvertisement, or a person refused".to_owned()
+            });
+            no(reason::OFFER_REFUSED, &why)
+        }
+        _ => no(reason::OFFER_PENDING, "the offer waits for its answer"),
+    }
+}
+
+fn incoming_peered(view: &View<'_>) -> Verdict {
+    if view.facts.request.is_none() {
+        let message = "the peer has not asked for our resources";
+        return verdict(
+            condition::INCOMING_PEERED,
+            false,
+            reason::NOT_REQUESTED,
+            message,
+        );
+    }
+    match &view.admitted {
+        Trust::Accepted(_) => verdict(
+            condition::INCOMING_PEERED,
+            true,
+            reason::PEERED,
+            "the peer may consume what we offer",
+        ),
+        Trust::Waiting => verdict(
+            condition::INCOMING_PEERED,
+            false,
+            reason::APPROVAL_NEEDED,
+            "a person has to approve it",
+        ),
+        Trust::Refused => verdict(
+            condition::INCOMING_PEERED,
+            false,
+            reason::BLOCKED,
+            "spec.incomingPeeringEnabled is No",
+        ),
+    }
+}
+
+fn network_ready(view: &View<'_>) -> Verdict {
+    let no = |reason: &str, message: &str| {
+        verdict(condition::NETWORK_READY, false, reason, shown(message))
+    };
+    if !view.wants_network() {
+        return no(reason::TUNNEL_NOT_NEEDED, "no peering needs a tunnel");
+    }
+    if view.facts.own.tunnel.is_none() {
+        return no(
+            reason::TUNNEL_UNAVAILABLE,
+            "tunnels are switched off here: tunnel.mode is off",
+        );
+    }
+    if let Some(why) = network::conflict(view) {
+        return no(reason::CIDR_CONFLICT, &why);
+    }
+    if view
+        .peer_network()
+        .is_some_and(|told| told.public_key.is_empty())
+    {
+        return no(reason::TUNNEL_UNAVAILABLE, "the peer has no tunnel");
+    }
+    let connection = view
+        .facts
+        .tunnel
+        .as_ref()
+        .and_then(|one| one.status.as_ref())
+        .and_then(|status| status.connection.as_ref());
+    let message = connection
+        .and_then(|one| one.status_message.as_deref())
+        .unwrap_or_default();
+    match connection.and_then(|one| one.status.as_deref()) {
+        Some("connected") => verdict(
+            condition::NETWORK_READY,
+            true,
+            reason::TUNNEL_UP,
+            "an echo comes back through the tunnel",
+        ),
+        Some("error") => no(reason::TUNNEL_UNAVAILABLE, message),
+        Some(_) => no(reason::TUNNEL_DOWN, message),
+        None => no(reason::TUNNEL_DOWN, "the tunnel is being set up"),
+    }
+}
+
+/// The first broken link of what was asked for.
+pub(super) fn ready(view: &View<'_>, phase: Phase, verdicts: &[Verdict]) -> Verdict {
+    if phase == Phase::Peered {
+        return verdict(
+            condition::READY,
+            true,
+            reason::PEERED,
+            "everything that was asked for works",
+        );
+    }
+    let matters = |one: &&Verdict| match one.kind {
+        condition::DISCOVERED => view.connected.is_none() && !view.wants_join(),
+        condition::INCOMING_PEERED => view.facts.request.is_some(),
+        condition::NETWORK_READY => view.wants_network(),
+        _ => true,
+    };
+    let broken = verdicts
+        .iter()
+        .filter(matters)
+        .find(|one| one.holds != Some(true));
+    let (why, message) = broken.map_or((phase.as_str(), String::new()), |one| {
+        (one.reason.as_str(), one.message.clone())
+    });
+    verdict(condition::READY, false, why, message)
+}
+
+fn verdict(kind: &'static str, holds: bool, reason: &str, message: impl Into<String>) -> Verdict {
+    Verdict {
+        kind,
+        holds: Some(holds),
+        reason: reason.to_owned(),
+        message: message.into(),
+    }
+}
+
+fn unknown(kind: &'static str, message: &str) -> Verdict {
+    Verdict {
+        kind,
+        holds: None,
+        reason: reason::PENDING.to_owned(),
+        message: message.to_owned(),
+    }
+}
+
+/// A message that may carry a peer's words: bounded, and without control characters.
+pub(super) fn shown(text: &str) -> String {
+    text.chars()
+        .filter(|character| !character.is_control())
+        .take(MESSAGE_LIMIT)
+        .collect()
+}
