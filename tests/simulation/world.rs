@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
     net::{Ipv4Addr, SocketAddr},
     sync::Arc,
     time::Duration,
@@ -31,7 +32,7 @@ use landbridge::{
     },
     engine::{
         addressing::{Ground, external_range},
-        overlay::PublicKey,
+        overlay::{Observed, PublicKey},
         peering::{Own, OwnTunnel},
         sighting::Sighting,
     },
@@ -61,7 +62,7 @@ use crate::{
 /// The secret of a fleet.
 pub(crate) const SECRET: &str = "0f1e2d3c4b5a69788796a5b4c3d2e1f0";
 /// The time to live of an announcement.
-pub(crate) const TTL: Duration = Duration::from_secs(120);
+pub(crate) const TTL: Duration = Duration::from_mins(2);
 /// How often we look whether something has come about.
 const LOOK: Duration = Duration::from_millis(100);
 /// When a history begins.
@@ -152,6 +153,7 @@ struct Life {
     token: CancellationToken,
     stop: CancellationToken,
     tasks: JoinSet<()>,
+    logbook: Logbook,
 }
 
 impl Cluster {
@@ -249,7 +251,6 @@ impl World {
     async fn try_start(&mut self, index: usize) -> bool {
         let token = CancellationToken::new();
         let cluster = &self.clusters[index];
-        let setup = cluster.setup.clone();
         let api = KubeApi::open(Options {
             backend: Box::new(cluster.disk.drive(token.clone())),
             commit: Commit::Inline,
@@ -264,81 +265,90 @@ impl World {
                 .await
                 .unwrap();
         }
-        let policy = cluster_config::load(&client, &setup.policy).await.unwrap();
-        let (policy, config) = watch::channel(policy);
+        let spec = cluster_config::load(&client, &cluster.setup.policy).await;
+        let (policy, config) = watch::channel(spec.unwrap());
         let driver: Arc<dyn Driver> = Arc::new(self.fabric.driver(cluster.key.clone()));
+        let context = self.context(index, client.clone(), &*driver, config);
+        let mut life = Life {
+            api,
+            context,
+            token: token.clone(),
+            stop: CancellationToken::new(),
+            tasks: JoinSet::new(),
+            logbook: self.logbook.clone(),
+        };
+        self.plug_in(index, &mut life);
+        let policy = cluster_config::run(client.clone(), policy, life.stop.clone());
+        life.run("cluster_config", policy);
+        life.run_machine(index, client, driver, &self.clock);
+        let began = !token.is_cancelled();
+        if began {
+            self.clusters[index].life = Some(life);
+        } else {
+            self.lan.unplug(index);
+        }
+        began
+    }
+
+    fn context(
+        &self,
+        index: usize,
+        client: Client,
+        driver: &dyn Driver,
+        config: watch::Receiver<ClusterConfigSpec>,
+    ) -> Arc<Context> {
+        let cluster = &self.clusters[index];
         let networks = BTreeSet::from(["192.168.1.0/24".parse().unwrap()]);
-        let context = Context::new(Parts {
-            client: client.clone(),
+        let fleet = || FleetSecret::new(SECRET).unwrap();
+        Context::new(Parts {
+            client,
             connector: Arc::new(Socket {
                 lan: self.lan.clone(),
                 host: index,
             }),
-            own: own(cluster, index, self.lan.address(index), &*driver),
+            own: own(cluster, index, self.lan.address(index), driver),
             service_cidr: "10.96.0.0/12".parse().unwrap(),
             networks: watch::channel(networks).1,
-            fleet: setup.fleet.then(|| FleetSecret::new(SECRET).unwrap()),
+            fleet: cluster.setup.fleet.then(fleet),
             config,
             clock: Arc::clone(&self.clock),
-        });
-        let stop = CancellationToken::new();
-        let mut life = Life {
-            api,
-            context: Arc::clone(&context),
-            token: token.clone(),
-            stop: stop.clone(),
-            tasks: JoinSet::new(),
-        };
+        })
+    }
+
+    /// Puts a cluster on the LAN and runs what depends on it.
+    fn plug_in(&self, index: usize, life: &mut Life) {
+        let cluster = &self.clusters[index];
         let boot = format!("{:016x}", fastrand::u64(..));
         let (events, found) = mpsc::channel(256);
+        let (context, stop) = (Arc::clone(&life.context), life.stop.clone());
         let desk = Arc::new(FrontDesk::new(Arc::clone(&context)));
         let plug = Plug {
-            endpoint: PeerEndpoint::new(desk, client.clone()),
+            endpoint: PeerEndpoint::new(desk, context.client.clone()),
             proven: Proven {
                 cluster_id: cluster.id().clone(),
                 fingerprint: cluster.identity.fingerprint().clone(),
             },
-            life: token.clone(),
+            life: life.token.clone(),
             events,
             sighting: sighting(cluster, index, self.lan.address(index), &boot),
         };
         self.lan.plug(index, plug);
+        let roster = roster::run(Arc::clone(&context), boot, found, stop.clone());
+        life.run("roster", roster);
+        let objects = foreign_cluster::run(Arc::clone(&context), stop.clone());
+        life.run("foreign_cluster", objects);
         life.run(
-            &self.logbook,
-            "roster",
-            roster::run(Arc::clone(&context), boot, found, stop.clone()),
-        );
-        life.run(
-            &self.logbook,
-            "foreign_cluster",
-            foreign_cluster::run(Arc::clone(&context), stop.clone()),
-        );
-        life.run(
-            &self.logbook,
             "peering_request",
             peering_request::run(context, stop.clone()),
         );
-        life.run(
-            &self.logbook,
-            "cluster_config",
-            cluster_config::run(client.clone(), policy, stop.clone()),
-        );
-        life.run_machine(&self.logbook, index, client, driver, &self.clock);
-        if setup.discovers {
-            life.run(
-                &self.logbook,
-                "announcement",
-                announce(self.lan.clone(), index, stop),
-            );
+        if cluster.setup.discovers {
+            life.run("announcement", announce(self.lan.clone(), index, stop));
         }
-        let lan = self.lan.clone();
+        let (lan, token) = (self.lan.clone(), life.token.clone());
         life.tasks.spawn(async move {
             token.cancelled().await;
             lan.unplug(index);
         });
-        let began = !life.token.is_cancelled();
-        self.clusters[index].life = began.then_some(life);
-        began
     }
 
     /// Ends a life without any warning. What is in the kernel goes with it.
@@ -352,7 +362,7 @@ impl World {
             }
         }
         self.fabric.meddle(&self.clusters[index].key.clone(), |it| {
-            *it = Default::default()
+            *it = Observed::default();
         });
     }
 
@@ -551,22 +561,17 @@ fn describe(object: &Value) -> String {
         status["outgoing"]["remote-peering-request-name"],
     );
     for one in status["conditions"].as_array().into_iter().flatten() {
-        text += &format!(
-            "\n      {} {} {} {}",
-            one["type"], one["status"], one["reason"], one["message"]
-        );
+        let (kind, value) = (&one["type"], &one["status"]);
+        let (reason, message) = (&one["reason"], &one["message"]);
+        write!(text, "\n      {kind} {value} {reason} {message}").unwrap();
     }
     text
 }
 
 impl Life {
-    fn run(
-        &mut self,
-        logbook: &Logbook,
-        name: &'static str,
-        task: impl Future<Output = ()> + Send + 'static,
-    ) {
-        let (token, stop, logbook) = (self.token.clone(), self.stop.clone(), logbook.clone());
+    fn run(&mut self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+        let (token, stop) = (self.token.clone(), self.stop.clone());
+        let logbook = self.logbook.clone();
         self.tasks.spawn(async move {
             tokio::select! {
                 biased;
@@ -580,7 +585,6 @@ impl Life {
 
     fn run_machine(
         &mut self,
-        logbook: &Logbook,
         index: usize,
         client: Client,
         driver: Arc<dyn Driver>,
@@ -593,17 +597,12 @@ impl Life {
             storage_bytes: 100 << 30,
         };
         let read: own_node::ReadMachine = Arc::new(move || machine.clone());
-        let node = own_node::run(client.clone(), read, Arc::clone(clock), self.stop.clone());
-        self.run(logbook, "own_node", node);
+        let stop = || self.stop.clone();
+        let node = own_node::run(client.clone(), read, Arc::clone(clock), stop());
         let settings = tunnel_endpoint::Settings::new(self.context.own.pod_cidr);
-        let tunnels = tunnel_endpoint::run(
-            client,
-            driver,
-            settings,
-            Arc::clone(clock),
-            self.stop.clone(),
-        );
-        self.run(logbook, "tunnel_endpoint", tunnels);
+        let tunnels = tunnel_endpoint::run(client, driver, settings, Arc::clone(clock), stop());
+        self.run("own_node", node);
+        self.run("tunnel_endpoint", tunnels);
     }
 
     fn has_ended(&mut self) -> bool {
