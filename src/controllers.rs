@@ -1,5 +1,6 @@
 //! The corridors: read objects, ask the engine, carry out its answer.
 
+mod approvals;
 pub mod cluster_config;
 pub mod context;
 pub mod enrolment;

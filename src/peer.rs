@@ -7,6 +7,7 @@
 //!                      -- one PeeringRequest --------------> gateway -> kube::Client
 //! ```
 
+pub mod approval;
 pub mod auth;
 pub mod body;
 pub mod certificates;

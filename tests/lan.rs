@@ -344,10 +344,24 @@ fn strangers_peer_when_a_person_on_each_side_approves() {
         lab.list("rome", tunnels).is_empty(),
         "no tunnel to a stranger"
     );
+    let code = |here, there| {
+        lab.peer(here, there)?["status"]["approvalCode"]
+            .as_str()
+            .map(str::to_owned)
+    };
+    let digits = lab.until(PATIENCE, "both show the same six digits", || {
+        let (one, other) = (code("rome", "milan")?, code("milan", "rome")?);
+        (one == other).then_some(one)
+    });
+    assert!(
+        digits.len() == 6 && digits.bytes().all(|digit| digit.is_ascii_digit()),
+        "{digits}"
+    );
     for (here, there) in lab.pairs() {
         lab.landbridge(here, &["approve", there]);
     }
     lab.until_peered();
+    assert_eq!(code("rome", "milan"), None, "a code has had its day");
     let address = lab.tunnel_address("rome", "milan");
     assert!(
         lab.ping("rome", address),

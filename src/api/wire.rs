@@ -51,10 +51,27 @@ pub struct IdentityRequest {
     pub auth_url: String,
     /// A token that the answering cluster gave out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub token: Option<String>,
+    pub token: Option<Token>,
     /// The proof of the fleet secret in the role of the asking cluster, 64 hexadecimal digits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proof: Option<String>,
+    /// The commitment to the nonce of the approval code, 64 hexadecimal digits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub commitment: Option<String>,
+    /// The nonce itself, once the answer has brought the other one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nonce: Option<String>,
+}
+
+/// A token that lets its bearer in, kept out of logs.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Token(pub String);
+
+impl std::fmt::Debug for Token {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("***")
+    }
 }
 
 /// The answer of `POST /identity`.
@@ -68,6 +85,9 @@ pub struct IdentityAnswer {
     /// The proof of the fleet secret in the role of the answering cluster, 64 hexadecimal digits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proof: Option<String>,
+    /// The answering cluster's nonce of the approval code, after a commitment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nonce: Option<String>,
 }
 
 /// What the asked cluster decided.

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use kube::Client;
 use tokio::sync::{Notify, watch};
 
-use super::{events::Events, links::Links};
+use super::{approvals::Approvals, events::Events, links::Links};
 use crate::{
     api::{ClusterConfigSpec, ClusterId},
     engine::peering::{Neighbour, Own},
@@ -47,6 +47,8 @@ pub struct Context {
     pub neighbours: Neighbours,
     /// What people are told has happened.
     pub(crate) events: Events,
+    /// The approval codes of peers that came to us.
+    pub(crate) approvals: Approvals,
     /// Held while a ForeignCluster is looked for and created, so that two finds make one object.
     pub(crate) enrolment: tokio::sync::Mutex<()>,
     /// Held while a peer takes of what all peers share, so that no two take the same.
@@ -103,6 +105,7 @@ impl Context {
             links: Links::default(),
             neighbours: Neighbours::default(),
             events: Events::default(),
+            approvals: Approvals::default(),
             enrolment: tokio::sync::Mutex::new(()),
             sharing: tokio::sync::Mutex::new(()),
         })

@@ -189,6 +189,9 @@ fn forget(context: &Context, object: &ForeignCluster) {
     context.links.forget(&object.name_any());
     context.events.forget(&object.name_any());
     if let Some(id) = claimed_id(object) {
+        context.approvals.forget(&id);
+    }
+    if let Some(id) = claimed_id(object) {
         context.neighbours.look_again(id);
     }
 }

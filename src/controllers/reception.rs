@@ -20,6 +20,7 @@ use crate::{
     engine::policy::Trust,
     peer::{
         self,
+        approval::Nonce,
         auth::{Reception, Session},
         trust::Role,
     },
@@ -80,8 +81,28 @@ impl FrontDesk {
             trusted: known && !present.as_ref().is_some_and(is_blocked),
         };
         let object = enrolment::enrol(context, &newcomer).await?;
+        if let Some(nonce) = request.nonce.as_deref().and_then(Nonce::parse) {
+            let own_id = &context.own.cluster_id;
+            context
+                .approvals
+                .finish(&session.exporter, id, own_id, nonce);
+        }
         // The peer is there, so a try that was put off may happen now.
         context.links.try_now(&object.name_any());
+        let admitted = admitted(context, &object);
+        if admitted == Trust::Waiting && request.token.is_some() {
+            return Ok(refused(
+                "this version takes no tokens; use a fleet secret, or let a person approve the cluster",
+            ));
+        }
+        let nonce = request
+            .commitment
+            .filter(|_| admitted == Trust::Waiting)
+            .and_then(|commitment| {
+                context
+                    .approvals
+                    .begin(session.exporter, commitment, context.now())
+            });
         let proof = known
             .then(|| context.fleet.as_ref())
             .flatten()
@@ -93,7 +114,11 @@ impl FrontDesk {
                     &session.exporter,
                 )
             });
-        Ok(answer(&admitted(context, &object), proof))
+        Ok(IdentityAnswer {
+            proof,
+            nonce: nonce.map(Nonce::to_text),
+            ..answer(&admitted)
+        })
     }
 
     async fn is_crowded(&self) -> Result<bool, Error> {
@@ -131,10 +156,11 @@ fn refused(message: &str) -> IdentityAnswer {
         decision: Decision::Refused,
         message: message.to_owned(),
         proof: None,
+        nonce: None,
     }
 }
 
-fn answer(admitted: &Trust, proof: Option<String>) -> IdentityAnswer {
+fn answer(admitted: &Trust) -> IdentityAnswer {
     let (decision, message) = match admitted {
         Trust::Accepted(_) => (Decision::Accepted, ""),
         Trust::Waiting => (
@@ -146,7 +172,8 @@ fn answer(admitted: &Trust, proof: Option<String>) -> IdentityAnswer {
     IdentityAnswer {
         decision,
         message: message.to_owned(),
-        proof,
+        proof: None,
+        nonce: None,
     }
 }
 
@@ -179,6 +206,7 @@ impl Reception for FrontDesk {
                         decision: Decision::Waiting,
                         message: "the peer cannot decide just now".to_owned(),
                         proof: None,
+                        nonce: None,
                     }
                 })
         })

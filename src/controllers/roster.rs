@@ -180,7 +180,7 @@ async fn admit(
     let switches = context.policy().discovery_config;
     let decides = switches.autojoin && !switches.autojoin_untrusted && context.fleet.is_some();
     let trusted = if decides && enrolment::find(context, &id).await?.is_none() {
-        introduce(context, &connection)
+        introduce(context, &connection, None)
             .await
             .is_ok_and(|answer| answer.fleet_secret)
     } else {

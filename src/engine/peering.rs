@@ -70,6 +70,8 @@ pub struct Facts {
     pub neighbour: Option<Neighbour>,
     /// The connection to the peer.
     pub link: Link,
+    /// The approval code of the session in which the peer came to us.
+    pub visitor_code: Option<String>,
     /// What the peer asked of us.
     pub request: Option<PeeringRequest>,
     /// What the peer offers, as it stands here.
@@ -185,6 +187,8 @@ pub struct Answer {
     pub message: String,
     /// Whether it proved to know the fleet secret.
     pub fleet_secret: bool,
+    /// The approval code of the connection, while a person has to decide at the peer.
+    pub code: Option<String>,
     /// When to ask again, if the decision is not final.
     pub ask_again: Timestamp,
     /// Whether the decision stands in the object's status already.

@@ -283,8 +283,10 @@ async fn read_request(request: Request<Body>) -> Result<IdentityRequest, String>
     }
     let texts = [
         Some(&asked.auth_url),
-        asked.token.as_ref(),
+        asked.token.as_ref().map(|token| &token.0),
         asked.proof.as_ref(),
+        asked.commitment.as_ref(),
+        asked.nonce.as_ref(),
     ];
     if texts.iter().flatten().any(|text| text.len() > TEXT_LIMIT) {
         return Err(format!("no field may be longer than {TEXT_LIMIT} bytes"));

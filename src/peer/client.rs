@@ -224,6 +224,7 @@ impl Connection {
             decision,
             message: String::new(),
             proof: None,
+            nonce: None,
         });
         Ok(IdentityAnswer {
             decision,

@@ -7,7 +7,11 @@ use axum::{
     http::{Request, StatusCode},
 };
 use landbridge::{
-    api::{identity::ClusterId, labels::reason, wire::Decision},
+    api::{
+        identity::ClusterId,
+        labels::reason,
+        wire::{Decision, Token},
+    },
     peer::{
         auth::Session,
         certificates::Proven,
@@ -94,7 +98,7 @@ async fn a_token_can_be_guessed_five_times_and_then_not_for_a_while() {
         .await
         .unwrap();
     let mut guess = request(milan.id());
-    guess.token = Some("guess".to_owned());
+    guess.token = Some(Token("guess".to_owned()));
     let mut busy = 0;
     for _ in 0..20 {
         match connection.identify(&guess).await {

@@ -84,6 +84,7 @@ impl Reception for Desk {
                 self.accepted.lock().unwrap().insert(home.clone());
             }
             IdentityAnswer {
+                nonce: None,
                 decision,
                 message: "as decided".to_owned(),
                 proof,
@@ -201,6 +202,8 @@ pub(crate) fn target(address: SocketAddr) -> Target {
 
 pub(crate) fn request(id: &ClusterId) -> IdentityRequest {
     IdentityRequest {
+        commitment: None,
+        nonce: None,
         cluster_id: id.clone(),
         cluster_name: ClusterName::default(),
         auth_url: String::new(),

@@ -14,11 +14,12 @@ use crate::{
         ClusterId, ClusterName, ForeignCluster, PeeringRequest,
         labels::{self, reason},
         peering_request::{HomeSession, PeeringRequestSpec},
-        wire::{Decision, IdentityRequest},
+        wire::{Decision, IdentityAnswer, IdentityRequest},
     },
     controllers::{Context, Error, enrolment, gone_is_fine},
     engine::peering::{Answer, Connected, Dial, Failure},
     peer::{
+        approval::{self, Nonce},
         client::{ConnectError, Connection, Target},
         trust::Role,
     },
@@ -117,49 +118,86 @@ pub(super) async fn identify(context: &Arc<Context>, object: &ForeignCluster) {
     let Some(connection) = context.links.connection(&name) else {
         return;
     };
-    match introduce(context, &connection).await {
+    let code = context
+        .links
+        .facts(&name)
+        .answer
+        .and_then(|answer| answer.code);
+    match introduce(context, &connection, code).await {
         Ok(answer) => context.links.answered(&name, answer),
         Err(error) => context.links.broken(&name, failure(&error), context.now()),
     }
 }
 
-/// Introduces us on a connection and reads the answer.
+/// Introduces us on a connection and reads the answer. While a person has to decide there, the
+/// approval code is agreed on, once a connection; `code` is the one that it has already.
 pub(crate) async fn introduce(
     context: &Context,
     connection: &Connection,
+    code: Option<String>,
 ) -> Result<Answer, ConnectError> {
-    let own_id = &context.own.cluster_id;
-    let peer_id = &connection.proven.cluster_id;
-    let proof = |role| {
-        let secret = context.fleet.as_ref()?;
-        Some(secret.proof(role, own_id, peer_id, &connection.exporter))
+    let nonce = if code.is_none() {
+        Nonce::generate().ok()
+    } else {
+        None
     };
-    let request = IdentityRequest {
-        cluster_id: own_id.clone(),
-        cluster_name: context.own.cluster_name.clone(),
-        auth_url: context.own.auth_url.clone(),
-        token: None,
-        proof: proof(Role::Home),
+    let mut request = IdentityRequest {
+        commitment: nonce.map(Nonce::commitment),
+        ..introduction(context, connection)
     };
-    let answer = connection.identify(&request).await?;
-    let shown = context
-        .fleet
-        .as_ref()
-        .zip(answer.proof.as_deref())
-        .is_some_and(|(secret, proof)| {
-            secret.verify(proof, Role::Foreign, own_id, peer_id, &connection.exporter)
-        });
+    let mut answer = connection.identify(&request).await?;
+    let mut code = code;
+    if let Some((own, theirs)) = nonce.zip(answer.nonce.as_deref().and_then(Nonce::parse)) {
+        request.commitment = None;
+        request.nonce = Some(own.to_text());
+        answer = connection.identify(&request).await?;
+        let (home, foreign) = (&context.own.cluster_id, &connection.proven.cluster_id);
+        code = Some(approval::code(
+            (home, own),
+            (foreign, theirs),
+            &connection.exporter,
+        ));
+    }
     let pause = match answer.decision {
         Decision::Accepted | Decision::Waiting => ASK_AGAIN_WAITING,
         Decision::Refused | Decision::EmptyRefused => ASK_AGAIN_REFUSED,
     };
     Ok(Answer {
+        fleet_secret: knows_fleet_secret(context, connection, &answer),
         decision: answer.decision,
         message: answer.message,
-        fleet_secret: shown,
+        code,
         ask_again: context.now() + pause,
         recorded: false,
     })
+}
+
+fn introduction(context: &Context, connection: &Connection) -> IdentityRequest {
+    let own = &context.own;
+    let peer_id = &connection.proven.cluster_id;
+    IdentityRequest {
+        cluster_id: own.cluster_id.clone(),
+        cluster_name: own.cluster_name.clone(),
+        auth_url: own.auth_url.clone(),
+        token: None,
+        proof: context
+            .fleet
+            .as_ref()
+            .map(|secret| secret.proof(Role::Home, &own.cluster_id, peer_id, &connection.exporter)),
+        commitment: None,
+        nonce: None,
+    }
+}
+
+fn knows_fleet_secret(context: &Context, connection: &Connection, answer: &IdentityAnswer) -> bool {
+    let (own_id, peer_id) = (&context.own.cluster_id, &connection.proven.cluster_id);
+    context
+        .fleet
+        .as_ref()
+        .zip(answer.proof.as_deref())
+        .is_some_and(|(secret, proof)| {
+            secret.verify(proof, Role::Foreign, own_id, peer_id, &connection.exporter)
+        })
 }
 
 fn requests(connection: &Connection) -> Api<PeeringRequest> {

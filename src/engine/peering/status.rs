@@ -39,6 +39,7 @@ pub(super) fn derive(view: &View<'_>) -> ForeignClusterStatus {
         .map(|one| one.fingerprint.to_string())
         .or(status.fingerprint);
     status.endpoints = record::endpoints(view);
+    status.approval_code = view.approval_code();
     status.outgoing = record::outgoing(view);
     status.incoming = record::incoming(view);
     status.network = record::network_links(view);

@@ -205,10 +205,7 @@ fn trusted(view: &View<'_>) -> Verdict {
             condition::TRUSTED,
             false,
             reason::APPROVAL_NEEDED,
-            format!(
-                "a person has to approve it: landbridge approve {}",
-                view.object.name_any()
-            ),
+            approval_needed(view),
         ),
         Trust::Refused => verdict(
             condition::TRUSTED,
@@ -216,6 +213,17 @@ fn trusted(view: &View<'_>) -> Verdict {
             reason::BLOCKED,
             "spec.incomingPeeringEnabled is No",
         ),
+    }
+}
+
+/// What a person has to do, with the code to compare once there is one.
+fn approval_needed(view: &View<'_>) -> String {
+    let name = view.object.name_any();
+    match view.approval_code() {
+        Some(code) => format!(
+            "a person has to approve it: when both sides show the code {code}, landbridge approve {name}"
+        ),
+        None => format!("a person has to approve it: landbridge approve {name}"),
     }
 }
 

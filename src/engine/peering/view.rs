@@ -311,6 +311,32 @@ impl<'a> View<'a> {
         old && !held && !self.deleting && !self.blocked
     }
 
+    /// The six digits to compare, while a person has to decide here or there.
+    ///
+    /// Where each side has asked the other there are two codes; both show the one of the session in
+    /// which the lower id is home.
+    pub(crate) fn approval_code(&self) -> Option<String> {
+        let waits_here = self.trust == Trust::Waiting;
+        let waits_there = self
+            .pending_answer()
+            .is_some_and(|answer| answer.decision == Decision::Waiting);
+        if !waits_here && !waits_there {
+            return None;
+        }
+        let home = self
+            .facts
+            .link
+            .answer
+            .as_ref()
+            .and_then(|answer| answer.code.clone());
+        let foreign = self.facts.visitor_code.clone();
+        if Some(&self.facts.own.cluster_id) < self.cluster_id.as_ref() {
+            home.or(foreign)
+        } else {
+            foreign.or(home)
+        }
+    }
+
     /// Whether our finalizer is on the object.
     pub(crate) fn has_finalizer(&self) -> bool {
         let finalizers = self

@@ -192,6 +192,7 @@ impl Model {
             Step::Connect { .. } => link.retry_at = Some(now + SignedDuration::from_secs(1)),
             Step::Identify => {
                 link.answer = Some(Answer {
+                    code: None,
                     decision: peer.decision,
                     message: String::new(),
                     fleet_secret: peer.knows_secret,
@@ -279,6 +280,7 @@ impl Model {
 fn facts(start: Timestamp, neighbour: Neighbour) -> Facts {
     let pod_cidr = "10.244.0.0/16".parse().unwrap();
     Facts {
+        visitor_code: None,
         own: Own {
             cluster_id: own_id(),
             cluster_name: ClusterName::neutralise("rome"),
