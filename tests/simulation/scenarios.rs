@@ -15,8 +15,9 @@ use landbridge::api::{
 use serde_json::json;
 
 use crate::{
+    account::summary,
     invariants,
-    world::{Setup, TTL, World, history, summary},
+    world::{Setup, TTL, World, history},
 };
 
 const SOON: Duration = Duration::from_secs(10);
