@@ -11,6 +11,7 @@ pub mod own_node;
 pub mod peering_request;
 pub mod reception;
 pub mod roster;
+pub mod search_domain;
 pub mod status;
 pub mod tunnel_endpoint;
 

@@ -1,7 +1,9 @@
 //! The door to the LAN and to DNS: what is out there.
 
+pub mod dns;
 pub mod interfaces;
 pub mod mdns;
+pub mod publish;
 pub mod record;
 pub mod source;
 
@@ -59,4 +61,12 @@ pub enum Health {
     },
     /// It was shut down.
     Stopped,
+}
+
+/// Returns a random number between 0 and 1, to spread what many do at the same time.
+fn fraction() -> f64 {
+    let mut bytes = [0_u8; 4];
+    // Without randomness everybody waits alike, which is only less polite.
+    let _ = ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut bytes);
+    f64::from(u32::from_be_bytes(bytes)) / f64::from(u32::MAX)
 }

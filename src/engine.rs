@@ -5,6 +5,7 @@
 pub mod addresses;
 pub mod addressing;
 pub mod backoff;
+pub mod domain;
 pub mod naming;
 pub mod offer;
 pub mod overlay;

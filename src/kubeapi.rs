@@ -13,7 +13,9 @@
 //! The generic part knows no kind by name: kinds come from definitions (CRDs) that are objects of
 //! the store themselves, and from a small table of built-in ones.
 
+mod access;
 mod admission;
+mod apply;
 mod body;
 mod builtin;
 mod cascade;
@@ -23,8 +25,11 @@ mod directory;
 mod dress;
 mod error;
 mod event_view;
+mod fields;
+mod intent;
 mod jsonpath;
 pub mod loopback;
+mod managed;
 mod naming;
 mod normalise;
 mod openapi;
@@ -44,6 +49,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 mod tree;
+mod typed;
 mod validate;
 mod watch;
 mod write;

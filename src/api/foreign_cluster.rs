@@ -129,6 +129,13 @@ impl DiscoveryType {
             Self::IncomingPeering => "IncomingPeering",
         }
     }
+
+    /// Reads the value as objects carry it.
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::Lan, Self::Wan, Self::Manual, Self::IncomingPeering]
+            .into_iter()
+            .find(|kind| kind.as_str() == text)
+    }
 }
 
 /// Whether the identity behind a cluster id is accepted.

@@ -71,6 +71,20 @@ pub mod condition {
     ];
 }
 
+/// Condition types and reasons of a SearchDomain.
+pub mod search_domain {
+    /// The name servers answered to everything that was asked.
+    pub const ANSWERED: &str = "Answered";
+    /// All of it.
+    pub const COMPLETE: &str = "Complete";
+    /// Some questions were not answered; what was known before still holds.
+    pub const INCOMPLETE: &str = "Incomplete";
+    /// The domain lists more clusters than are followed.
+    pub const TOO_MANY: &str = "TooMany";
+    /// `spec.domain` is not a domain that can be asked for.
+    pub const INVALID_DOMAIN: &str = "InvalidDomain";
+}
+
 /// Reasons of events on a ForeignCluster.
 pub mod event {
     /// The cluster was found.

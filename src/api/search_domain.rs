@@ -1,5 +1,6 @@
 //! `SearchDomain`: a DNS domain in which clusters are looked for.
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -18,13 +19,50 @@ use serde::{Deserialize, Serialize};
     status = "SearchDomainStatus",
     derive = "PartialEq"
 )]
+#[serde(rename_all = "camelCase")]
 pub struct SearchDomainSpec {
     /// The domain, for example `clusters.example.com`.
     pub domain: String,
     /// Whether to join the clusters that are found in it.
     pub autojoin: bool,
+    /// Whether addresses of private networks are refused. They are normal in a company's own domain.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub public_only: Option<bool>,
 }
 
-/// What was found.
+/// What was found. Written when something other than the time of the look has changed.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SearchDomainStatus {
+    /// When the domain was looked at, as of the last change.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_look: Option<Time>,
+    /// When it was going to be looked at next, as of the last change.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next_look: Option<Time>,
+    /// How many of its entries lead to a cluster's endpoint.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub found: Option<u32>,
+    /// The entries that lead nowhere, the first ones only.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub refused: Vec<RefusedEntry>,
+    /// Whether the answers are signed: Secure, Insecure, Bogus or Indeterminate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dnssec: Option<String>,
+    /// The state in detail: Answered.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend(
+        "x-kubernetes-list-type" = "map",
+        "x-kubernetes-list-map-keys" = ["type"]
+    ))]
+    pub conditions: Vec<Condition>,
+}
+
+/// An entry of a domain that leads nowhere.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
-pub struct SearchDomainStatus {}
+pub struct RefusedEntry {
+    /// The name of the entry.
+    pub instance: String,
+    /// Why it leads nowhere.
+    pub reason: String,
+}

@@ -10,15 +10,6 @@ use super::{
     keys,
 };
 
-/// Keys that are served in a later version: a value other than the default is refused, so that
-/// nobody believes that it works.
-const NOT_YET: [&str; 4] = [
-    "dns.servers",
-    "dns.publish.zone",
-    "dns.publish.server",
-    "dns.publish.tsigKeyFile",
-];
-
 /// The settings while they are put together.
 pub(super) struct Layers {
     defaults: Value,
@@ -156,12 +147,6 @@ impl Layers {
     }
 
     pub(super) fn finish(self) -> Result<Loaded, Error> {
-        for key in NOT_YET {
-            if keys::lookup(&self.merged, key) != keys::lookup(&self.defaults, key) {
-                let message = "is not available in this version: leave it out".to_owned();
-                return Err(self.refuse(key, message));
-            }
-        }
         let config: Config = serde_path_to_error::deserialize(&self.merged)
             .map_err(|error| self.refuse(&error.path().to_string(), error.inner().to_string()))?;
         let (pods, services) = (config.cluster.pod_cidr, config.cluster.service_cidr);

@@ -271,7 +271,7 @@ mod tests {
     }
 
     /// A file, and what is said about it.
-    const COMPLAINTS: [(&str, &str); 21] = [
+    const COMPLAINTS: [(&str, &str); 20] = [
         (
             "\ntunel: {mode: off}\n",
             "landbridge.yaml:2: unknown key tunel: did you mean tunnel?",
@@ -339,10 +339,6 @@ mod tests {
         (
             "lan: {interfaces: {allow: eth0}}\n",
             "lan.interfaces.allow: \"eth0\" is not a list of names",
-        ),
-        (
-            "dns: {servers: [10.0.0.1]}\n",
-            "dns.servers: is not available in this version",
         ),
         (
             "trust: {incoming: token}\n",

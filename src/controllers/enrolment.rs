@@ -8,10 +8,10 @@ use kube::{
 };
 use serde_json::json;
 
-use super::{Context, Error, gone_is_fine};
+use super::{Context, Error, gone_is_fine, search_domain::belonging};
 use crate::{
     api::{
-        ClusterId, ClusterName, ForeignCluster, ForeignClusterSpec,
+        ClusterId, ClusterName, ForeignCluster, ForeignClusterSpec, SearchDomain,
         foreign_cluster::{ClusterIdentity, DiscoveryType, IncomingPeering, TrustMode},
         labels::{self, reason},
     },
@@ -29,6 +29,8 @@ pub struct Newcomer {
     pub auth_url: String,
     /// How it was found.
     pub source: DiscoveryType,
+    /// The SearchDomains that it was found through, the most promising first.
+    pub search_domains: Vec<SearchDomain>,
     /// Whether it has shown that it knows the fleet secret.
     pub trusted: bool,
 }
@@ -173,12 +175,13 @@ async fn create(
             name: Some(name.clone()),
             labels: Some(object_labels(newcomer)),
             annotations: Some(object_annotations(context, newcomer)),
+            owner_references: Some(belonging::owners(newcomer)).filter(|owners| !owners.is_empty()),
             ..ObjectMeta::default()
         },
         spec: ForeignClusterSpec {
             cluster_identity: Some(identity(newcomer)),
             namespace: Some(labels::NAMESPACE.to_owned()),
-            join: found && policy::autojoin(&config, newcomer.trusted),
+            join: found && belonging::joins(newcomer, &config, newcomer.trusted),
             discovery_type: newcomer.source,
             auth_url: newcomer.auth_url.clone(),
             trust_mode: if newcomer.trusted {
@@ -223,7 +226,7 @@ async fn update(
         marks.insert(labels::DISCOVERY_TYPE.into(), json!(source));
         if is_undecided(present) {
             let trusted = newcomer.trusted || present.spec.trust_mode == TrustMode::Trusted;
-            let join = policy::autojoin(&context.policy().discovery_config, trusted);
+            let join = belonging::joins(newcomer, &context.policy().discovery_config, trusted);
             spec.insert("join".into(), json!(join));
         }
     }
@@ -235,13 +238,18 @@ async fn update(
         spec.insert("trustMode".into(), json!(TrustMode::Trusted));
         notes.insert(labels::TRUSTED_BY.into(), json!(reason::FLEET_SECRET));
     }
-    if spec.is_empty() {
+    if let Some(domain) = belonging::unlabelled(present, newcomer) {
+        marks.insert(labels::SEARCH_DOMAIN.into(), json!(domain));
+    }
+    let mut metadata = json!({ "labels": marks, "annotations": notes });
+    let owners = belonging::changed_owners(present, newcomer);
+    if let Some(owners) = &owners {
+        json_patch::merge(&mut metadata, &json!({ "ownerReferences": owners }));
+    }
+    if spec.is_empty() && marks.is_empty() && owners.is_none() {
         return Ok(present.clone());
     }
-    let patch = json!({
-        "metadata": {"labels": marks, "annotations": notes},
-        "spec": spec,
-    });
+    let patch = json!({ "metadata": metadata, "spec": spec });
     let api: Api<ForeignCluster> = Api::all(context.client.clone());
     api.patch(
         &present.name_any(),
@@ -271,7 +279,7 @@ fn identity(newcomer: &Newcomer) -> ClusterIdentity {
 }
 
 fn object_labels(newcomer: &Newcomer) -> BTreeMap<String, String> {
-    BTreeMap::from([
+    let mut labels = BTreeMap::from([
         (
             labels::CLUSTER_ID.to_owned(),
             newcomer.cluster_id.to_string(),
@@ -280,7 +288,11 @@ fn object_labels(newcomer: &Newcomer) -> BTreeMap<String, String> {
             labels::DISCOVERY_TYPE.to_owned(),
             newcomer.source.as_str().to_owned(),
         ),
-    ])
+    ]);
+    if let Some(domain) = newcomer.search_domains.first() {
+        labels.insert(labels::SEARCH_DOMAIN.to_owned(), domain.name_any());
+    }
+    labels
 }
 
 fn object_annotations(context: &Context, newcomer: &Newcomer) -> BTreeMap<String, String> {
@@ -354,6 +366,7 @@ mod tests {
             cluster_name: ClusterName::neutralise("milan"),
             auth_url: "https://10.0.0.2:5870".to_owned(),
             source,
+            search_domains: Vec::new(),
             trusted: false,
         }
     }

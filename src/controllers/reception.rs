@@ -78,6 +78,7 @@ impl FrontDesk {
             cluster_name: request.cluster_name,
             auth_url: place(&request.auth_url, session),
             source: DiscoveryType::IncomingPeering,
+            search_domains: Vec::new(),
             trusted: known && !present.as_ref().is_some_and(is_blocked),
         };
         let object = enrolment::enrol(context, &newcomer).await?;

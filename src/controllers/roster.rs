@@ -17,6 +17,7 @@ use super::{
     context::chance,
     enrolment::{self, Newcomer, claimed_id},
     foreign_cluster::{introduce, reach},
+    search_domain,
 };
 use crate::{
     api::{
@@ -145,7 +146,8 @@ async fn ask(context: Arc<Context>, gate: Arc<Semaphore>, candidate: Candidate) 
         match reach(&context, &dial, candidate.cluster_id.clone()).await {
             Ok((connected, connection)) => {
                 let id = connected.cluster_id.clone();
-                if let Err(error) = admit(&context, &candidate, connected, connection).await {
+                let found = (connected, connection);
+                if let Err(error) = admit(&context, &candidate, endpoint.source, found).await {
                     tracing::warn!(%error, "A cluster that was found could not be recorded");
                 }
                 return Some(proof(Some(id)));
@@ -166,14 +168,15 @@ async fn ask(context: Arc<Context>, gate: Arc<Semaphore>, candidate: Candidate) 
 async fn admit(
     context: &Arc<Context>,
     candidate: &Candidate,
-    connected: Connected,
-    connection: Connection,
+    source: DiscoveryType,
+    (connected, connection): (Connected, Connection),
 ) -> Result<(), super::Error> {
     let id = connected.cluster_id.clone();
-    let source = candidate
-        .endpoints
-        .first()
-        .map_or(DiscoveryType::Lan, |first| first.source);
+    let search_domains = search_domain::all(context, &candidate.search_domains).await?;
+    if source == DiscoveryType::Wan && search_domains.is_empty() {
+        // Whoever wanted it found has deleted the SearchDomain meanwhile.
+        return Ok(());
+    }
     context
         .neighbours
         .set(id.clone(), neighbour(candidate, source));
@@ -191,6 +194,7 @@ async fn admit(
         cluster_name: connected.cluster_name.clone(),
         auth_url: connected.url.clone(),
         source,
+        search_domains,
         trusted,
     };
     let object = enrolment::enrol(context, &newcomer).await?;

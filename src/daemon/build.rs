@@ -18,7 +18,9 @@ use crate::{
     api::{ClusterConfigSpec, ClusterId, ClusterName, labels},
     config::{Config, TunnelMode},
     controllers::{Context, cluster_config, context::Parts, reception::FrontDesk},
-    discovery::{interfaces::InterfaceRules, source::Announcement},
+    discovery::{
+        dns::Servers, interfaces::InterfaceRules, publish::Publisher, source::Announcement,
+    },
     engine::{
         addresses::OwnNetworks,
         addressing::{Ground, external_range},
@@ -58,11 +60,18 @@ pub(super) struct Assembly {
     pub(super) driver: Option<Arc<dyn Driver>>,
     pub(super) boot: String,
     pub(super) peer_port: u16,
+    pub(super) own_networks: watch::Receiver<OwnNetworks>,
+    pub(super) name_servers: Servers,
+    pub(super) publisher: Option<Publisher>,
 }
 
 /// Puts everything together.
 pub(super) async fn assemble(config: &Config, target: Target) -> Result<Assembly, Error> {
     let first = config.cluster_config_spec()?;
+    let name_servers = Servers::parse(&config.dns.servers)?;
+    let publish = &config.dns.publish;
+    let key_file = publish.tsig_key_file.clone();
+    let publisher = Publisher::from_settings(&publish.zone, &publish.server, key_file)?;
     let fleet = fleet_secret(config)?;
     let mut platform = platform::open(config, target).await?;
     let embedded = platform.embedded.take();
@@ -115,6 +124,9 @@ pub(super) async fn assemble(config: &Config, target: Target) -> Result<Assembly
         driver,
         boot: boot(),
         peer_port,
+        own_networks: networks.own,
+        name_servers,
+        publisher,
     })
 }
 

@@ -42,6 +42,12 @@ pub enum Error {
     /// Indicates that the identity key cannot be had.
     #[error("cannot load the identity key: {0}")]
     Identity(#[from] crate::peer::certificates::Error),
+    /// Indicates name servers that cannot be asked.
+    #[error("dns.servers: {0}")]
+    NameServers(#[from] crate::discovery::dns::ServersError),
+    /// Indicates settings that do not allow to publish this cluster in DNS.
+    #[error(transparent)]
+    Publish(#[from] crate::discovery::publish::SettingsError),
     /// Indicates that TLS cannot be set up.
     #[error(transparent)]
     Tls(#[from] crate::peer::listener::Error),

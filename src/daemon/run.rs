@@ -5,6 +5,8 @@
 //! | API on loopback (embedded only) | everything else has ended |
 //! | policy, networks, announcement, leaf rotation | shutdown |
 //! | LAN discovery | shutdown, after its goodbye |
+//! | search in DNS domains | shutdown |
+//! | our records in a DNS zone | shutdown, after they are withdrawn |
 //! | roster, ForeignClusters, PeeringRequests | shutdown |
 //! | tunnels | shutdown, after interface, routes and rules are gone |
 //! | peer endpoint | shutdown, after running requests |
@@ -29,10 +31,12 @@ use crate::{
     api::ClusterConfigSpec,
     config::Config,
     controllers::{
-        cluster_config, foreign_cluster, own_node, peering_request, roster, tunnel_endpoint,
+        cluster_config, foreign_cluster, own_node, peering_request, roster, search_domain,
+        tunnel_endpoint,
     },
     discovery::{
         mdns::Mdns,
+        publish,
         source::{Announcement, EventSink, Source as _},
     },
     kubeapi,
@@ -129,6 +133,21 @@ fn start_discovery(tasks: &mut Tasks, assembly: &Assembly, config: &Config) {
         let events = events.clone();
         tasks.start(|stop| Box::new(source).run(events, stop));
     }
+    if let Some(publisher) = assembly.publisher.clone() {
+        let sources = publish::Sources {
+            announcement: announcement.subscribe(),
+            own: assembly.own_networks.clone(),
+            advertise: config.peer.advertise.parse().ok(),
+        };
+        tasks.start(|stop| publish::run(publisher, sources, stop));
+    }
+    let search = search_domain::Settings {
+        servers: assembly.name_servers.clone(),
+        own: assembly.own_networks.clone(),
+        events: events.clone(),
+    };
+    let context = Arc::clone(&assembly.context);
+    tasks.start(|stop| search_domain::run(context, search, stop));
     let context = Arc::clone(&assembly.context);
     let boot = assembly.boot.clone();
     tasks.start(|stop| roster::run(context, boot, found, stop));

@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     discovery::{
-        DiscoveryError, Health,
+        DiscoveryError, Health, fraction,
         interfaces::InterfaceRules,
         source::{Announcement, EventSink, Source},
     },
@@ -161,12 +161,4 @@ impl Source for Mdns {
     ) -> BoxFuture<'static, ()> {
         self.supervise(events, shutdown).boxed()
     }
-}
-
-/// Returns a random number between 0 and 1, to spread what many do at the same time.
-fn fraction() -> f64 {
-    let mut bytes = [0_u8; 4];
-    // Without randomness everybody waits alike, which is only less polite.
-    let _ = ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut bytes);
-    f64::from(u32::from_be_bytes(bytes)) / f64::from(u32::MAX)
 }

@@ -101,6 +101,8 @@ pub struct Candidate {
     pub endpoints: Vec<Endpoint>,
     /// The names of its advertisements, for a source that can be asked to look again.
     pub instances: Vec<String>,
+    /// The SearchDomains that it was found through.
+    pub search_domains: Vec<String>,
     /// The longest time to live among its advertisements.
     pub ttl: Duration,
     /// Whether one of its endpoints has proven the id.

@@ -25,6 +25,8 @@ pub struct Sighting {
     pub endpoints: Vec<SocketAddr>,
     /// The interface that it was heard on, when the source knows one.
     pub interface: Option<String>,
+    /// The SearchDomain that it was found through, for what was found in DNS.
+    pub search_domain: Option<String>,
     /// For how long it holds unless it is repeated.
     pub ttl: Duration,
 }

@@ -3,6 +3,7 @@
 use super::{
     catalog::{Catalog, Resource, Role, check_definition},
     dress::dress,
+    managed::{self, Manager, Operation, Setting},
     naming,
     normalise::normalise,
     present::as_stored,
@@ -19,6 +20,17 @@ pub(super) enum Part {
     Status,
     /// The finalizers of a namespace.
     Finalize,
+}
+
+impl Part {
+    /// The subresource that this part is.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Main => "",
+            Self::Status => "status",
+            Self::Finalize => "finalize",
+        }
+    }
 }
 
 /// What to do about fields that the schema does not know.
@@ -56,6 +68,16 @@ pub(super) struct Case<'a> {
     pub(super) now: jiff::Timestamp,
     /// Keys that stood twice in the body.
     pub(super) duplicates: &'a [String],
+    pub(super) origin: Origin<'a>,
+}
+
+/// Where the fields of a write come from.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Origin<'a> {
+    /// This manager sent the object.
+    Sent(&'a str),
+    /// Server-side apply made it, and it says itself who owns what.
+    Applied,
 }
 
 impl Case<'_> {
@@ -90,7 +112,8 @@ impl Case<'_> {
         dress(self.resource, &mut object, None, self.now);
         let mut warnings = self.normalise(&mut object)?;
         let name = name_of(&object);
-        self.check(&object, &name)?;
+        self.check(&object, &name, Vec::new())?;
+        self.track(None, &mut object, Part::Main);
         warnings.extend(naming::finalizer_warnings(&object, None));
         let metadata = metadata_of(&mut object)?;
         metadata.insert("uid".to_owned(), json!(naming::uid()));
@@ -114,15 +137,33 @@ impl Case<'_> {
         let name = name_of(old);
         self.check_kind(&object)?;
         self.settle_namespace(&mut object)?;
-        self.check_identity(old, &mut object)?;
+        let mistakes = self.check_identity(old, &mut object)?;
         self.keep_other_parts(old, &mut object, part)?;
         dress(self.resource, &mut object, Some(old), self.now);
         let mut warnings = self.normalise(&mut object)?;
-        self.check(&object, &name)?;
+        self.check(&object, &name, mistakes)?;
         self.check_finalizers(old, &object)?;
         warnings.extend(naming::finalizer_warnings(&object, Some(old)));
         self.count(old, &mut object);
+        self.track(Some(old), &mut object, part);
         Ok(Admitted { object, warnings })
+    }
+
+    /// What a comparison of fields needs to know.
+    pub(super) fn setting(&self, part: Part) -> Setting<'_> {
+        Setting {
+            resource: self.resource,
+            schema: self.catalog.schema(self.resource),
+            part,
+            now: self.now,
+        }
+    }
+
+    fn track(&self, old: Option<&Value>, object: &mut Value, part: Part) {
+        if let Origin::Sent(manager) = self.origin {
+            let manager = Manager::new(manager, Operation::Update, self.resource, part);
+            managed::track(self.setting(part), &manager, old, object);
+        }
     }
 
     fn check_kind(&self, object: &Value) -> Result<(), Refusal> {
@@ -162,7 +203,7 @@ impl Case<'_> {
         Ok(())
     }
 
-    fn check_identity(&self, old: &Value, object: &mut Value) -> Result<(), Refusal> {
+    fn check_identity(&self, old: &Value, object: &mut Value) -> Result<Vec<FieldError>, Refusal> {
         let name = name_of(old);
         let metadata = metadata_of(object)?;
         let text = |field: &str| {
@@ -179,12 +220,19 @@ impl Case<'_> {
         }
         let subject = self.resource.subject(&name);
         let known = old.field("metadata").text("uid");
+        let mut errors = Vec::new();
         if !text("uid").is_empty() && text("uid") != known {
-            let why = format!(
-                "Precondition failed: UID in precondition: {}, UID in object meta: {known}",
-                text("uid")
-            );
-            return Err(Refusal::conflict(subject, &why));
+            if let Origin::Applied = self.origin {
+                let error =
+                    FieldError::invalid("metadata.uid", &json!(text("uid")), "field is immutable");
+                errors = vec![error.clone(), error];
+            } else {
+                let why = format!(
+                    "Precondition failed: UID in precondition: {}, UID in object meta: {known}",
+                    text("uid")
+                );
+                return Err(Refusal::conflict(subject, &why));
+            }
         }
         let current = old.field("metadata").text("resourceVersion");
         let revision = text("resourceVersion");
@@ -210,7 +258,7 @@ impl Case<'_> {
         ] {
             copy(old.field("metadata"), metadata, field);
         }
-        Ok(())
+        Ok(errors)
     }
 
     /// Puts back what this request may not write.
@@ -232,9 +280,12 @@ impl Case<'_> {
             }
             Part::Status => {
                 let metadata = metadata_of(object)?.clone();
+                let managers = metadata.get("managedFields").cloned();
                 *object = old.clone();
                 if !custom {
                     object.set(&["metadata"], Value::Object(metadata));
+                } else if let Some(managers) = managers {
+                    object.set(&["metadata", "managedFields"], managers);
                 }
                 remove(object, "status");
                 if let (Some(status), Some(fields)) = (status, object.as_object_mut()) {
@@ -273,8 +324,16 @@ impl Case<'_> {
         }
     }
 
-    fn check(&self, object: &Value, name: &str) -> Result<(), Refusal> {
-        let mut errors = naming::check_metadata(object.field("metadata"), self.resource);
+    fn check(
+        &self,
+        object: &Value,
+        name: &str,
+        mut errors: Vec<FieldError>,
+    ) -> Result<(), Refusal> {
+        errors.extend(naming::check_metadata(
+            object.field("metadata"),
+            self.resource,
+        ));
         errors.extend(validate(self.catalog.schema(self.resource), object));
         if errors.is_empty() && self.resource.role == Role::Definition {
             let definition = serde_json::from_value(object.clone()).map_err(|e| e.to_string());

@@ -1,6 +1,7 @@
 //! The table of the built-in kinds that stock tools need; nothing else is advertised.
 
 use super::{
+    access::RBAC,
     catalog::{Resource, Role, Rules, Verbs, View, selectable},
     protobuf::{self, Message},
     schema::reference,
@@ -9,8 +10,9 @@ use super::{
 use k8s_openapi::{
     api::{
         coordination::v1::Lease,
-        core::v1::{ConfigMap, Event, Namespace, Node, Secret},
+        core::v1::{ConfigMap, Event, Namespace, Node, Pod, Secret, ServiceAccount},
         events::v1::Event as NewEvent,
+        rbac::v1::{ClusterRole, ClusterRoleBinding, Role as NamespacedRole, RoleBinding},
     },
     apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
 };
@@ -22,6 +24,14 @@ const NODE_KEYS: &[(&str, &str)] = &[
     OWNERS,
     ("status.conditions", "type"),
     ("status.addresses", "type"),
+];
+
+const POD_KEYS: &[(&str, &str)] = &[
+    OWNERS,
+    ("spec.containers", "name"),
+    ("spec.initContainers", "name"),
+    ("spec.volumes", "name"),
+    ("status.conditions", "type"),
 ];
 
 const NAMESPACE_KEYS: &[(&str, &str)] = &[OWNERS, ("status.conditions", "type")];
@@ -54,6 +64,7 @@ pub(super) fn resources() -> Vec<Resource> {
     let mut resources = core();
     resources.extend(core_in_namespaces());
     resources.extend(named_groups());
+    resources.extend(access());
     resources.extend(reviews());
     resources
 }
@@ -134,11 +145,28 @@ fn core_in_namespaces() -> Vec<Resource> {
         },
         Resource {
             namespaced: true,
+            short_names: words(&["sa"]),
+            ..stored(
+                ("", "v1", "ServiceAccount", "serviceaccounts"),
+                reference::<ServiceAccount>(),
+                &[],
+                built_in::service_accounts(),
+            )
+        },
+        Resource {
+            namespaced: true,
             short_names: words(&["po"]),
-            verbs: Verbs::Read,
+            categories: words(&["all"]),
+            rules: Rules {
+                status: true,
+                status_at_creation: true,
+                generation: true,
+                merge_keys: Some(POD_KEYS),
+                ..plain_rules()
+            },
             ..stored(
                 ("", "v1", "Pod", "pods"),
-                json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true}),
+                reference::<Pod>(),
                 &["spec.nodeName", "status.phase"],
                 built_in::pods(),
             )
@@ -196,6 +224,43 @@ fn named_groups() -> Vec<Resource> {
                 built_in::definitions(),
             )
         },
+    ]
+}
+
+fn access() -> Vec<Resource> {
+    let rbac =
+        |kind, plural, schema, columns| stored((RBAC, "v1", kind, plural), schema, &[], columns);
+    vec![
+        Resource {
+            namespaced: true,
+            ..rbac(
+                "Role",
+                "roles",
+                reference::<NamespacedRole>(),
+                built_in::roles(),
+            )
+        },
+        Resource {
+            namespaced: true,
+            ..rbac(
+                "RoleBinding",
+                "rolebindings",
+                reference::<RoleBinding>(),
+                built_in::bindings(),
+            )
+        },
+        rbac(
+            "ClusterRole",
+            "clusterroles",
+            reference::<ClusterRole>(),
+            built_in::roles(),
+        ),
+        rbac(
+            "ClusterRoleBinding",
+            "clusterrolebindings",
+            reference::<ClusterRoleBinding>(),
+            built_in::bindings(),
+        ),
     ]
 }
 

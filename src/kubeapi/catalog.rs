@@ -23,8 +23,6 @@ use std::{
 pub(super) enum Verbs {
     /// Everything.
     All,
-    /// get, list and watch; there are no objects of it here.
-    Read,
     /// create, which stores nothing and answers at once.
     Create,
 }
@@ -43,7 +41,6 @@ impl Verbs {
                 "update",
                 "watch",
             ],
-            Self::Read => &["get", "list", "watch"],
             Self::Create => &["create"],
         }
     }
@@ -192,8 +189,10 @@ impl Catalog {
         }
     }
 
+    /// The schemas of the built-in kinds, which are the same in every catalog of this process.
     pub(super) fn components() -> Arc<Components> {
-        Arc::new(built_in_components())
+        static SHARED: OnceLock<Arc<Components>> = OnceLock::new();
+        Arc::clone(SHARED.get_or_init(|| Arc::new(built_in_components())))
     }
 
     pub(super) fn find(&self, group: &str, version: &str, plural: &str) -> Option<&Arc<Resource>> {

@@ -38,7 +38,6 @@ pub(super) fn dress(
 /// Removes from the metadata what is empty or not kept here.
 fn tidy(object: &mut Value) {
     if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
-        metadata.remove("managedFields");
         metadata.remove("selfLink");
         metadata.retain(|_, value| {
             !value.is_null()

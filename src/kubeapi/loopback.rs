@@ -1,10 +1,10 @@
-//! The same API for kubectl: TLS 1.3 on loopback, open only to the client certificate of its kubeconfig.
+//! The same API for kubectl: TLS 1.3 on loopback, open to the client certificates that its authority issued.
 
 mod credentials;
 
 pub use credentials::Credentials;
 
-use super::{Error, KubeApi, refusal::Refusal};
+use super::{Error, KubeApi, access::User, refusal::Refusal};
 use axum::{
     body::Body,
     http::{Request, Response, header},
@@ -30,9 +30,6 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 
 /// How long open requests may go on after the end was announced. Watches never end by themselves.
 const FAREWELL: Duration = Duration::from_millis(500);
-
-/// Paths that need no certificate, so that a probe can ask them.
-const OPEN: &[&str] = &["/version", "/livez", "/readyz", "/healthz"];
 
 /// Writes the kubeconfig and serves until `shutdown`.
 pub async fn serve(
@@ -82,9 +79,10 @@ async fn serve_connection(
         tracing::debug!("A connection to the embedded API did not complete its handshake");
         return;
     };
-    let known = stream.get_ref().1.peer_certificates().is_some();
+    let certificates = stream.get_ref().1.peer_certificates();
+    let known = certificates.and_then(|chain| User::of_certificate(chain.first()?));
     let service = hyper::service::service_fn(move |request: Request<hyper::body::Incoming>| {
-        answer(api.clone(), known, request.map(Body::new))
+        answer(api.clone(), known.clone(), request.map(Body::new))
     });
     let mut builder = Builder::new(TokioExecutor::new());
     builder
@@ -107,17 +105,14 @@ async fn serve_connection(
 
 async fn answer(
     mut api: KubeApi,
-    known: bool,
-    request: Request<Body>,
+    known: Option<User>,
+    mut request: Request<Body>,
 ) -> Result<Response<Body>, Infallible> {
-    let path = request.uri().path().trim_end_matches('/');
-    if known || OPEN.contains(&path) {
-        return api.call(request).await;
+    if known.is_none() && request.headers().contains_key(header::AUTHORIZATION) {
+        return Ok(Refusal::unauthorized().into_response());
     }
-    let refusal = if request.headers().contains_key(header::AUTHORIZATION) {
-        Refusal::unauthorized()
-    } else {
-        api.server.refuse_anonymous(&request)
-    };
-    Ok(refusal.into_response())
+    // A request without a user would be one of the daemon itself.
+    let user = known.unwrap_or_else(User::anonymous);
+    request.extensions_mut().insert(user);
+    api.call(request).await
 }

@@ -1,6 +1,6 @@
 //! Patches: merge (RFC 7386), JSON (RFC 6902) and the strategic ones of built-in kinds.
 
-use super::{catalog::Resource, refusal::Refusal};
+use super::{apply, catalog::Resource, refusal::Refusal};
 use crate::kubeapi::tree::Tree;
 use serde_json::{Map, Value};
 
@@ -30,8 +30,17 @@ impl Patch {
                 .map_err(|error| Refusal::bad_request(format!("error decoding patch: {error}"))),
             (MERGE, _) => object(bytes).map(Self::Merge),
             (STRATEGIC, Some(keys)) => object(bytes).map(|patch| Self::Strategic(patch, keys)),
-            (_, Some(_)) => Err(Refusal::unsupported_media(&[JSON, MERGE, STRATEGIC])),
-            (_, None) => Err(Refusal::unsupported_media(&[JSON, MERGE])),
+            (_, Some(_)) => Err(Refusal::unsupported_media(&[
+                JSON,
+                MERGE,
+                STRATEGIC,
+                apply::MEDIA_TYPE,
+            ])),
+            (_, None) => Err(Refusal::unsupported_media(&[
+                JSON,
+                MERGE,
+                apply::MEDIA_TYPE,
+            ])),
         }
     }
 

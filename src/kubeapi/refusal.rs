@@ -157,6 +157,13 @@ impl Refusal {
         Self::new(409, "Conflict", message).about(subject)
     }
 
+    /// Fields of an applied object belong to others.
+    pub(super) fn conflicts(message: String, causes: Vec<Value>) -> Self {
+        let mut refusal = Self::new(409, "Conflict", message);
+        refusal.details = Some(json!({"causes": causes}));
+        refusal
+    }
+
     /// The object changed since the client read it.
     pub(super) fn modified(subject: Subject<'_>) -> Self {
         Self::conflict(
@@ -166,10 +173,11 @@ impl Refusal {
     }
 
     pub(super) fn invalid(subject: Subject<'_>, errors: &[FieldError]) -> Self {
-        let texts: Vec<String> = errors
+        let mut texts: Vec<String> = errors
             .iter()
             .map(|error| format!("{}: {}", error.field, error.message))
             .collect();
+        texts.dedup();
         let summary = match texts.as_slice() {
             [one] => one.clone(),
             several => format!("[{}]", several.join(", ")),

@@ -2,16 +2,17 @@
 
 use super::{
     Server,
+    access::{Deed, User, resource_name},
     admission::Part,
     body,
     catalog::{Role, Verbs},
     delete::DeleteOptions,
-    directory, openapi,
+    directory,
+    intent::Intent,
+    openapi,
     present::{respond, respond_json},
     refusal::Refusal,
-    review,
     routes::{Parameters, Route, Target, route},
-    write::Intent,
 };
 use axum::{
     body::{Body, Bytes},
@@ -24,6 +25,7 @@ struct Asked<'a> {
     method: &'a Method,
     headers: &'a HeaderMap,
     parameters: Parameters,
+    user: User,
 }
 
 impl Asked<'_> {
@@ -49,45 +51,25 @@ impl Server {
         response
     }
 
-    /// Tells someone without a certificate what they may not do.
-    pub(super) fn refuse_anonymous(&self, request: &Request<Body>) -> Refusal {
-        let path = request.uri().path();
-        let who = "User \"system:anonymous\" cannot";
-        let asked = Asked {
-            method: request.method(),
-            headers: request.headers(),
-            parameters: Parameters::of(request.uri()),
-        };
-        let Ok(Route::Objects(target)) = route(path, &self.catalog()) else {
-            let verb = request.method().as_str().to_lowercase();
-            return Refusal::forbidden_path(&format!("{who} {verb} path \"{path}\""));
-        };
-        let resource = &target.resource;
-        let place = if target.namespace.is_empty() {
-            "at the cluster scope".to_owned()
-        } else {
-            format!("in the namespace \"{}\"", target.namespace)
-        };
-        let why = format!(
-            "{who} {} resource \"{}\" in API group \"{}\" {place}",
-            verb(&target, &asked),
-            resource.plural,
-            resource.group
-        );
-        let name = target.name.as_deref().unwrap_or_default();
-        Refusal::forbidden(resource.subject(name), &why)
-    }
-
     async fn dispatch(&self, request: Request<Body>) -> Result<Response<Body>, Refusal> {
         let (parts, body) = request.into_parts();
         let asked = Asked {
             method: &parts.method,
             headers: &parts.headers,
             parameters: Parameters::of(&parts.uri),
+            user: parts.extensions.get().cloned().unwrap_or_else(User::daemon),
         };
         let catalog = self.catalog();
         let nowhere = Refusal::unknown_path;
-        match route(parts.uri.path(), &catalog)? {
+        let route = route(parts.uri.path(), &catalog);
+        if !matches!(route, Ok(Route::Objects(_))) {
+            let deed = Deed::Path {
+                verb: &parts.method.as_str().to_lowercase(),
+                path: parts.uri.path(),
+            };
+            self.authorize(&asked.user, deed)?;
+        }
+        match route? {
             Route::Objects(target) => self.objects(&target, &asked, body).await,
             Route::Health => Ok(respond(StatusCode::OK, "text/plain; charset=utf-8", "ok")),
             Route::Version => Ok(respond_json(StatusCode::OK, &directory::version())),
@@ -134,11 +116,19 @@ impl Server {
     ) -> Result<Response<Body>, Refusal> {
         let verb = verb(target, asked);
         let resource = &target.resource;
+        let deed = Deed::Objects {
+            verb,
+            group: &resource.group,
+            resource: &resource_name(resource, target),
+            namespace: place(target),
+            name: target.name.as_deref().unwrap_or_default(),
+        };
+        self.authorize(&asked.user, deed)?;
         if resource.role == Role::Review && verb == "create" {
             let bytes = body::read(body).await?;
             let content_type = asked.header(header::CONTENT_TYPE);
             let parsed = body::parse(content_type, &bytes, &resource.kind, resource.message)?;
-            let answer = review::answer(parsed.object);
+            let answer = self.review(parsed.object, &asked.user);
             return Ok(respond_json(StatusCode::CREATED, &answer));
         }
         if resource.verbs != Verbs::All && !resource.verbs.names().contains(&verb) {
@@ -168,24 +158,25 @@ impl Server {
         let content_type = asked.header(header::CONTENT_TYPE);
         let parameters = &asked.parameters;
         let bytes = body::read(body).await?;
+        let intent = |options| Intent::of(parameters, asked.headers, &asked.user, options);
         match (verb, target.name.as_deref()) {
             ("create", _) => {
-                let intent = Intent::of(parameters, "CreateOptions")?;
-                self.create(target, intent, content_type, &bytes, presenter)
+                let intent = intent("CreateOptions")?;
+                self.create(target, &intent, content_type, &bytes, presenter)
                     .await
             }
             ("update", Some(_)) => {
-                let intent = Intent::of(parameters, "UpdateOptions")?;
-                self.update(target, part, intent, content_type, &bytes, presenter)
+                let intent = intent("UpdateOptions")?;
+                self.update(target, part, &intent, content_type, &bytes, presenter)
                     .await
             }
             ("patch", Some(_)) => {
-                let intent = Intent::of(parameters, "PatchOptions")?;
-                self.patch(target, part, intent, content_type, &bytes, presenter)
+                let intent = intent("PatchOptions")?;
+                self.patch(target, part, &intent, content_type, &bytes, presenter)
                     .await
             }
             ("delete", Some(name)) => {
-                Intent::of(parameters, "DeleteOptions")?;
+                intent("DeleteOptions")?;
                 let options = DeleteOptions::parse(&bytes, parameters)?;
                 self.delete(target, name, &options, presenter).await
             }
@@ -200,6 +191,15 @@ impl Server {
                 Err(Refusal::method_not_allowed(subject, verb))
             }
         }
+    }
+}
+
+/// The namespace that rights are asked for: a namespace is in itself.
+fn place(target: &Target) -> &str {
+    if target.resource.role == Role::Namespace {
+        target.name.as_deref().unwrap_or_default()
+    } else {
+        &target.namespace
     }
 }
 

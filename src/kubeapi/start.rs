@@ -2,7 +2,8 @@
 
 use super::{
     Error, Options, Server,
-    admission::{Case, Strictness, name_of},
+    access::{MASTERS, RBAC},
+    admission::{Case, Origin, Strictness, name_of},
     catalog::{Catalog, Resource, Role, check_definition},
     store::{Expectation, Rejected, Store, Write},
 };
@@ -49,10 +50,41 @@ impl Server {
                 }
             }
         }
+        self.put_roles(&catalog).await?;
         self.reload_catalog();
         self.sweep()
             .await
             .map_err(|refusal| Error::Prepare(refusal.status().text("message").to_owned()))
+    }
+
+    /// Puts the role that may do everything, so that others can be bound to it.
+    async fn put_roles(&self, catalog: &Catalog) -> Result<(), Error> {
+        let objects = [
+            (
+                "clusterroles",
+                json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole",
+                "metadata": {"name": "cluster-admin"},
+                "rules": [
+                    {"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]},
+                    {"verbs": ["*"], "nonResourceURLs": ["*"]}]}),
+            ),
+            (
+                "clusterrolebindings",
+                json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding",
+                "metadata": {"name": "cluster-admin"},
+                "roleRef": {"apiGroup": RBAC, "kind": "ClusterRole", "name": "cluster-admin"},
+                "subjects": [{"apiGroup": RBAC, "kind": "Group", "name": MASTERS}]}),
+            ),
+        ];
+        for (plural, object) in objects {
+            let Some(resource) = catalog.find(RBAC, "v1", plural) else {
+                continue;
+            };
+            if self.store.get(&resource.key("", "cluster-admin")).is_none() {
+                self.put(catalog, resource, object).await?;
+            }
+        }
+        Ok(())
     }
 
     /// Makes the catalog anew from the definitions in the store.
@@ -95,6 +127,7 @@ impl Server {
             strictness: Strictness::Ignore,
             now: (self.clock)(),
             duplicates: &[],
+            origin: Origin::Sent("landbridge"),
         };
         let key = resource.key("", &name);
         let known = self.store.get(&key);

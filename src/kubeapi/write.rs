@@ -2,13 +2,16 @@
 
 use super::{
     Server,
-    admission::{Admitted, Case, Part, Strictness, name_of},
+    access::Deed,
+    admission::{Admitted, Case, Origin, Part, name_of},
+    apply::Application,
     body::{self, Parsed},
     catalog::{Resource, Role},
+    intent::Intent,
     patch::Patch,
     present::{Presenter, as_shown, as_stored},
-    refusal::{FieldError, Refusal, Subject},
-    routes::{Parameters, Target},
+    refusal::Refusal,
+    routes::Target,
     store::{Expectation, Rejected, Write},
 };
 use crate::kubeapi::tree::Tree;
@@ -21,47 +24,15 @@ use serde_json::Value;
 /// How often a write is tried again when others write the same object meanwhile.
 const ATTEMPTS: usize = 16;
 
-/// The options of a write.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Intent {
-    pub(super) dry_run: bool,
-    strictness: Strictness,
-}
-
-impl Intent {
-    pub(super) fn of(parameters: &Parameters, options: &'static str) -> Result<Self, Refusal> {
-        let dry_run = parameters.get("dryRun");
-        let subject = Subject {
-            group: "meta.k8s.io",
-            kind: options,
-            name: "",
-        };
-        if parameters.has("force") {
-            let why = "may not be specified for non-apply patch";
-            let error = FieldError::forbidden("force", why);
-            return Err(Refusal::invalid(subject, &[error]));
-        }
-        if !matches!(dry_run, "" | "All") {
-            let asked = format!("[\"{dry_run}\"]");
-            let error = FieldError::unsupported("dryRun", &asked, &["\"All\"".to_owned()]);
-            return Err(Refusal::invalid(subject, &[error]));
-        }
-        Ok(Self {
-            dry_run: !dry_run.is_empty(),
-            strictness: Strictness::parse(parameters.get("fieldValidation")),
-        })
-    }
-}
-
 /// Computes the wanted state of an object from the one that is there.
-type Change<'a> = &'a (dyn Fn(&Value) -> Result<Value, Refusal> + Sync);
+type Change<'a> = &'a (dyn Fn(&Case<'_>, &Value) -> Result<Value, Refusal> + Sync);
 
 impl Server {
     /// Answers a POST.
     pub(super) async fn create(
         &self,
         target: &Target,
-        intent: Intent,
+        intent: &Intent,
         content_type: &str,
         bytes: &[u8],
         presenter: Presenter<'_>,
@@ -89,10 +60,11 @@ impl Server {
         &self,
         resource: &Resource,
         target: &Target,
-        intent: Intent,
+        intent: &Intent,
         admitted: &Admitted,
     ) -> Result<Value, Refusal> {
         let name = name_of(&admitted.object);
+        self.check_grant(&intent.user, resource, &target.namespace, &admitted.object)?;
         let exists = || Refusal::already_exists(resource.subject(&name));
         let key = resource.key(&target.namespace, &name);
         if intent.dry_run {
@@ -126,7 +98,7 @@ impl Server {
         &self,
         target: &Target,
         part: Part,
-        intent: Intent,
+        intent: &Intent,
         content_type: &str,
         bytes: &[u8],
         presenter: Presenter<'_>,
@@ -134,7 +106,7 @@ impl Server {
         let resource = &target.resource;
         let Parsed { object, duplicates } =
             body::parse(content_type, bytes, &resource.kind, resource.message)?;
-        let change = move |_: &Value| Ok(object.clone());
+        let change = move |_: &Case<'_>, _: &Value| Ok(object.clone());
         let admitted = self
             .change(target, part, intent, &duplicates, &change)
             .await?;
@@ -147,13 +119,53 @@ impl Server {
         &self,
         target: &Target,
         part: Part,
-        intent: Intent,
+        intent: &Intent,
         content_type: &str,
         bytes: &[u8],
         presenter: Presenter<'_>,
     ) -> Result<Response<Body>, Refusal> {
+        if intent.applies {
+            return self.apply(target, part, intent, bytes, presenter).await;
+        }
         let patch = Patch::parse(content_type, bytes, &target.resource)?;
-        let change = move |old: &Value| patch.apply(old);
+        let change = move |_: &Case<'_>, old: &Value| patch.apply(old);
+        let admitted = self.change(target, part, intent, &[], &change).await?;
+        let shown = presenter.object(StatusCode::OK, admitted.object);
+        Ok(warn(shown, &admitted.warnings))
+    }
+
+    /// Answers a server-side apply, which creates what is not there.
+    async fn apply(
+        &self,
+        target: &Target,
+        part: Part,
+        intent: &Intent,
+        bytes: &[u8],
+        presenter: Presenter<'_>,
+    ) -> Result<Response<Body>, Refusal> {
+        let resource = &target.resource;
+        let name = target.name.as_deref().unwrap_or_default();
+        let catalog = self.catalog();
+        let case = self.case(&catalog, target, intent, &[]);
+        let setting = case.setting(part);
+        let applied = Application::parse(setting, bytes, name, &intent.manager, intent.force)?;
+        let key = resource.key(&target.namespace, name);
+        if part == Part::Main && self.store.get(&key).is_none() {
+            let deed = Deed::Objects {
+                verb: "create",
+                group: &resource.group,
+                resource: &resource.plural,
+                namespace: &target.namespace,
+                name,
+            };
+            self.authorize(&intent.user, deed)?;
+            let admitted = case.admit_new(applied.new_object(setting, name)?)?;
+            self.check_namespace(target)?;
+            let object = self.insert(resource, target, intent, &admitted).await?;
+            let shown = presenter.object(StatusCode::CREATED, as_shown(resource, object));
+            return Ok(warn(shown, &admitted.warnings));
+        }
+        let change = |case: &Case<'_>, old: &Value| applied.apply(case.setting(part), old);
         let admitted = self.change(target, part, intent, &[], &change).await?;
         let shown = presenter.object(StatusCode::OK, admitted.object);
         Ok(warn(shown, &admitted.warnings))
@@ -164,7 +176,7 @@ impl Server {
         &self,
         target: &Target,
         part: Part,
-        intent: Intent,
+        intent: &Intent,
         duplicates: &[String],
         change: Change<'_>,
     ) -> Result<Admitted, Refusal> {
@@ -179,7 +191,8 @@ impl Server {
                 .ok_or_else(|| Refusal::not_found(resource.subject(name)))?;
             let old = as_shown(resource, stored.value());
             let case = self.case(&catalog, target, intent, duplicates);
-            let mut admitted = case.admit_change(&old, change(&old)?, part)?;
+            let mut admitted = case.admit_change(&old, change(&case, &old)?, part)?;
+            self.check_grant(&intent.user, resource, &target.namespace, &admitted.object)?;
             if admitted.object == old || intent.dry_run {
                 return Ok(admitted);
             }
@@ -210,7 +223,7 @@ impl Server {
         &self,
         catalog: &'a super::catalog::Catalog,
         target: &'a Target,
-        intent: Intent,
+        intent: &'a Intent,
         duplicates: &'a [String],
     ) -> Case<'a> {
         Case {
@@ -220,6 +233,11 @@ impl Server {
             strictness: intent.strictness,
             now: (self.clock)(),
             duplicates,
+            origin: if intent.applies {
+                Origin::Applied
+            } else {
+                Origin::Sent(&intent.manager)
+            },
         }
     }
 

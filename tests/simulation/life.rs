@@ -296,6 +296,7 @@ fn sighting(cluster: &Cluster, index: usize, address: SocketAddr, boot: &str) ->
         name: ClusterName::neutralise(NAMES[index]),
         boot: Some(boot.to_owned()),
         endpoints: vec![address],
+        search_domain: None,
         interface: Some("eth0".to_owned()),
         ttl: TTL,
     }

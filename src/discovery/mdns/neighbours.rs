@@ -239,6 +239,7 @@ impl Row {
                 boot: first.record.boot.clone(),
                 endpoints: endpoints.into_iter().collect(),
                 interface: Some(interface.to_owned()),
+                search_domain: None,
                 ttl: TTL,
             })
             .collect()

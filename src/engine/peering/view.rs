@@ -365,7 +365,8 @@ impl<'a> View<'a> {
         if let Some(neighbour) = &self.facts.neighbour {
             for endpoint in &neighbour.endpoints {
                 let address = neighbour.addresses.get(&endpoint.url).copied();
-                add(&endpoint.url, address, neighbour.source);
+                let source = DiscoveryType::parse(&endpoint.source).unwrap_or(neighbour.source);
+                add(&endpoint.url, address, source);
             }
         }
         add(&self.object.spec.auth_url, None, own_source);

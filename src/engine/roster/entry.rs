@@ -32,6 +32,7 @@ pub(super) struct HintKey {
     source: DiscoveryType,
     instance: String,
     interface: Option<String>,
+    search_domain: Option<String>,
 }
 
 impl HintKey {
@@ -40,6 +41,7 @@ impl HintKey {
             source: sighting.source,
             instance: sighting.instance.clone(),
             interface: sighting.interface.clone(),
+            search_domain: sighting.search_domain.clone(),
         }
     }
 
@@ -289,12 +291,22 @@ impl Entry {
     /// Describes the candidate, its most promising advertisement first.
     pub(super) fn candidate(&self, key: &Key) -> Candidate {
         let mut hints: Vec<(&HintKey, &Hint)> = self.hints.iter().collect();
-        hints.sort_by_key(|(key, hint)| (!hint.proven, hint.failures, *key));
+        // What has not failed goes first, and of that what is nearer: a LAN before a domain.
+        hints.sort_by_key(|(key, hint)| {
+            let failed = hint.failures > 0;
+            (failed, key.source, !hint.proven, hint.failures, *key)
+        });
         let mut endpoints: Vec<Endpoint> = Vec::new();
         let mut instances: Vec<String> = Vec::new();
+        let mut search_domains: Vec<String> = Vec::new();
         for (key, hint) in &hints {
             if !instances.contains(&key.instance) {
                 instances.push(key.instance.clone());
+            }
+            if let Some(domain) = &key.search_domain
+                && !search_domains.contains(domain)
+            {
+                search_domains.push(domain.clone());
             }
             for (address, first_seen) in &hint.endpoints {
                 if endpoints.len() < ENDPOINT_LIMIT
@@ -317,6 +329,7 @@ impl Entry {
             boot: best.and_then(|hint| hint.boot.clone()),
             endpoints,
             instances,
+            search_domains,
             ttl: hints
                 .iter()
                 .map(|(_, hint)| hint.ttl)
@@ -339,6 +352,11 @@ fn says_the_same(told: &Candidate, now: &Candidate) -> bool {
     told.name == now.name
         && told.boot == now.boot
         && told.ttl == now.ttl
+        && told.search_domains.len() == now.search_domains.len()
+        && now
+            .search_domains
+            .iter()
+            .all(|domain| told.search_domains.contains(domain))
         && told.endpoints.len() == now.endpoints.len()
         && now
             .endpoints

@@ -35,6 +35,7 @@ fn sighting(number: u64) -> Sighting {
         boot: Some("bbbb".to_owned()),
         endpoints: vec![address(&format!("10.0.0.{}", number % 250 + 1))],
         interface: Some("eth0".to_owned()),
+        search_domain: None,
         ttl: Duration::from_mins(2),
     }
 }
@@ -420,4 +421,38 @@ proptest! {
     fn the_same_events_tell_the_same_story(steps in prop::collection::vec(step(), 0..60)) {
         prop_assert_eq!(run(&steps), run(&steps));
     }
+}
+
+#[test]
+fn a_lan_goes_before_a_domain_and_the_domain_is_remembered() {
+    let mut roster = roster();
+    let listed = Sighting {
+        source: DiscoveryType::Wan,
+        instance: "rome.example.com".to_owned(),
+        endpoints: vec![address("192.0.2.1")],
+        interface: None,
+        search_domain: Some("example".to_owned()),
+        ..sighting(1)
+    };
+    roster.handle_event(Event::Seen(listed.clone()), at(0));
+    let changes = wait(&mut roster, at(500));
+    let first = candidate(&changes[0]);
+    assert_eq!(first.search_domains, ["example"]);
+    let key = first.key.clone();
+    roster.handle_proof(&key, listed.endpoints[0], Some(&id(1)), 0.5, at(600));
+    roster.handle_event(Event::Seen(sighting(1)), at(700));
+    let changes = wait(&mut roster, at(3000));
+    let both = candidate(changes.last().expect("a change"));
+    let sources: Vec<_> = both.endpoints.iter().map(|one| one.source).collect();
+    assert_eq!(sources, [DiscoveryType::Lan, DiscoveryType::Wan]);
+    assert_eq!(both.search_domains, ["example"]);
+
+    let gone = Sighting {
+        endpoints: Vec::new(),
+        ..listed
+    };
+    roster.handle_event(Event::Seen(gone), at(3100));
+    let changes = wait(&mut roster, at(6000));
+    let left = candidate(changes.last().expect("a change"));
+    assert!(left.search_domains.is_empty() && left.endpoints.len() == 1);
 }

@@ -28,12 +28,19 @@ const YEARS: i32 = 10;
 /// A daemon on a machine whose clock lost its battery still gets usable certificates.
 const EARLIEST_YEAR: i32 = 2020;
 
+/// How many certificates and keys the file holds.
+const PARTS: usize = 6;
+
+/// The same before the authority's key was kept; such a file is made anew.
+const OLD_PARTS: usize = 5;
+
 const YEAR_SECONDS: i64 = 365 * 86_400;
 
 /// The certificates of one embedded API. They are kept in one file, so that they always fit together.
 pub struct Credentials {
     directory: PathBuf,
     authority: String,
+    authority_key: Zeroizing<String>,
     server: String,
     server_key: Zeroizing<String>,
     client: String,
@@ -54,6 +61,7 @@ impl Credentials {
     pub fn load_or_create(data_dir: &Path, now: Timestamp) -> Result<Self, Error> {
         let path = file_of(data_dir);
         let known = match fs::read_to_string(&path) {
+            Ok(text) if text.matches("-----BEGIN ").count() == OLD_PARTS => None,
             Ok(text) => Some(Self::parse(data_dir, &Zeroizing::new(text))?),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
             Err(error) => return Err(Error::file("read", &path, error)),
@@ -76,19 +84,75 @@ impl Credentials {
 
     /// The kubeconfig of an administrator, for a server at this address.
     pub fn kubeconfig(&self, server_url: &str) -> String {
+        self.kubeconfig_with(
+            "landbridge-admin",
+            server_url,
+            &self.client,
+            &self.client_key,
+        )
+    }
+
+    /// Issues a certificate to somebody, for a year, and returns the kubeconfig that carries it.
+    /// What it may do is what RBAC objects allow to this user and these groups.
+    pub fn kubeconfig_for(
+        &self,
+        user: &str,
+        groups: &[&str],
+        server_url: &str,
+        now: Timestamp,
+    ) -> Result<String, Error> {
+        let path = file_of(&self.directory);
+        // The certificate library takes one value for each name of a place.
+        let places = [
+            DnType::OrganizationName,
+            DnType::CustomDnType(vec![2, 5, 4, 10]),
+        ];
+        if groups.len() > places.len() {
+            return Err(refuse(&path, "a user can be in two groups at most"));
+        }
+        let issue = || -> Result<(String, Zeroizing<String>), rcgen::Error> {
+            let authority_key = KeyPair::from_pem(&self.authority_key)?;
+            let issuer = Issuer::from_ca_cert_pem(&self.authority, authority_key)?;
+            let mut client = params(user, EARLIEST_YEAR)?;
+            for (group, place) in groups.iter().zip(places) {
+                client.distinguished_name.push(place, *group);
+            }
+            client.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+            let date = now.to_zoned(jiff::tz::TimeZone::UTC).date();
+            let month = u8::try_from(date.month()).unwrap_or(12);
+            // The 28th is in every month.
+            let day = u8::try_from(date.day()).unwrap_or(28).min(28);
+            client.not_after = date_time_ymd(i32::from(date.year()) + 1, month, day);
+            let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+            let certificate = client.signed_by(&key, &issuer)?.pem();
+            Ok((certificate, Zeroizing::new(key.serialize_pem())))
+        };
+        let (certificate, key) = issue().map_err(|error| refuse(&path, &error.to_string()))?;
+        Ok(self.kubeconfig_with(user, server_url, &certificate, &key))
+    }
+
+    fn kubeconfig_with(
+        &self,
+        user: &str,
+        server_url: &str,
+        certificate: &str,
+        key: &str,
+    ) -> String {
+        // A name in JSON is one in YAML, whatever is in it.
+        let user = serde_json::Value::from(user);
         format!(
             "apiVersion: v1\n\
              kind: Config\n\
              clusters:\n\
              - name: landbridge\n  cluster:\n    server: {server_url}\n    certificate-authority-data: {}\n\
              contexts:\n\
-             - name: landbridge\n  context:\n    cluster: landbridge\n    user: landbridge-admin\n\
+             - name: landbridge\n  context:\n    cluster: landbridge\n    user: {user}\n\
              current-context: landbridge\n\
              users:\n\
-             - name: landbridge-admin\n  user:\n    client-certificate-data: {}\n    client-key-data: {}\n",
+             - name: {user}\n  user:\n    client-certificate-data: {}\n    client-key-data: {}\n",
             STANDARD.encode(&self.authority),
-            STANDARD.encode(&self.client),
-            STANDARD.encode(self.client_key.as_bytes()),
+            STANDARD.encode(certificate),
+            STANDARD.encode(key),
         )
     }
 
@@ -132,13 +196,22 @@ impl Credentials {
             .skip(1)
             .map(|section| format!("-----BEGIN {section}"))
             .collect();
-        let [authority, server, server_key, client, client_key] = sections.as_slice() else {
-            let why = format!("it has {} parts instead of 5", sections.len());
+        let [
+            authority,
+            authority_key,
+            server,
+            server_key,
+            client,
+            client_key,
+        ] = sections.as_slice()
+        else {
+            let why = format!("it has {} parts instead of {PARTS}", sections.len());
             return Err(refuse(&file_of(data_dir), &why));
         };
         let credentials = Self {
             directory: data_dir.to_path_buf(),
             authority: authority.clone(),
+            authority_key: Zeroizing::new(authority_key.clone()),
             server: server.clone(),
             server_key: Zeroizing::new(server_key.clone()),
             client: client.clone(),
@@ -159,7 +232,6 @@ impl Credentials {
         ];
         let authority_key = key()?;
         let authority = root.self_signed(&authority_key)?.pem();
-        // The authority's key is never stored: nobody can make another certificate.
         let issuer = Issuer::from_params(&root, &authority_key);
         let mut server = params("landbridge-api", year)?;
         server.subject_alt_names = CertificateParams::new(vec![
@@ -179,6 +251,7 @@ impl Credentials {
         Ok(Self {
             directory: data_dir.to_path_buf(),
             authority,
+            authority_key: Zeroizing::new(authority_key.serialize_pem()),
             server: server.signed_by(&server_key, &issuer)?.pem(),
             server_key: Zeroizing::new(server_key.serialize_pem()),
             client: client.signed_by(&client_key, &issuer)?.pem(),
@@ -190,6 +263,7 @@ impl Credentials {
         Zeroizing::new(
             [
                 self.authority.as_str(),
+                &self.authority_key,
                 &self.server,
                 &self.server_key,
                 &self.client,

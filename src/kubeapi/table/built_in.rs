@@ -48,6 +48,33 @@ pub(in crate::kubeapi) fn config_maps() -> Vec<Column> {
     ]
 }
 
+pub(in crate::kubeapi) fn service_accounts() -> Vec<Column> {
+    vec![
+        Column::computed("Secrets", "string", |account| {
+            json!(account.field("secrets").as_array().map_or(0, Vec::len))
+        }),
+        Column::age(),
+    ]
+}
+
+pub(in crate::kubeapi) fn roles() -> Vec<Column> {
+    vec![Column::path(
+        "Created At",
+        "date",
+        ".metadata.creationTimestamp",
+    )]
+}
+
+pub(in crate::kubeapi) fn bindings() -> Vec<Column> {
+    vec![
+        Column::computed("Role", "string", |binding| {
+            let role = binding.field("roleRef");
+            json!(format!("{}/{}", role.text("kind"), role.text("name")))
+        }),
+        Column::age(),
+    ]
+}
+
 pub(in crate::kubeapi) fn events() -> Vec<Column> {
     vec![
         Column::since("Last Seen", last_seen),

@@ -1,0 +1,257 @@
+//! Discovery in DNS domains: one look at a domain, by every configured name server, within bounds.
+//!
+//! ```text
+//! domain --> lists (PTR) --> instances --> SRV + TXT --> targets --> A + AAAA --> Look
+//! ```
+//! Nothing is remembered here between two looks; that is the book's part in the engine.
+
+mod ask;
+mod read;
+mod servers;
+
+use std::{collections::BTreeSet, sync::Mutex, time::Duration};
+
+use futures::{StreamExt as _, stream};
+use hickory_proto::rr::{Name, RData, RecordType};
+use tokio::time::Instant;
+
+use crate::engine::domain::{
+    ANSWERS, BROWSE_DOMAINS, Dnssec, Entry, INSTANCES, Look, Problem, SERVICE_TYPES, Service,
+};
+use ask::Asker;
+pub(in crate::discovery) use read::text;
+pub use servers::{Servers, ServersError};
+
+/// How many questions may be open at a time: a server holds 32 on one TCP connection.
+const CONCURRENCY: usize = 24;
+/// How many instances are followed at a time. Each asks at most two questions at once.
+const INSTANCES_AT_A_TIME: usize = 24;
+/// How long one look may take. What was not answered by then was not answered.
+const LOOK_LIMIT: Duration = Duration::from_secs(30);
+
+/// Looks at a domain once. Never fails: what went wrong is part of the look.
+pub async fn look(servers: &Servers, domain: &str) -> Look {
+    let failed = |problem| Look {
+        incomplete: Some(problem),
+        ..Look::default()
+    };
+    let domain = match parse(domain) {
+        Ok(domain) => domain,
+        Err(problem) => return failed(problem),
+    };
+    let asker = match Asker::new(servers, CONCURRENCY, Instant::now() + LOOK_LIMIT) {
+        Ok(asker) => asker,
+        Err(error) => return failed(Problem::Passing(error.to_string())),
+    };
+    let looker = Looker {
+        asker,
+        ttl: Mutex::new(None),
+    };
+    let mut look = looker.look(&domain).await;
+    look.dnssec = servers.dnssec_of(&domain).await;
+    look
+}
+
+fn parse(domain: &str) -> Result<Name, Problem> {
+    let wrong = |why: &str| Problem::Lasting(format!("{domain:?} {why}"));
+    let mut name = Name::from_utf8(domain).map_err(|_| wrong("is not the name of a domain"))?;
+    name.set_fqdn(true);
+    if name.is_root() {
+        return Err(wrong("is not the name of a domain"));
+    }
+    if name.iter().next_back() == Some(b"local") {
+        return Err(wrong("is looked up on the LAN, not in DNS"));
+    }
+    Ok(name.to_lowercase())
+}
+
+/// One look in the making.
+struct Looker {
+    asker: Asker,
+    ttl: Mutex<Option<Duration>>,
+}
+
+/// An instance that a list names.
+struct Listed {
+    name: Name,
+    /// Whether the list is one of RFC 6763, so that there is a TXT record.
+    described: bool,
+}
+
+impl Looker {
+    async fn look(&self, domain: &Name) -> Look {
+        let mut look = Look::default();
+        let mut seen = BTreeSet::new();
+        let mut listed = Vec::new();
+        for (described, outcome) in self.lists(domain).await {
+            match outcome {
+                Ok(names) => {
+                    for name in names.into_iter().filter(|name| name != domain) {
+                        if !seen.insert(text(&name)) {
+                            continue;
+                        }
+                        if listed.len() == INSTANCES {
+                            look.surplus += 1;
+                            continue;
+                        }
+                        listed.push(Listed { name, described });
+                    }
+                }
+                Err(problem) => {
+                    look.incomplete.get_or_insert(problem);
+                }
+            }
+        }
+        look.entries = stream::iter(listed)
+            .map(|listed| self.entry(listed))
+            .buffered(INSTANCES_AT_A_TIME)
+            .collect()
+            .await;
+        look.ttl = *self
+            .ttl
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        look
+    }
+
+    /// Reads all lists of instances, those of RFC 6763 first.
+    async fn lists(&self, domain: &Name) -> Vec<(bool, Result<Vec<Name>, Problem>)> {
+        let (browse, plain) = tokio::join!(
+            self.browse_domains(domain),
+            self.names(domain.clone(), usize::MAX)
+        );
+        let mut bases = vec![domain.clone()];
+        let mut lists = Vec::new();
+        match browse {
+            Ok(names) => bases.extend(names.into_iter().filter(|name| name != domain)),
+            Err(problem) => lists.push((true, Err(problem))),
+        }
+        let asked: Vec<Name> = bases
+            .iter()
+            .flat_map(|base| SERVICE_TYPES.map(|kind| under(kind, base)))
+            .flatten()
+            .collect();
+        let described: Vec<_> = stream::iter(asked)
+            .map(|name| self.names(name, usize::MAX))
+            .buffered(CONCURRENCY)
+            .collect()
+            .await;
+        lists.extend(described.into_iter().map(|outcome| (true, outcome)));
+        lists.push((false, plain));
+        lists
+    }
+
+    async fn browse_domains(&self, domain: &Name) -> Result<Vec<Name>, Problem> {
+        match under("b._dns-sd._udp", domain) {
+            Some(name) => self.names(name, BROWSE_DOMAINS).await,
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// Asks for PTR records.
+    async fn names(&self, name: Name, most: usize) -> Result<Vec<Name>, Problem> {
+        let records = self.ask(&name, RecordType::PTR).await?;
+        let names = records.into_iter().filter_map(|data| match data {
+            RData::PTR(pointer) => Some(pointer.0.to_lowercase()),
+            _ => None,
+        });
+        Ok(names.take(most).collect())
+    }
+
+    async fn entry(&self, listed: Listed) -> Entry {
+        let instance = text(&listed.name);
+        if let Err(problem) = read::check_label(&listed.name) {
+            return Entry {
+                instance,
+                claim: Err(problem),
+                services: Ok(Vec::new()),
+            };
+        }
+        let (services, claim) = tokio::join!(self.services(&listed.name), async {
+            if !listed.described {
+                return Ok(read::nothing());
+            }
+            let records = self.ask(&listed.name, RecordType::TXT).await?;
+            read::claim(&records)
+        });
+        Entry {
+            instance,
+            claim,
+            services,
+        }
+    }
+
+    async fn services(&self, instance: &Name) -> Result<Vec<Service>, Problem> {
+        let records = self.ask(instance, RecordType::SRV).await?;
+        let mut services = Vec::new();
+        for record in read::first_services(records) {
+            let target = record.target.to_lowercase();
+            let addresses = if target.is_root() {
+                Ok(Vec::new())
+            } else {
+                self.addresses(&target).await
+            };
+            services.push(Service {
+                priority: record.priority,
+                weight: record.weight,
+                port: record.port,
+                target: text(&target),
+                addresses,
+            });
+        }
+        Ok(services)
+    }
+
+    /// Asks for the addresses of a host, of either family. One family is enough.
+    async fn addresses(&self, host: &Name) -> Result<Vec<std::net::IpAddr>, Problem> {
+        let (v4, v6) = tokio::join!(
+            self.ask(host, RecordType::A),
+            self.ask(host, RecordType::AAAA)
+        );
+        let mut addresses = Vec::new();
+        let mut problem = None;
+        for outcome in [v4, v6] {
+            match outcome {
+                Ok(records) => addresses.extend(records.iter().filter_map(RData::ip_addr)),
+                Err(error) => {
+                    problem.get_or_insert(error);
+                }
+            }
+        }
+        match problem {
+            Some(problem) if addresses.is_empty() => Err(problem),
+            Some(_) | None => Ok(addresses),
+        }
+    }
+
+    /// Asks a question and notes for how long its answer holds. A list of instances may be long,
+    /// anything else not.
+    async fn ask(&self, name: &Name, kind: RecordType) -> Result<Vec<RData>, Problem> {
+        let answer = self.asker.ask(name, kind).await?;
+        if let Some(ttl) = answer.ttl {
+            let mut least = self
+                .ttl
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner);
+            *least = Some(least.map_or(ttl, |least| least.min(ttl)));
+        }
+        let mut records = answer.records;
+        if kind != RecordType::PTR && kind != RecordType::SRV {
+            records.truncate(ANSWERS);
+        }
+        Ok(records)
+    }
+}
+
+/// Returns a name below another one, unless it would be too long.
+fn under(labels: &str, base: &Name) -> Option<Name> {
+    let name = Name::from_ascii(labels).ok()?;
+    name.append_domain(base).ok()
+}
+
+impl Servers {
+    /// Tells whether the lists of a domain are signed.
+    async fn dnssec_of(&self, _domain: &Name) -> Dnssec {
+        Dnssec::Indeterminate
+    }
+}

@@ -1,0 +1,188 @@
+//! The name servers that are asked: those of the settings, else the machine's.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    str::FromStr,
+    time::Duration,
+};
+
+use hickory_resolver::{
+    TokioResolver,
+    config::{ConnectionConfig, NameServerConfig, ResolveHosts, ResolverConfig},
+    net::{NetError, runtime::TokioRuntimeProvider},
+    system_conf::read_system_conf,
+};
+
+/// How long one server has for one question, TCP after a truncated answer included.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// The most servers that are asked.
+const LIMIT: usize = 8;
+/// The port of DNS over TLS (RFC 7858).
+const TLS_PORT: u16 = 853;
+/// The port of DNS.
+const PORT: u16 = 53;
+
+/// Indicates that no name server can be asked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ServersError {
+    /// Indicates a text that names no server.
+    #[error("{0:?} is not a name server: write an address, address:port or tls://address#name")]
+    Syntax(String),
+    /// Indicates that the machine knows no server.
+    #[error("this machine names no name server ({0}): set dns.servers")]
+    System(String),
+    /// Indicates that the resolver did not start.
+    #[error("the resolver cannot start: {0}")]
+    Resolver(String),
+}
+
+/// Which name servers are asked.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Servers {
+    named: Vec<Server>,
+}
+
+/// One name server of the settings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Server {
+    address: SocketAddr,
+    /// The name in its certificate, when it is asked over TLS.
+    tls: Option<String>,
+}
+
+impl Servers {
+    /// Reads the servers of the settings; the machine's are asked when there are none.
+    pub fn parse(texts: &[String]) -> Result<Self, ServersError> {
+        let named = texts.iter().map(|text| text.parse());
+        Ok(Self {
+            named: named.collect::<Result<_, _>>()?,
+        })
+    }
+
+    /// Reads the address of one server that is asked without TLS.
+    pub(in crate::discovery) fn address_of(text: &str) -> Result<SocketAddr, ServersError> {
+        let server: Server = text.parse()?;
+        match server.tls {
+            None => Ok(server.address),
+            Some(_) => Err(ServersError::Syntax(text.to_owned())),
+        }
+    }
+
+    /// Starts a resolver for each server. The machine's servers are read anew each time, since a
+    /// laptop meets others in every network.
+    pub(super) fn resolvers(&self) -> Result<Vec<TokioResolver>, ServersError> {
+        let servers: Vec<NameServerConfig> = if self.named.is_empty() {
+            let system = read_system_conf()
+                .map_err(|error: NetError| ServersError::System(error.to_string()))?;
+            system.0.name_servers
+        } else {
+            self.named.iter().map(Server::config).collect()
+        };
+        if servers.is_empty() {
+            return Err(ServersError::System("it lists none".to_owned()));
+        }
+        servers.into_iter().take(LIMIT).map(start).collect()
+    }
+}
+
+fn start(mut server: NameServerConfig) -> Result<TokioResolver, ServersError> {
+    // With several servers, another one may know a name that this one does not.
+    server.trust_negative_responses = false;
+    let config = ResolverConfig::from_parts(None, Vec::new(), vec![server]);
+    let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
+    let options = builder.options_mut();
+    options.timeout = PATIENCE;
+    options.attempts = 0;
+    options.try_tcp_on_error = true;
+    options.cache_size = 0;
+    options.use_hosts_file = ResolveHosts::Never;
+    options.preserve_intermediates = true;
+    builder
+        .build()
+        .map_err(|error| ServersError::Resolver(error.to_string()))
+}
+
+impl Server {
+    fn config(&self) -> NameServerConfig {
+        let connections = match &self.tls {
+            Some(name) => vec![ConnectionConfig::tls(name.as_str().into())],
+            None => vec![ConnectionConfig::udp(), ConnectionConfig::tcp()],
+        };
+        let connections = connections.into_iter().map(|mut connection| {
+            connection.port = self.address.port();
+            connection
+        });
+        NameServerConfig::new(self.address.ip(), false, connections.collect())
+    }
+}
+
+impl FromStr for Server {
+    type Err = ServersError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let wrong = || ServersError::Syntax(text.chars().take(80).collect());
+        let (place, tls) = match text.strip_prefix("tls://") {
+            Some(rest) => {
+                let (place, name) = rest.split_once('#').unwrap_or((rest, ""));
+                (place, Some(name))
+            }
+            None => (text, None),
+        };
+        let port = if tls.is_some() { TLS_PORT } else { PORT };
+        let bare = place.trim_start_matches('[').trim_end_matches(']');
+        let address = bare
+            .parse::<IpAddr>()
+            .map(|ip| SocketAddr::new(ip, port))
+            .or_else(|_| place.parse())
+            .map_err(|_| wrong())?;
+        if address.port() == 0 {
+            return Err(wrong());
+        }
+        let tls = tls.map(|name| match name {
+            "" => address.ip().to_string(),
+            name => name.to_owned(),
+        });
+        Ok(Self { address, tls })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_is_an_address_with_or_without_port_or_tls() {
+        let table = [
+            ("10.0.0.1", "10.0.0.1:53", None),
+            ("10.0.0.1:5300", "10.0.0.1:5300", None),
+            ("2001:db8::1", "[2001:db8::1]:53", None),
+            ("[2001:db8::1]", "[2001:db8::1]:53", None),
+            ("[2001:db8::1]:5300", "[2001:db8::1]:5300", None),
+            ("tls://10.0.0.1", "10.0.0.1:853", Some("10.0.0.1")),
+            (
+                "tls://10.0.0.1:8853#dns.example",
+                "10.0.0.1:8853",
+                Some("dns.example"),
+            ),
+        ];
+        for (text, address, tls) in table {
+            let server: Server = text.parse().expect(text);
+            assert_eq!(server.address.to_string(), address, "{text}");
+            assert_eq!(server.tls.as_deref(), tls, "{text}");
+        }
+    }
+
+    #[test]
+    fn anything_else_is_named_in_the_error() {
+        for text in [
+            "",
+            "ns.example.com",
+            "10.0.0.1:0",
+            "tls://",
+            "udp://10.0.0.1",
+        ] {
+            let error = Servers::parse(&[text.to_owned()]).expect_err(text);
+            assert!(error.to_string().contains(&format!("{text:?}")), "{error}");
+        }
+    }
+}

@@ -1,0 +1,392 @@
+//! `metadata.managedFields`: who owns which field, kept up with every write.
+
+use super::{
+    catalog::Resource,
+    catalog::View,
+    fields::FieldSet,
+    naming,
+    schema::Schema,
+    tree::Tree,
+    typed::{Comparison, compare},
+};
+use crate::kubeapi::admission::Part;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+
+/// How many managers that update an object are kept apart.
+const MOST_UPDATERS: usize = 10;
+
+/// The manager that the oldest of too many become.
+const ANCIENT: &str = "ancient-changes";
+
+/// The manager of what an object had before anybody's fields were kept.
+const BEFORE: &str = "before-first-apply";
+
+/// Fields that nobody owns: the server writes them.
+const NOBODYS: &[&str] = &[
+    "name",
+    "namespace",
+    "creationTimestamp",
+    "selfLink",
+    "uid",
+    "clusterName",
+    "generation",
+    "managedFields",
+    "resourceVersion",
+];
+
+/// How a manager came by its fields; appliers are listed first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Operation {
+    Apply,
+    Update,
+}
+
+/// Who writes, and how.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Manager {
+    pub(super) name: String,
+    pub(super) operation: Operation,
+    /// Empty for appliers, who stay the same in every version.
+    pub(super) version: String,
+    pub(super) subresource: String,
+}
+
+impl Manager {
+    /// The manager of a request to this part of an object.
+    pub(super) fn new(name: &str, operation: Operation, resource: &Resource, part: Part) -> Self {
+        Self {
+            name: name.to_owned(),
+            operation,
+            version: match operation {
+                Operation::Apply => String::new(),
+                Operation::Update => resource.api_version(),
+            },
+            subresource: part.name().to_owned(),
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Owned {
+    pub(super) version: String,
+    pub(super) fields: FieldSet,
+    time: String,
+}
+
+/// The managers of one object.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Managers(pub(super) BTreeMap<Manager, Owned>);
+
+/// What a comparison of fields needs to know.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Setting<'a> {
+    pub(super) resource: &'a Resource,
+    pub(super) schema: Schema<'a>,
+    pub(super) part: Part,
+    pub(super) now: jiff::Timestamp,
+}
+
+impl Setting<'_> {
+    /// Whether this part of the object is what the request can write.
+    pub(super) fn writes(&self, step: &str) -> bool {
+        match self.part {
+            Part::Main => step != "f:status" || !self.resource.rules.status,
+            Part::Status => {
+                step == "f:status"
+                    || step == "f:metadata" && self.resource.rules.merge_keys.is_some()
+            }
+            Part::Finalize => step == "f:spec",
+        }
+    }
+
+    pub(super) fn compare(&self, old: &Value, new: &Value) -> Comparison {
+        compare(self.schema, old, new).filtered(|step| self.writes(step))
+    }
+
+    fn time(&self) -> String {
+        let time = naming::time(self.now);
+        time.as_str().unwrap_or_default().to_owned()
+    }
+
+    /// Whether the fields of a manager can be compared with an object of this version.
+    fn speaks(&self, version: &str) -> bool {
+        // The two views of an event name its fields differently.
+        let events = self.resource.plural == "events" && self.resource.rules.lifetime.is_some();
+        !events || version == self.resource.api_version() || self.resource.view == View::Versioned
+    }
+}
+
+impl Managers {
+    /// Reads the managers of an object; `None` when there is something that is none.
+    pub(super) fn decode(list: &Value) -> Option<Self> {
+        let mut managers = BTreeMap::new();
+        for entry in list.as_array().into_iter().flatten() {
+            let operation = match entry.text("operation") {
+                "Apply" => Operation::Apply,
+                "Update" => Operation::Update,
+                _ => return None,
+            };
+            let version = entry.text("apiVersion").to_owned();
+            let manager = Manager {
+                name: entry.text("manager").to_owned(),
+                operation,
+                version: match operation {
+                    Operation::Apply => String::new(),
+                    Operation::Update => version.clone(),
+                },
+                subresource: entry.text("subresource").to_owned(),
+            };
+            let owned = Owned {
+                version,
+                fields: FieldSet::decode(entry.field("fieldsV1"))?,
+                time: entry.text("time").to_owned(),
+            };
+            managers.insert(manager, owned);
+        }
+        Some(Self(managers))
+    }
+
+    /// Writes the managers: appliers first, each group by time.
+    pub(super) fn encode(&self) -> Value {
+        let mut entries: Vec<(&Manager, &Owned)> = self.0.iter().collect();
+        entries.sort_by_key(|(manager, owned)| {
+            (
+                manager.operation,
+                &owned.time,
+                &manager.name,
+                &owned.version,
+            )
+        });
+        entries
+            .into_iter()
+            .map(|(manager, owned)| {
+                let mut entry = json!({
+                    "manager": manager.name,
+                    "operation": match manager.operation {
+                        Operation::Apply => "Apply",
+                        Operation::Update => "Update",
+                    },
+                    "apiVersion": owned.version,
+                    "fieldsType": "FieldsV1",
+                    "fieldsV1": owned.fields.encode(),
+                });
+                if !owned.time.is_empty() {
+                    entry.set(&["time"], json!(owned.time));
+                }
+                if !manager.subresource.is_empty() {
+                    entry.set(&["subresource"], json!(manager.subresource));
+                }
+                entry
+            })
+            .collect()
+    }
+
+    /// Takes from all managers but one what they no longer own.
+    pub(super) fn release(
+        &mut self,
+        setting: Setting<'_>,
+        keeper: Option<&Manager>,
+        change: &Comparison,
+    ) {
+        for (manager, owned) in &mut self.0 {
+            if keeper == Some(manager) || !setting.speaks(&owned.version) {
+                continue;
+            }
+            for lost in [&change.modified, &change.added, &change.removed] {
+                if !lost.is_empty() {
+                    owned.fields = owned.fields.difference(lost);
+                }
+            }
+        }
+        self.0.retain(|_, owned| !owned.fields.is_empty());
+    }
+
+    /// Gives fields to a manager.
+    pub(super) fn give(&mut self, setting: Setting<'_>, manager: &Manager, fields: FieldSet) {
+        let fields = owned_by_clients(fields);
+        if fields.is_empty() {
+            return;
+        }
+        let version = setting.resource.api_version();
+        let known = self.0.remove(manager);
+        let fields = known.map_or_else(|| fields.clone(), |known| known.fields.union(&fields));
+        let owned = Owned {
+            version,
+            fields,
+            time: setting.time(),
+        };
+        self.0.insert(manager.clone(), owned);
+    }
+
+    /// Lets a manager own exactly these fields.
+    pub(super) fn assign(&mut self, setting: Setting<'_>, manager: &Manager, fields: FieldSet) {
+        self.0.remove(manager);
+        self.give(setting, manager, fields);
+    }
+
+    /// Gives what an object has to the manager of what was there before.
+    pub(super) fn begin(&mut self, setting: Setting<'_>, live: &Value) {
+        let empty = json!({"apiVersion": live.field("apiVersion"), "kind": live.field("kind")});
+        let all = compare(setting.schema, &empty, live);
+        let before = Manager::new(BEFORE, Operation::Update, setting.resource, Part::Main);
+        self.give(setting, &before, all.added);
+    }
+
+    /// Makes one of the oldest updaters when there are too many.
+    fn limit(&mut self) {
+        let mut updaters: Vec<(String, Manager)> = self
+            .0
+            .iter()
+            .filter(|(manager, _)| manager.operation == Operation::Update)
+            .map(|(manager, owned)| (owned.time.clone(), manager.clone()))
+            .collect();
+        let mut count = updaters.len();
+        if count <= MOST_UPDATERS {
+            return;
+        }
+        updaters.sort();
+        for (_, old) in updaters {
+            if count <= MOST_UPDATERS {
+                return;
+            }
+            let ancient = Manager {
+                name: ANCIENT.to_owned(),
+                subresource: String::new(),
+                ..old.clone()
+            };
+            if old == ancient {
+                continue;
+            }
+            let Some(mut owned) = self.0.remove(&old) else {
+                continue;
+            };
+            if let Some(known) = self.0.remove(&ancient) {
+                owned.fields = owned.fields.union(&known.fields);
+                owned.time = owned.time.max(known.time);
+                count -= 1;
+            }
+            self.0.insert(ancient, owned);
+        }
+    }
+
+    fn same_fields(&self, other: &Self) -> bool {
+        self.0.len() == other.0.len()
+            && self.0.iter().all(|(manager, owned)| {
+                other.0.get(manager).is_some_and(|known| {
+                    known.fields == owned.fields && known.version == owned.version
+                })
+            })
+    }
+}
+
+fn owned_by_clients(fields: FieldSet) -> FieldSet {
+    let mut nobodys = FieldSet::default();
+    for field in ["f:apiVersion", "f:kind", "f:metadata"] {
+        nobodys.insert(&[field.to_owned()]);
+    }
+    for field in NOBODYS {
+        nobodys.insert(&["f:metadata".to_owned(), format!("f:{field}")]);
+    }
+    fields.difference(&nobodys)
+}
+
+/// The managers that count for a write: those in the sent object if it has any, else the old ones.
+fn standing(setting: Setting<'_>, old: &Value, sent: &Value) -> Managers {
+    let known =
+        || Managers::decode(old.field("metadata").field("managedFields")).unwrap_or_default();
+    if setting.part != Part::Main {
+        return known();
+    }
+    if sent
+        .as_array()
+        .is_some_and(|list| matches!(list.as_slice(), [Value::Object(entry)] if entry.is_empty()))
+    {
+        return Managers::default();
+    }
+    Managers::decode(sent)
+        .filter(|managers| !managers.0.is_empty())
+        .unwrap_or_else(known)
+}
+
+/// Keeps the managers of an object that is created or updated (not applied).
+pub(super) fn track(
+    setting: Setting<'_>,
+    manager: &Manager,
+    old: Option<&Value>,
+    object: &mut Value,
+) {
+    let sent = take(object);
+    let managers = match old {
+        None => {
+            let empty =
+                json!({"apiVersion": object.field("apiVersion"), "kind": object.field("kind")});
+            let mut managers = Managers::decode(&sent).unwrap_or_default();
+            let all = compare(setting.schema, &empty, object);
+            managers.give(setting, manager, all.added);
+            managers
+        }
+        Some(old) => {
+            let mut managers = standing(setting, old, &sent);
+            if !managers.0.is_empty() {
+                let change = setting.compare(old, object);
+                managers.release(setting, None, &change);
+                managers.give(setting, manager, change.added.union(&change.modified));
+            }
+            managers
+        }
+    };
+    write(object, old, managers);
+}
+
+/// Puts managers into an object; when only times would differ from the old ones, those stay.
+pub(super) fn write(object: &mut Value, old: Option<&Value>, mut managers: Managers) {
+    managers.limit();
+    let known = old.map_or(&Value::Null, |old| {
+        old.field("metadata").field("managedFields")
+    });
+    let unchanged = old.is_some_and(|old| {
+        let before = Managers::decode(known).unwrap_or_default();
+        managers.same_fields(&before) && differ_only_in_managers(old, object)
+    });
+    let list = if unchanged {
+        known.clone()
+    } else {
+        managers.encode()
+    };
+    if list.as_array().is_some_and(|list| !list.is_empty()) {
+        object.set(&["metadata", "managedFields"], list);
+    }
+}
+
+fn differ_only_in_managers(old: &Value, object: &Value) -> bool {
+    let (Some(old), Some(object)) = (old.as_object(), object.as_object()) else {
+        return false;
+    };
+    let rest = |fields: &Value| -> Vec<(String, Value)> {
+        let fields = fields.as_object().into_iter().flatten();
+        fields
+            .filter(|(name, _)| *name != "managedFields")
+            .map(|(name, value)| (name.clone(), value.clone()))
+            .collect()
+    };
+    old.len() == object.len()
+        && old.iter().all(|(name, value)| {
+            object.get(name).is_some_and(|other| {
+                if name == "metadata" {
+                    rest(value) == rest(other)
+                } else {
+                    value == other
+                }
+            })
+        })
+}
+
+/// Takes the managers out of an object.
+pub(super) fn take(object: &mut Value) -> Value {
+    object
+        .get_mut("metadata")
+        .and_then(Value::as_object_mut)
+        .and_then(|metadata| metadata.remove("managedFields"))
+        .unwrap_or_default()
+}

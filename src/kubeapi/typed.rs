@@ -1,0 +1,191 @@
+//! Objects as trees of fields that can be owned: what a schema says of maps and lists.
+//!
+//! Maps are granular and lists atomic, unless the schema says otherwise
+//! (`x-kubernetes-map-type`, `x-kubernetes-list-type`), as in structured-merge-diff.
+
+mod compare;
+mod merge;
+
+pub(super) use compare::{Comparison, compare};
+pub(super) use merge::{merge, without};
+
+use super::{
+    fields::{FieldSet, named},
+    schema::Schema,
+};
+use serde_json::{Map, Value};
+
+/// The schema of a part, if it has one; without, the value speaks for itself.
+pub(super) type Described<'a> = Option<Schema<'a>>;
+
+/// How the parts of a value are owned.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Shape<'a> {
+    /// As a whole.
+    Leaf,
+    /// Field by field.
+    Map,
+    /// Item by item; the item is its own name.
+    Set,
+    /// Item by item; these fields are its name.
+    Keyed(Vec<&'a str>),
+}
+
+fn shape<'a>(schema: Described<'a>, value: &Value) -> Shape<'a> {
+    let word = |keyword: &str| schema?.get(keyword)?.as_str();
+    match value {
+        Value::Object(_) if word("x-kubernetes-map-type") == Some("atomic") => Shape::Leaf,
+        Value::Object(_) => Shape::Map,
+        Value::Array(_) => match word("x-kubernetes-list-type") {
+            Some("set") => Shape::Set,
+            Some("map") => Shape::Keyed(keys(schema)),
+            _ => Shape::Leaf,
+        },
+        _ => Shape::Leaf,
+    }
+}
+
+fn keys(schema: Described<'_>) -> Vec<&str> {
+    schema
+        .and_then(|schema| schema.get("x-kubernetes-list-map-keys"))
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .collect()
+}
+
+fn field<'a>(schema: Described<'a>, name: &str) -> Described<'a> {
+    schema.and_then(|schema| schema.field(name))
+}
+
+fn items(schema: Described<'_>) -> Described<'_> {
+    schema.and_then(Schema::items)
+}
+
+fn is_named(schema: Described<'_>, name: &str) -> bool {
+    schema.is_some_and(|schema| schema.property(name).is_some())
+}
+
+/// The step from a list to one of its items.
+fn step(shape: &Shape<'_>, schema: Described<'_>, item: &Value) -> String {
+    let Shape::Keyed(keys) = shape else {
+        return format!("v:{item}");
+    };
+    let described = items(schema);
+    let name: Map<String, Value> = keys
+        .iter()
+        .filter_map(|key| {
+            let standing = item.get(*key).cloned();
+            let default = || field(described, key)?.get("default").cloned();
+            Some(((*key).to_owned(), standing.or_else(default)?))
+        })
+        .collect();
+    format!("k:{}", Value::Object(name))
+}
+
+/// The fields that an applied object names.
+pub(super) fn fields_of(schema: Schema<'_>, object: &Value) -> FieldSet {
+    let mut set = FieldSet::default();
+    collect(Some(schema), object, &mut Vec::new(), &mut set);
+    set
+}
+
+fn collect(schema: Described<'_>, value: &Value, path: &mut Vec<String>, set: &mut FieldSet) {
+    let shape = shape(schema, value);
+    match (&shape, value) {
+        (Shape::Map, Value::Object(fields)) => {
+            for (name, below) in fields {
+                path.push(named(name));
+                collect(field(schema, name), below, path, set);
+                let empty = below.as_object().is_some_and(Map::is_empty);
+                if below.is_null() || empty || !is_named(schema, name) {
+                    set.insert(path);
+                }
+                path.pop();
+            }
+        }
+        (Shape::Set | Shape::Keyed(_), Value::Array(list)) => {
+            for item in list {
+                path.push(step(&shape, schema, item));
+                collect(items(schema), item, path, set);
+                set.insert(path);
+                path.pop();
+            }
+        }
+        _ => set.insert(path),
+    }
+}
+
+/// The set with the named fields above its fields, which are removed when nothing is left in them.
+pub(super) fn with_parents(schema: Schema<'_>, set: &FieldSet) -> FieldSet {
+    set.with_parents(
+        Some(schema),
+        |schema, step| {
+            step.strip_prefix("f:")
+                .is_some_and(|name| is_named(schema, name))
+        },
+        |schema, step| match step.strip_prefix("f:") {
+            Some(name) => field(schema, name),
+            None => items(schema),
+        },
+    )
+}
+
+/// What keeps an object from being applied: unknown fields and wrong types.
+pub(super) fn complaints(schema: Schema<'_>, object: &Value) -> Vec<String> {
+    let mut found = Vec::new();
+    check(schema, object, "", &mut found);
+    found
+}
+
+fn check(schema: Schema<'_>, value: &Value, path: &str, found: &mut Vec<String>) {
+    let expected = schema.kind().unwrap_or_default();
+    let fits = match value {
+        Value::Null => true,
+        Value::Bool(_) => !matches!(
+            expected,
+            "string" | "integer" | "number" | "array" | "object"
+        ),
+        Value::Number(_) => !matches!(expected, "string" | "boolean" | "array" | "object"),
+        Value::String(_) => !matches!(
+            expected,
+            "integer" | "number" | "boolean" | "array" | "object"
+        ),
+        Value::Array(_) => matches!(expected, "array" | ""),
+        Value::Object(_) => matches!(expected, "object" | ""),
+    };
+    if !fits {
+        let wanted = match expected {
+            "integer" | "number" => "numeric (int or float)",
+            "array" => "list",
+            "object" => "map",
+            other => other,
+        };
+        let shown = match value {
+            Value::String(text) => text.clone(),
+            other => other.to_string(),
+        };
+        found.push(format!("{path}: expected {wanted}, got &{{{shown}}}"));
+    }
+    match value {
+        Value::Object(fields) if fits => {
+            for (name, below) in fields {
+                let path = format!("{path}.{name}");
+                match schema.field(name) {
+                    Some(described) => check(described, below, &path, found),
+                    None if schema.keeps_unknown_fields() => {}
+                    None => found.push(format!("{path}: field not declared in schema")),
+                }
+            }
+        }
+        Value::Array(list) if fits => {
+            for (index, item) in list.iter().enumerate() {
+                if let Some(described) = schema.items() {
+                    check(described, item, &format!("{path}[{index}]"), found);
+                }
+            }
+        }
+        _ => {}
+    }
+}

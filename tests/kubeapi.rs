@@ -1,0 +1,14 @@
+//! The embedded API against what a real one answered, and against its clients.
+
+#[path = "kubeapi/access.rs"]
+mod access;
+#[path = "kubeapi/answers.rs"]
+mod answers;
+#[path = "kubeapi/apply.rs"]
+mod apply;
+#[path = "kubeapi/recorded.rs"]
+mod recorded;
+#[path = "kubeapi/rig.rs"]
+mod rig;
+#[path = "kubeapi/watches.rs"]
+mod watches;

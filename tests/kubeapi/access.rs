@@ -1,0 +1,144 @@
+//! Users: certificates issued for others, roles and bindings, reviews.
+
+use crate::rig::{self, CLUSTERS, Server, cluster, post, send};
+use kube::Client;
+use serde_json::{Value, json};
+
+const RBAC: &str = "/apis/rbac.authorization.k8s.io/v1";
+
+fn role(kind: &str, name: &str, rules: Value) -> Value {
+    json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": kind,
+        "metadata": {"name": name}, "rules": rules})
+}
+
+fn binding(kind: &str, name: &str, role: &str, subject: Value) -> Value {
+    json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": kind, "metadata": {"name": name},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": role, "name": name},
+        "subjects": [subject]})
+}
+
+async fn code(client: &Client, method: &str, path: &str) -> u16 {
+    send(client, method, path, &[], "").await.status.as_u16()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_may_do_what_a_cluster_role_allows() {
+    let server = Server::start().await;
+    let admin = server.client("admin", &[]).await;
+    let bob = server.client("bob", &["dev"]).await;
+    assert_eq!(code(&bob, "GET", CLUSTERS).await, 403);
+    let rules = json!([{"verbs": ["get", "list"], "apiGroups": ["discovery.lb.test"], "resources": ["lbclusters"]}]);
+    post(
+        &admin,
+        &format!("{RBAC}/clusterroles"),
+        &role("ClusterRole", "reader", rules),
+    )
+    .await;
+    let group = json!({"kind": "Group", "apiGroup": "rbac.authorization.k8s.io", "name": "dev"});
+    let bound = binding("ClusterRoleBinding", "reader", "ClusterRole", group);
+    let answer = post(&admin, &format!("{RBAC}/clusterrolebindings"), &bound).await;
+    assert_eq!(answer.status, 201, "{answer:?}");
+    assert_eq!(code(&bob, "GET", CLUSTERS).await, 200);
+    assert_eq!(post(&bob, CLUSTERS, &cluster("a")).await.status, 403);
+    assert_eq!(code(&bob, "DELETE", CLUSTERS).await, 403);
+    assert_eq!(
+        code(&bob, "GET", &format!("{CLUSTERS}?watch=1&timeoutSeconds=1")).await,
+        403
+    );
+    code(
+        &admin,
+        "DELETE",
+        &format!("{RBAC}/clusterrolebindings/reader"),
+    )
+    .await;
+    assert_eq!(code(&bob, "GET", CLUSTERS).await, 403);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_role_reaches_no_further_than_its_namespace() {
+    let server = Server::start().await;
+    let admin = server.client("admin", &[]).await;
+    let bob = server.client("bob", &[]).await;
+    let roles = format!("{RBAC}/namespaces/liqo/roles");
+    let rules = json!([{"verbs": ["*"], "apiGroups": [""], "resources": ["configmaps"]},
+        {"verbs": ["create"], "apiGroups": ["rbac.authorization.k8s.io"], "resources": ["roles"]}]);
+    post(&admin, &roles, &role("Role", "maps", rules)).await;
+    let user = json!({"kind": "User", "apiGroup": "rbac.authorization.k8s.io", "name": "bob"});
+    let bound = binding("RoleBinding", "maps", "Role", user);
+    post(
+        &admin,
+        &format!("{RBAC}/namespaces/liqo/rolebindings"),
+        &bound,
+    )
+    .await;
+    assert_eq!(
+        code(&bob, "GET", "/api/v1/namespaces/liqo/configmaps").await,
+        200
+    );
+    assert_eq!(
+        code(&bob, "GET", "/api/v1/namespaces/default/configmaps").await,
+        403
+    );
+    assert_eq!(code(&bob, "GET", "/api/v1/configmaps").await, 403);
+    let wider = json!([{"verbs": ["get"], "apiGroups": [""], "resources": ["secrets"]}]);
+    let refused = post(&bob, &roles, &role("Role", "wider", wider)).await;
+    assert_eq!(refused.status, 403, "{refused:?}");
+    assert!(refused.body.contains("not currently held"), "{refused:?}");
+    let same = json!([{"verbs": ["get"], "apiGroups": [""], "resources": ["configmaps"]}]);
+    assert_eq!(
+        post(&bob, &roles, &role("Role", "same", same)).await.status,
+        201
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn users_can_ask_who_they_are_and_what_they_may() {
+    let server = Server::start().await;
+    let bob = server.client("bob", &["dev", "ops"]).await;
+    let path = "/apis/authentication.k8s.io/v1/selfsubjectreviews";
+    let review = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"});
+    let who = post(&bob, path, &review).await.json();
+    assert_eq!(
+        who["status"]["userInfo"],
+        json!({"username": "bob", "groups": ["dev", "ops", "system:authenticated"]})
+    );
+    let path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
+    let mut review = json!({"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview",
+        "spec": {"resourceAttributes": {"verb": "get", "resource": "secrets", "namespace": "liqo"}}});
+    assert_eq!(
+        post(&bob, path, &review).await.json()["status"]["allowed"],
+        false
+    );
+    review["spec"] = json!({"nonResourceAttributes": {"verb": "get", "path": "/version"}});
+    assert_eq!(
+        post(&bob, path, &review).await.json()["status"]["allowed"],
+        true
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn strangers_may_look_at_the_version_and_the_health_only() {
+    let server = Server::start().await;
+    let nobody = server.stranger(None).await;
+    for path in ["/version", "/version/", "/livez", "/readyz"] {
+        assert_eq!(code(&nobody, "GET", path).await, 200, "{path}");
+    }
+    for path in [
+        "/api",
+        "/apis",
+        "/openapi/v3",
+        "/api/v1/namespaces",
+        "/nosuch",
+    ] {
+        assert_eq!(code(&nobody, "GET", path).await, 403, "{path}");
+    }
+    let liar = rig::send(
+        &server.stranger(Some("x")).await,
+        "GET",
+        "/version",
+        &[],
+        "",
+    )
+    .await;
+    assert_eq!(liar.status, 401);
+}

@@ -1,0 +1,180 @@
+//! An embedded API on loopback TLS, and the users that speak to it.
+
+use axum::{
+    body::Body,
+    http::{HeaderMap, Request, StatusCode},
+};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::{
+    Client, Config,
+    config::{KubeConfigOptions, Kubeconfig},
+};
+use landbridge::kubeapi::{KubeApi, Options, loopback, store};
+use serde_json::{Value, json};
+use std::{path::Path, sync::Arc};
+use tempfile::TempDir;
+use tokio::{net::TcpListener, task::JoinHandle};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+/// The collection of the definition that the recordings were made with.
+pub(crate) const CLUSTERS: &str = "/apis/discovery.lb.test/v1alpha1/lbclusters";
+
+/// A running API.
+pub(crate) struct Server {
+    pub(crate) url: String,
+    home: TempDir,
+    credentials: loopback::Credentials,
+    served: Option<JoinHandle<()>>,
+    stop: Option<DropGuard>,
+}
+
+/// An answer, read to its end.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: String,
+}
+
+impl Answer {
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_default()
+    }
+}
+
+impl Server {
+    /// Starts an API that serves the definition of the recordings beside our own.
+    pub(crate) async fn start() -> Self {
+        let home = tempfile::tempdir().unwrap();
+        let mut crds = landbridge::api::crds();
+        crds.push(definition());
+        let api = KubeApi::open(Options {
+            backend: Box::new(store::Sqlite::open(home.path().join("store.db")).unwrap()),
+            commit: store::Commit::Threaded,
+            clock: Arc::new(jiff::Timestamp::now),
+            crds,
+        })
+        .await
+        .unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("https://{}", listener.local_addr().unwrap());
+        let credentials = load(home.path());
+        let served = load(home.path());
+        let stop = CancellationToken::new();
+        let end = stop.clone();
+        let served = tokio::spawn(async move {
+            loopback::serve(listener, api, &served, end).await.unwrap();
+        });
+        Self {
+            url,
+            home,
+            credentials,
+            served: Some(served),
+            stop: Some(stop.drop_guard()),
+        }
+    }
+
+    /// The directory of the store and the kubeconfig.
+    pub(crate) fn home(&self) -> &Path {
+        self.home.path()
+    }
+
+    /// The kubeconfig of a user: an admin, somebody with a certificate, with a token, or nobody.
+    pub(crate) fn kubeconfig(&self, user: &str, groups: &[&str]) -> String {
+        let now = jiff::Timestamp::now();
+        match user {
+            "admin" => self.credentials.kubeconfig(&self.url),
+            _ => self
+                .credentials
+                .kubeconfig_for(user, groups, &self.url, now)
+                .unwrap(),
+        }
+    }
+
+    /// A client of a user with a certificate.
+    pub(crate) async fn client(&self, user: &str, groups: &[&str]) -> Client {
+        let kubeconfig = Kubeconfig::from_yaml(&self.kubeconfig(user, groups)).unwrap();
+        client_of(kubeconfig).await
+    }
+
+    /// A client without a certificate, perhaps with a token.
+    pub(crate) async fn stranger(&self, token: Option<&str>) -> Client {
+        let mut kubeconfig = Kubeconfig::from_yaml(&self.kubeconfig("admin", &[])).unwrap();
+        for info in &mut kubeconfig.auth_infos {
+            let mut fresh = kube::config::AuthInfo::default();
+            fresh.token = token.map(|token| token.to_owned().into());
+            info.auth_info = Some(fresh);
+        }
+        client_of(kubeconfig).await
+    }
+
+    /// Ends the API and waits until its store is closed.
+    pub(crate) async fn stop(mut self) -> TempDir {
+        drop(self.stop.take());
+        self.served.take().unwrap().await.unwrap();
+        self.home
+    }
+}
+
+fn load(home: &Path) -> loopback::Credentials {
+    loopback::Credentials::load_or_create(home, jiff::Timestamp::now()).unwrap()
+}
+
+async fn client_of(kubeconfig: Kubeconfig) -> Client {
+    let options = KubeConfigOptions::default();
+    let config = Config::from_custom_kubeconfig(kubeconfig, &options)
+        .await
+        .unwrap();
+    Client::try_from(config).unwrap()
+}
+
+/// The definition that the recordings were made with.
+pub(crate) fn definition() -> CustomResourceDefinition {
+    serde_saphyr::from_str(include_str!("data/definition.yaml")).unwrap()
+}
+
+/// An object of that definition.
+pub(crate) fn cluster(name: &str) -> Value {
+    json!({"apiVersion": "discovery.lb.test/v1alpha1", "kind": "LbCluster",
+        "metadata": {"name": name}, "spec": {"authUrl": "https://x"}})
+}
+
+/// Sends a request and reads its answer to the end.
+pub(crate) async fn send(
+    client: &Client,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: impl Into<Vec<u8>>,
+) -> Answer {
+    let mut request = Request::builder().method(method).uri(path);
+    if !headers.iter().any(|(name, _)| *name == "accept") {
+        request = request.header("accept", "*/*");
+    }
+    request = request.header("user-agent", "curl/8");
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let request = request.body(kube::client::Body::from(body.into())).unwrap();
+    let (parts, body) = client.send(request).await.unwrap().into_parts();
+    let bytes = axum::body::to_bytes(Body::new(body), usize::MAX)
+        .await
+        .unwrap();
+    Answer {
+        status: parts.status,
+        headers: parts.headers,
+        body: String::from_utf8_lossy(&bytes).into_owned(),
+    }
+}
+
+/// Sends an object as JSON.
+pub(crate) async fn post(client: &Client, path: &str, object: &Value) -> Answer {
+    let headers = [("content-type", "application/json")];
+    send(client, "POST", path, &headers, object.to_string()).await
+}
+
+/// Sends a merge patch.
+pub(crate) async fn merge(client: &Client, path: &str, patch: &Value) -> Answer {
+    let headers = [("content-type", "application/merge-patch+json")];
+    send(client, "PATCH", path, &headers, patch.to_string()).await
+}
