@@ -88,7 +88,8 @@ pub fn init(level: &str, format: Format) -> Result<(), Error> {
 fn filter(level: &str) -> Result<EnvFilter, Error> {
     let word = !level.contains(['=', ',', '[']);
     let directives = if word {
-        format!("warn,landbridge={level}")
+        // What name servers say wrong is told in the status of the SearchDomain, and not twice.
+        format!("warn,hickory_net=off,hickory_proto=off,hickory_resolver=off,landbridge={level}")
     } else {
         level.to_owned()
     };

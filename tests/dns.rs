@@ -1,8 +1,6 @@
 //! Discovery in DNS domains, with the real BIND.
 #![expect(
     clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_in_result,
     reason = "a rig that cannot be used fails its test"
 )]
 

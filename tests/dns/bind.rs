@@ -3,8 +3,10 @@
 use std::{
     fmt::Write as _,
     fs,
+    io::Write as _,
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     process::{Child, Command, Stdio},
+    sync::atomic::{AtomicBool, Ordering},
     thread,
     time::{Duration, Instant},
 };
@@ -65,7 +67,7 @@ impl Zone {
 
     /// Adds statements to the clause of the zone.
     pub(crate) fn with(mut self, statements: &str) -> Self {
-        self.statements = statements.to_owned();
+        statements.clone_into(&mut self.statements);
         self
     }
 }
@@ -92,24 +94,25 @@ impl Bind {
         before: &[&str],
     ) -> Option<Self> {
         if !installed() {
-            println!("skipped: named is not installed (Debian package bind9)");
+            skip("named is not installed (Debian package bind9)");
             return None;
         }
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path();
         let mut config = format!(
-            "options {{ directory {path:?}; pid-file none; session-keyfile none; recursion no;\n\
+            "options {{ directory \"{path}\"; pid-file none; session-keyfile none; recursion no;\n\
              listen-on port {port} {{ {ip}; }}; listen-on-v6 {{ none; }}; dnssec-validation no;\n\
              allow-transfer {{ any; }}; notify no; max-records-per-type 0; max-types-per-name 0; }};\n\
              controls {{ }};\n{keys}\n",
+            path = path.display(),
             port = address.port(),
             ip = address.ip(),
         );
         for zone in zones {
             fs::write(path.join(&zone.name), &zone.records).expect("writable");
-            write!(
+            writeln!(
                 config,
-                "zone {:?} {{ type primary; file {:?}; {} }};\n",
+                "zone {:?} {{ type primary; file {:?}; {} }};",
                 zone.name, zone.name, zone.statements
             )
             .expect("a string takes everything");
@@ -148,8 +151,8 @@ impl Bind {
         let keys = files.filter_map(|file| {
             let file = file.expect("readable").path();
             let name = file.file_name()?.to_str()?.to_owned();
-            let is_key = name.starts_with(&format!("K{zone}.")) && name.ends_with(".key");
-            if !is_key {
+            let public = file.extension().is_some_and(|kind| kind == "key");
+            if !public || !name.starts_with(&format!("K{zone}.")) {
                 return None;
             }
             let text = fs::read_to_string(file).expect("readable");
@@ -185,6 +188,14 @@ impl Drop for Bind {
         let id = i32::try_from(self.child.id()).expect("a process id");
         kill(Pid::from_raw(id), Signal::SIGKILL).ok();
         drop(self.child.wait());
+    }
+}
+
+/// Says once why tests are skipped, past the capture of what tests print.
+pub(crate) fn skip(why: &str) {
+    static SAID: AtomicBool = AtomicBool::new(false);
+    if !SAID.swap(true, Ordering::Relaxed) {
+        writeln!(std::io::stderr(), "skipped: {why}").ok();
     }
 }
 

@@ -106,6 +106,12 @@ fn autojoin_of_the_search_domain_decides_and_looking_again_writes_nothing() {
     // The zone's shortest time to live is that of negative answers, 20 s: two looks later.
     std::thread::sleep(std::time::Duration::from_secs(25));
     assert_eq!(kinds.map(version), before, "{}", lab.story());
+    let noise = ["ERROR", "hickory"];
+    assert!(
+        noise.iter().all(|word| !lab.story().contains(word)),
+        "{}",
+        lab.story()
+    );
 }
 
 #[test]

@@ -18,7 +18,7 @@ use nix::{
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::bind::installed;
+use crate::bind::{installed, skip};
 
 /// How often a condition is looked at.
 const LOOK: Duration = Duration::from_millis(100);
@@ -39,15 +39,15 @@ impl Lab {
     /// Builds the machines, or says why it cannot.
     pub(crate) fn new(machines: &[&str]) -> Option<Self> {
         if !geteuid().is_root() {
-            println!("skipped: network namespaces need root");
+            skip("network namespaces need root");
             return None;
         }
         if !installed() {
-            println!("skipped: named is not installed (Debian package bind9)");
+            skip("named is not installed (Debian package bind9)");
             return None;
         }
         if !["ip", "kubectl"].iter().all(|program| exists(program)) {
-            println!("skipped: iproute2 or kubectl is not installed");
+            skip("iproute2 or kubectl is not installed");
             return None;
         }
         let lab = Self {
@@ -128,7 +128,7 @@ impl Lab {
         let log = File::create(path("log")).expect("writable");
         let child = self
             .command(machine, env!("CARGO_BIN_EXE_landbridge"))
-            .args(["run", "--log-level", "info,landbridge=debug", "--config"])
+            .args(["run", "--log-level", "debug", "--config"])
             .arg(path("yaml"))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
