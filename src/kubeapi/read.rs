@@ -49,7 +49,7 @@ impl Server {
         presenter: Presenter<'_>,
     ) -> Result<Response<Body>, Refusal> {
         let selector = selector(target, parameters)?;
-        let token = self.continuation(parameters)?;
+        let token = Self::continuation(parameters)?;
         let exact = self.check_revision(parameters)?;
         let limit = match parameters.get("limit").parse() {
             Ok(0) | Err(_) => usize::MAX,
@@ -116,7 +116,7 @@ impl Server {
         })
     }
 
-    fn continuation(&self, parameters: &Parameters) -> Result<Option<Continue>, Refusal> {
+    fn continuation(parameters: &Parameters) -> Result<Option<Continue>, Refusal> {
         let text = parameters.get("continue");
         if text.is_empty() {
             return Ok(None);

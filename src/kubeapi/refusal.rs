@@ -158,7 +158,7 @@ impl Refusal {
     }
 
     /// Fields of an applied object belong to others.
-    pub(super) fn conflicts(message: String, causes: Vec<Value>) -> Self {
+    pub(super) fn conflicts(message: String, causes: &[Value]) -> Self {
         let mut refusal = Self::new(409, "Conflict", message);
         refusal.details = Some(json!({"causes": causes}));
         refusal
