@@ -202,6 +202,10 @@ mod tests {
     use super::*;
     use serde_json::json;
 
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "the tests hand over literals"
+    )]
     fn set(fields: Value) -> FieldSet {
         FieldSet::decode(&fields).unwrap()
     }
