@@ -16,7 +16,7 @@ use crate::{
 const SETTLE: Duration = Duration::from_mins(1);
 /// Every so many writes there is a crash, so that the run stays short; `SIMULATION_STRIDE=1` takes
 /// every write.
-const STRIDE: usize = 3;
+const STRIDE: usize = 5;
 
 #[test]
 fn a_restart_at_every_write_converges_after_a_join_and_a_leave() {
