@@ -6,6 +6,10 @@ mod access;
 mod answers;
 #[path = "kubeapi/apply.rs"]
 mod apply;
+#[path = "kubeapi/bad_input.rs"]
+mod bad_input;
+#[path = "kubeapi/collection.rs"]
+mod collection;
 #[path = "kubeapi/recorded.rs"]
 mod recorded;
 #[path = "kubeapi/rig.rs"]

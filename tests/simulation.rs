@@ -17,6 +17,8 @@
     reason = "a test fails by panicking, in its helpers too, and prints what was logged on request"
 )]
 
+#[path = "simulation/account.rs"]
+mod account;
 #[path = "simulation/disk.rs"]
 mod disk;
 #[path = "simulation/histories.rs"]
@@ -25,6 +27,8 @@ mod histories;
 mod invariants;
 #[path = "simulation/lan.rs"]
 mod lan;
+#[path = "simulation/life.rs"]
+mod life;
 #[path = "simulation/logbook.rs"]
 mod logbook;
 #[path = "simulation/reference.rs"]

@@ -130,6 +130,10 @@ async fn reconcile(object: Arc<ForeignCluster>, context: Arc<Context>) -> Result
             forget(&context, &object);
             return Ok(Action::await_change());
         };
+        if context.links.replaces(&name, present.uid()) {
+            // An object of this name was deleted, and made anew before we looked.
+            look_again(&context, &present);
+        }
         let facts = gather::facts(&context, &present).await?;
         let plan = peering::plan(&present, &facts, context.now());
         let Some(present) = write_status(&context, present, &plan.status).await? else {
@@ -191,6 +195,11 @@ fn forget(context: &Context, object: &ForeignCluster) {
     if let Some(id) = claimed_id(object) {
         context.approvals.forget(&id);
     }
+    look_again(context, object);
+}
+
+/// Has the cluster of an object found anew, if it is still there.
+fn look_again(context: &Context, object: &ForeignCluster) {
     if let Some(id) = claimed_id(object) {
         context.neighbours.look_again(id);
     }

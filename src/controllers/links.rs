@@ -49,6 +49,8 @@ pub struct Links {
 
 #[derive(Debug)]
 struct Entry {
+    /// The uid of the ForeignCluster that the connection is for, once it was looked at.
+    uid: Option<String>,
     link: Link,
     connection: Option<Arc<Connection>>,
     watch: Option<AbortHandle>,
@@ -58,6 +60,7 @@ struct Entry {
 impl Default for Entry {
     fn default() -> Self {
         Self {
+            uid: None,
             link: Link::default(),
             connection: None,
             watch: None,
@@ -86,6 +89,19 @@ impl Default for Links {
 }
 
 impl Links {
+    /// Notes which object has a name now, and tells whether another one had it before. What is
+    /// known of that one is given up.
+    pub fn replaces(&self, name: &str, uid: Option<String>) -> bool {
+        let mut entries = self.lock();
+        let entry = entries.entry(name.to_owned()).or_default();
+        let replaced = entry.uid.is_some() && entry.uid != uid;
+        if replaced {
+            *entry = Entry::default();
+        }
+        entry.uid = uid;
+        replaced
+    }
+
     /// Returns what is known about the connection to a peer.
     pub fn facts(&self, name: &str) -> Link {
         self.lock()

@@ -205,7 +205,8 @@ async fn say(
 /// Whether the peer may consume what we offer.
 pub(super) fn admitted(context: &Context, object: &ForeignCluster) -> Trust {
     if object.metadata.deletion_timestamp.is_some() {
-        return Trust::Refused;
+        // Not a refusal: once the object is gone the peer may be found anew.
+        return Trust::Waiting;
     }
     let empty = context.policy().auth_config.allow_empty_token;
     policy::admit(

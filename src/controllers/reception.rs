@@ -54,19 +54,7 @@ impl FrontDesk {
         if *id == context.own.cluster_id {
             return Ok(refused("that is our own identity"));
         }
-        let known = context
-            .fleet
-            .as_ref()
-            .zip(request.proof.as_deref())
-            .is_some_and(|(secret, proof)| {
-                secret.verify(
-                    proof,
-                    Role::Home,
-                    id,
-                    &context.own.cluster_id,
-                    &session.exporter,
-                )
-            });
+        let known = self.knows_fleet_secret(session, id, &request);
         let present = enrolment::find(context, id).await?;
         if present.is_none() && !known && self.is_crowded().await? {
             return Ok(refused(
@@ -75,51 +63,61 @@ impl FrontDesk {
         }
         let newcomer = Newcomer {
             cluster_id: id.clone(),
-            cluster_name: request.cluster_name,
+            cluster_name: request.cluster_name.clone(),
             auth_url: place(&request.auth_url, session),
             source: DiscoveryType::IncomingPeering,
             search_domains: Vec::new(),
             trusted: known && !present.as_ref().is_some_and(is_blocked),
         };
         let object = enrolment::enrol(context, &newcomer).await?;
-        if let Some(nonce) = request.nonce.as_deref().and_then(Nonce::parse) {
-            let own_id = &context.own.cluster_id;
-            context
-                .approvals
-                .finish(&session.exporter, id, own_id, nonce);
-        }
-        // The peer is there, so a try that was put off may happen now.
-        context.links.try_now(&object.name_any());
         let admitted = admitted(context, &object);
         if admitted == Trust::Waiting && request.token.is_some() {
             return Ok(refused(
                 "this version takes no tokens; use a fleet secret, or let a person approve the cluster",
             ));
         }
-        let nonce = request
-            .commitment
-            .filter(|_| admitted == Trust::Waiting)
-            .and_then(|commitment| {
-                context
-                    .approvals
-                    .begin(session.exporter, commitment, context.now())
-            });
-        let proof = known
-            .then(|| context.fleet.as_ref())
-            .flatten()
-            .map(|secret| {
-                secret.proof(
-                    Role::Foreign,
-                    id,
-                    &context.own.cluster_id,
-                    &session.exporter,
-                )
-            });
+        let nonce = self.agree_on_code(session, id, &request, &admitted);
+        // The peer is there, so a try that was put off may happen now.
+        context.links.try_now(&object.name_any());
+        let own_id = &context.own.cluster_id;
+        let secret = context.fleet.as_ref().filter(|_| known);
         Ok(IdentityAnswer {
-            proof,
+            proof: secret.map(|one| one.proof(Role::Foreign, id, own_id, &session.exporter)),
             nonce: nonce.map(Nonce::to_text),
             ..answer(&admitted)
         })
+    }
+
+    fn knows_fleet_secret(
+        &self,
+        session: &Session,
+        id: &ClusterId,
+        request: &IdentityRequest,
+    ) -> bool {
+        let own_id = &self.context.own.cluster_id;
+        let secret = self.context.fleet.as_ref().zip(request.proof.as_deref());
+        secret.is_some_and(|(secret, proof)| {
+            secret.verify(proof, Role::Home, id, own_id, &session.exporter)
+        })
+    }
+
+    /// Takes the peer's part in the approval code, and returns ours when it is our turn.
+    fn agree_on_code(
+        &self,
+        session: &Session,
+        id: &ClusterId,
+        request: &IdentityRequest,
+        admitted: &Trust,
+    ) -> Option<Nonce> {
+        let approvals = &self.context.approvals;
+        if let Some(nonce) = request.nonce.as_deref().and_then(Nonce::parse) {
+            approvals.finish(&session.exporter, id, &self.context.own.cluster_id, nonce);
+        }
+        let commitment = request
+            .commitment
+            .clone()
+            .filter(|_| *admitted == Trust::Waiting)?;
+        approvals.begin(session.exporter, commitment, self.context.now())
     }
 
     async fn is_crowded(&self) -> Result<bool, Error> {

@@ -1,5 +1,7 @@
 //! What is done to an object between the client and the store: identity, defaults, rules, checks.
 
+mod identity;
+
 use super::{
     catalog::{Catalog, Resource, Role, check_definition},
     dress::dress,
@@ -111,8 +113,7 @@ impl Case<'_> {
         }
         dress(self.resource, &mut object, None, self.now);
         let mut warnings = self.normalise(&mut object)?;
-        let name = name_of(&object);
-        self.check(&object, &name, Vec::new())?;
+        self.check(None, &object, Vec::new(), Part::Main)?;
         self.track(None, &mut object, Part::Main);
         warnings.extend(naming::finalizer_warnings(&object, None));
         let metadata = metadata_of(&mut object)?;
@@ -134,14 +135,13 @@ impl Case<'_> {
         mut object: Value,
         part: Part,
     ) -> Result<Admitted, Refusal> {
-        let name = name_of(old);
         self.check_kind(&object)?;
         self.settle_namespace(&mut object)?;
         let mistakes = self.check_identity(old, &mut object)?;
         self.keep_other_parts(old, &mut object, part)?;
         dress(self.resource, &mut object, Some(old), self.now);
         let mut warnings = self.normalise(&mut object)?;
-        self.check(&object, &name, mistakes)?;
+        self.check(Some(old), &object, mistakes, part)?;
         self.check_finalizers(old, &object)?;
         warnings.extend(naming::finalizer_warnings(&object, Some(old)));
         self.count(old, &mut object);
@@ -164,141 +164,6 @@ impl Case<'_> {
             let manager = Manager::new(manager, Operation::Update, self.resource, part);
             managed::track(self.setting(part), &manager, old, object);
         }
-    }
-
-    fn check_kind(&self, object: &Value) -> Result<(), Refusal> {
-        let (version, kind) = (object.text("apiVersion"), object.text("kind"));
-        let expected = self.resource.api_version();
-        if version != expected {
-            return Err(Refusal::bad_request(format!(
-                "the API version in the data ({version}) does not match the expected API version ({expected})"
-            )));
-        }
-        if kind != self.resource.kind {
-            return Err(Refusal::bad_request(format!(
-                "the kind in the data ({kind}) does not match the expected kind ({})",
-                self.resource.kind
-            )));
-        }
-        Ok(())
-    }
-
-    fn settle_namespace(&self, object: &mut Value) -> Result<(), Refusal> {
-        let wanted = self.namespace;
-        let metadata = metadata_of(object)?;
-        let found = metadata
-            .get("namespace")
-            .and_then(Value::as_str)
-            .unwrap_or_default()
-            .to_owned();
-        if wanted.is_empty() && (found.is_empty() || found == "default") {
-            metadata.remove("namespace");
-        } else if found.is_empty() {
-            metadata.insert("namespace".to_owned(), json!(wanted));
-        } else if found != wanted {
-            return Err(Refusal::bad_request(
-                "the namespace of the provided object does not match the namespace sent on the request",
-            ));
-        }
-        Ok(())
-    }
-
-    fn check_identity(&self, old: &Value, object: &mut Value) -> Result<Vec<FieldError>, Refusal> {
-        let name = name_of(old);
-        let metadata = metadata_of(object)?;
-        let text = |field: &str| {
-            metadata
-                .get(field)
-                .and_then(Value::as_str)
-                .unwrap_or_default()
-        };
-        if text("name") != name {
-            return Err(Refusal::bad_request(format!(
-                "the name of the object ({}) does not match the name on the URL ({name})",
-                text("name")
-            )));
-        }
-        let subject = self.resource.subject(&name);
-        let known = old.field("metadata").text("uid");
-        let mut errors = Vec::new();
-        if !text("uid").is_empty() && text("uid") != known {
-            if let Origin::Applied = self.origin {
-                let error =
-                    FieldError::invalid("metadata.uid", &json!(text("uid")), "field is immutable");
-                errors = vec![error.clone(), error];
-            } else {
-                let why = format!(
-                    "Precondition failed: UID in precondition: {}, UID in object meta: {known}",
-                    text("uid")
-                );
-                return Err(Refusal::conflict(subject, &why));
-            }
-        }
-        let current = old.field("metadata").text("resourceVersion");
-        let revision = text("resourceVersion");
-        if revision.is_empty() || revision == "0" {
-            if !self.resource.rules.unconditional {
-                let error = FieldError::invalid(
-                    "metadata.resourceVersion",
-                    &json!(0),
-                    "must be specified for an update",
-                );
-                return Err(Refusal::invalid(subject, &[error]));
-            }
-        } else if revision != current {
-            return Err(Refusal::modified(subject));
-        }
-        for field in [
-            "uid",
-            "resourceVersion",
-            "creationTimestamp",
-            "deletionTimestamp",
-            "deletionGracePeriodSeconds",
-            "generation",
-        ] {
-            copy(old.field("metadata"), metadata, field);
-        }
-        Ok(errors)
-    }
-
-    /// Puts back what this request may not write.
-    fn keep_other_parts(&self, old: &Value, object: &mut Value, part: Part) -> Result<(), Refusal> {
-        let status = object.get("status").cloned();
-        let custom = self.resource.rules.merge_keys.is_none();
-        match part {
-            Part::Main => {
-                if self.resource.rules.status
-                    && let Some(fields) = object.as_object_mut()
-                {
-                    copy(old, fields, "status");
-                }
-                if self.resource.role == Role::Namespace
-                    && let Some(fields) = object.as_object_mut()
-                {
-                    copy(old, fields, "spec");
-                }
-            }
-            Part::Status => {
-                let metadata = metadata_of(object)?.clone();
-                let managers = metadata.get("managedFields").cloned();
-                *object = old.clone();
-                if !custom {
-                    object.set(&["metadata"], Value::Object(metadata));
-                } else if let Some(managers) = managers {
-                    object.set(&["metadata", "managedFields"], managers);
-                }
-                remove(object, "status");
-                if let (Some(status), Some(fields)) = (status, object.as_object_mut()) {
-                    fields.insert("status".to_owned(), status);
-                }
-            }
-            Part::Finalize => {
-                let spec = object.field("spec").clone();
-                *object = old.clone();
-                object.set(&["spec"], spec);
-            }
-        }
-        Ok(())
     }
 
     fn normalise(&self, object: &mut Value) -> Result<Vec<String>, Refusal> {
@@ -326,21 +191,34 @@ impl Case<'_> {
 
     fn check(
         &self,
+        old: Option<&Value>,
         object: &Value,
-        name: &str,
         mut errors: Vec<FieldError>,
+        part: Part,
     ) -> Result<(), Refusal> {
         errors.extend(naming::check_metadata(
             object.field("metadata"),
             self.resource,
         ));
+        let name = &name_of(old.unwrap_or(object));
         errors.extend(validate(self.catalog.schema(self.resource), object));
+        if errors.is_empty()
+            && let Some(rules) = &self.resource.cel
+        {
+            errors.extend(rules.check(object, old));
+        }
         if errors.is_empty() && self.resource.role == Role::Definition {
             let definition = serde_json::from_value(object.clone()).map_err(|e| e.to_string());
             let verdict = definition
                 .and_then(|definition| check_definition(&definition).map_err(|e| e.to_string()));
             if let Err(why) = verdict {
                 errors.push(FieldError::invalid("spec", &json!(name), why));
+            }
+        }
+        if part == Part::Status {
+            for error in &mut errors {
+                // Of a write to /status the real server names the fields from there.
+                error.message = error.message.replacen(": status.", ": ", 1);
             }
         }
         if errors.is_empty() {
@@ -375,7 +253,7 @@ impl Case<'_> {
         let name = name_of(old);
         Err(Refusal::invalid(
             self.resource.kind_subject(&name),
-            &[error],
+            &[error.clone(), error],
         ))
     }
 

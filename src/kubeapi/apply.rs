@@ -101,9 +101,9 @@ impl Application {
             .0
             .get(&self.manager)
             .map(|owned| owned.fields.clone());
-        managers.assign(setting, &self.manager, wanted);
+        managers.assign(setting, &self.manager, &wanted);
         let mut object = match last {
-            Some(last) => prune(setting, merged, &managers, &last),
+            Some(last) => prune(setting, &merged, &managers, &last),
             None => merged,
         };
         self.take_over(setting, &live, &object, &mut managers)?;
@@ -198,21 +198,21 @@ fn version_and_kind(object: &Value) -> (&str, &str) {
 }
 
 /// Removes what the applier owned, does not want any more, and nobody else owns.
-fn prune(setting: Setting<'_>, merged: Value, managers: &Managers, last: &FieldSet) -> Value {
+fn prune(setting: Setting<'_>, merged: &Value, managers: &Managers, last: &FieldSet) -> Value {
     let schema = setting.schema;
     let whole = |set: &FieldSet| with_parents(schema, set);
     let last = whole(last);
-    let pruned = without(schema, &merged, &last);
-    let everything = whole(&fields_of(schema, &merged));
+    let pruned = without(schema, merged, &last);
+    let everything = whole(&fields_of(schema, merged));
     let owned = managers
         .0
         .values()
         .fold(FieldSet::default(), |all, owned| all.union(&owned.fields));
     let kept = whole(&fields_of(schema, &pruned)).union(&whole(&owned));
-    let pruned = without(schema, &merged, &everything.difference(&kept));
+    let pruned = without(schema, merged, &everything.difference(&kept));
     let kept = whole(&fields_of(schema, &pruned));
     let gone = everything.difference(&kept).intersection(&last);
-    without(schema, &merged, &gone)
+    without(schema, merged, &gone)
 }
 
 fn conflict(conflicts: &[(&Manager, FieldSet)]) -> Refusal {
@@ -247,5 +247,5 @@ fn conflict(conflicts: &[(&Manager, FieldSet)]) -> Refusal {
             texts.join("\n")
         )
     };
-    Refusal::conflicts(message, causes)
+    Refusal::conflicts(message, &causes)
 }

@@ -46,8 +46,13 @@ pub(super) fn parse(
     let parsed = match (media, message) {
         ("" | "application/json" | "application/x-www-form-urlencoded", _) => {
             json(bytes).map_err(|error| {
+                let why = if error.is_eof() {
+                    "unexpected end of JSON input".to_owned()
+                } else {
+                    error.to_string()
+                };
                 unrecognised(format!(
-                    "couldn't get version/kind; json parse error: {error}"
+                    "couldn't get version/kind; json parse error: {why}"
                 ))
             })?
         }
@@ -60,13 +65,8 @@ pub(super) fn parse(
                 .map_err(|error| unrecognised(error.to_string()))?,
             duplicates: Vec::new(),
         },
-        (_, None) => {
-            return Err(Refusal::unsupported_media(&[
-                "application/json",
-                "application/yaml",
-            ]));
-        }
-        (_, Some(_)) => {
+        // A real server names all three, also for kinds that it does not read as protobuf.
+        _ => {
             return Err(Refusal::unsupported_media(&[
                 "application/json",
                 "application/yaml",

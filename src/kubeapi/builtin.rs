@@ -63,6 +63,7 @@ const NEW_EVENT_FIELDS: &[&str] = &[
 pub(super) fn resources() -> Vec<Resource> {
     let mut resources = core();
     resources.extend(core_in_namespaces());
+    resources.extend(workloads());
     resources.extend(named_groups());
     resources.extend(access());
     resources.extend(reviews());
@@ -143,6 +144,11 @@ fn core_in_namespaces() -> Vec<Resource> {
                 built_in::events(),
             )
         },
+    ]
+}
+
+fn workloads() -> Vec<Resource> {
+    vec![
         Resource {
             namespaced: true,
             short_names: words(&["sa"]),
@@ -350,6 +356,7 @@ fn stored(
         columns,
         selectable: selectable(fields.iter().copied()),
         schema,
+        cel: None,
         message: None,
         storage: format!("{group}/{plural}/"),
     }

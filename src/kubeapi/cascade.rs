@@ -26,6 +26,7 @@ impl Server {
         Box::pin(async move {
             let uid = object.field("metadata").text("uid");
             self.collect_dependents(uid).await?;
+            self.tell_owners(object).await?;
             if resource.role == Role::Definition {
                 self.collect_kind(object).await?;
             }
@@ -208,6 +209,7 @@ impl Server {
 
     /// Finishes what a crash may have left half done.
     pub(super) async fn sweep(&self) -> Result<(), Refusal> {
+        self.settle_all().await?;
         for owner in self.store.owners() {
             self.collect_dependents(&owner).await?;
         }

@@ -6,6 +6,7 @@ use super::{
     openapi::OpenApi,
     protobuf::Message,
     refusal::Subject,
+    rules::Rules as CelRules,
     schema::{Components, Schema, built_in_components, complete},
     table::Column,
 };
@@ -114,6 +115,7 @@ pub(super) struct Resource {
     pub(super) columns: Vec<Column>,
     pub(super) selectable: Vec<(String, JsonPath)>,
     pub(super) schema: Value,
+    pub(super) cel: Option<CelRules>,
     pub(super) message: Option<&'static Message>,
     /// The beginning of the keys of its objects.
     pub(super) storage: String,
@@ -131,6 +133,13 @@ impl Resource {
     /// The key of an object; the namespace of a cluster-wide one is empty.
     pub(super) fn key(&self, namespace: &str, name: &str) -> String {
         format!("{}{namespace}/{name}", self.storage)
+    }
+
+    /// The key that the same object would have in a real server, which some answers name.
+    pub(super) fn registry_key(&self, namespace: &str, name: &str) -> String {
+        let parts = [self.group.as_str(), &self.plural, namespace, name];
+        let parts: Vec<&str> = parts.into_iter().filter(|part| !part.is_empty()).collect();
+        parts.join("/")
     }
 
     /// What the keys of its objects in a namespace begin with; empty for all namespaces.
@@ -262,6 +271,12 @@ pub(super) fn check_definition(definition: &CustomResourceDefinition) -> Result<
     if !spec.versions.iter().any(|version| version.served) {
         return refuse("it has no served version");
     }
+    for version in &spec.versions {
+        let rules = CelRules::of(&schema_of(version));
+        if let Some(mistake) = rules.and_then(|rules| rules.mistake()) {
+            return refuse(&format!("a rule of {}: {mistake}", version.name));
+        }
+    }
     Ok(())
 }
 
@@ -283,6 +298,15 @@ fn from_definition(definition: &CustomResourceDefinition) -> Vec<Resource> {
         .collect()
 }
 
+fn schema_of(version: &CustomResourceDefinitionVersion) -> Value {
+    version
+        .schema
+        .as_ref()
+        .and_then(|validation| validation.open_api_v3_schema.as_ref())
+        .and_then(|schema| serde_json::to_value(schema).ok())
+        .unwrap_or_default()
+}
+
 fn from_version(
     definition: &CustomResourceDefinition,
     version: &CustomResourceDefinitionVersion,
@@ -291,12 +315,7 @@ fn from_version(
     let spec = &definition.spec;
     let names = &spec.names;
     let lower = names.kind.to_lowercase();
-    let schema = version
-        .schema
-        .as_ref()
-        .and_then(|validation| validation.open_api_v3_schema.as_ref())
-        .and_then(|schema| serde_json::to_value(schema).ok())
-        .unwrap_or_default();
+    let schema = schema_of(version);
     let status = version
         .subresources
         .as_ref()
@@ -330,6 +349,7 @@ fn from_version(
         },
         columns: Column::of_definition(version.additional_printer_columns.as_deref()),
         selectable: selectable(extra),
+        cel: CelRules::of(&schema),
         schema: complete(schema),
         message: None,
         storage: format!("{}/{}/", spec.group, names.plural),

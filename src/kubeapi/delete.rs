@@ -4,6 +4,7 @@ use super::{
     Server,
     admission::name_of,
     catalog::{Resource, Role},
+    dependents::{FOREGROUND, ORPHAN},
     naming,
     present::{Presenter, as_shown, respond_json},
     protobuf,
@@ -26,16 +27,36 @@ pub(super) const ATTEMPTS: usize = 16;
 /// Namespaces that a cluster cannot be without.
 const PROTECTED: &[&str] = &["default", "kube-system", "kube-node-lease"];
 
+/// What becomes of the dependents of an object that goes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Policy {
+    /// They go after it.
+    #[default]
+    Background,
+    /// They go before it.
+    Foreground,
+    /// They stay.
+    Orphan,
+}
+
 /// What a delete asks for, from its body and its query.
 #[derive(Debug, Clone, Default)]
 pub(super) struct DeleteOptions {
     uid: Option<String>,
     revision: Option<String>,
-    orphan: bool,
+    policy: Policy,
     dry_run: bool,
 }
 
 impl DeleteOptions {
+    /// Options that say nothing but this.
+    pub(super) fn with(policy: Policy) -> Self {
+        Self {
+            policy,
+            ..Self::default()
+        }
+    }
+
     /// Reads the options; a body that is missing or empty has none.
     pub(super) fn parse(bytes: &[u8], parameters: &Parameters) -> Result<Self, Refusal> {
         let options = if bytes.is_empty() {
@@ -55,7 +76,12 @@ impl DeleteOptions {
         Ok(Self {
             uid: text("/preconditions/uid"),
             revision: text("/preconditions/resourceVersion"),
-            orphan: policy == "Orphan" || options.field("orphanDependents") == true,
+            policy: match policy.as_str() {
+                "Foreground" => Policy::Foreground,
+                "Orphan" => Policy::Orphan,
+                _ if options.field("orphanDependents") == true => Policy::Orphan,
+                _ => Policy::Background,
+            },
             dry_run: dry.is_some_and(|dry| !dry.is_empty()) || parameters.get("dryRun") == "All",
         })
     }
@@ -173,7 +199,7 @@ impl Server {
                 .ok_or_else(|| Refusal::not_found(resource.subject(name)))?;
             let old = stored.value();
             options.check(resource, &old)?;
-            let object = self.marked(resource, &old);
+            let object = self.marked(resource, &old, options.policy);
             let deletes = is_finished(resource, &object);
             if options.dry_run {
                 return Ok(if deletes {
@@ -194,12 +220,14 @@ impl Server {
             match self.store.write(write).await {
                 Ok(stored) if deletes => {
                     self.after_write(resource);
-                    if !options.orphan {
-                        self.released(resource, &stored.value()).await?;
-                    }
+                    self.released(resource, &stored.value()).await?;
                     return Ok(Deleted::Gone(stored.value()));
                 }
-                Ok(stored) => return self.wait_for(resource, name, stored.value()).await,
+                Ok(stored) => {
+                    let object = stored.value();
+                    self.settle(resource, &object).await?;
+                    return self.wait_for(resource, name, object).await;
+                }
                 Err(Rejected::Stale) => {}
                 Err(Rejected::NotStored(why)) => return Err(Refusal::not_stored(&why)),
             }
@@ -208,8 +236,13 @@ impl Server {
     }
 
     /// The state of an object that shall go: with the time of the wish.
-    fn marked(&self, resource: &Resource, old: &Value) -> Value {
+    fn marked(&self, resource: &Resource, old: &Value, policy: Policy) -> Value {
         let mut object = old.clone();
+        match policy {
+            Policy::Background => {}
+            Policy::Foreground => add_finalizer(&mut object, FOREGROUND),
+            Policy::Orphan => add_finalizer(&mut object, ORPHAN),
+        }
         if !old.field("metadata").field("deletionTimestamp").is_null() {
             return object;
         }
@@ -243,4 +276,17 @@ impl Server {
         }
         Ok(Deleted::Waiting(object))
     }
+}
+
+fn add_finalizer(object: &mut Value, finalizer: &str) {
+    let mut list = object.field("metadata").field("finalizers").clone();
+    if !list.is_array() {
+        list = json!([]);
+    }
+    if let Some(known) = list.as_array_mut()
+        && !known.iter().any(|known| known == finalizer)
+    {
+        known.push(json!(finalizer));
+    }
+    object.set(&["metadata", "finalizers"], list);
 }

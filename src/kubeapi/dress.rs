@@ -36,7 +36,7 @@ pub(super) fn dress(
 }
 
 /// Removes from the metadata what is empty or not kept here.
-fn tidy(object: &mut Value) {
+pub(super) fn tidy(object: &mut Value) {
     if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
         metadata.remove("selfLink");
         metadata.retain(|_, value| {

@@ -13,18 +13,21 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto::Builder,
 };
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{collections::VecDeque, convert::Infallible, sync::Arc, time::Duration};
 use tokio::{
     net::{TcpListener, TcpStream},
-    task::JoinSet,
+    task::{AbortHandle, JoinSet},
     time::timeout,
 };
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::sync::CancellationToken;
 use tower::Service;
 
 /// A kubectl has one connection; a thousand are a mistake or an attack.
 const MOST_CONNECTIONS: usize = 1_000;
+
+/// How many connections may be in their handshake.
+const MOST_HANDSHAKES: usize = 256;
 
 const HANDSHAKE: Duration = Duration::from_secs(10);
 
@@ -45,20 +48,21 @@ pub async fn serve(
     credentials.write_kubeconfig(&format!("https://{address}"))?;
     let acceptor = TlsAcceptor::from(Arc::new(credentials.server_config()?));
     let mut connections = JoinSet::new();
+    let mut handshakes = Handshakes::default();
     loop {
         let accepted = tokio::select! {
             () = shutdown.cancelled() => break,
             Some(_) = connections.join_next() => continue,
+            Some(stream) = handshakes.next() => {
+                if has_room(&connections) {
+                    connections.spawn(serve_connection(stream, api.clone(), shutdown.clone()));
+                }
+                continue;
+            }
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok(_) if connections.len() >= MOST_CONNECTIONS => {
-                tracing::warn!("Refused a connection to the embedded API: too many are open");
-            }
-            Ok((stream, _)) => {
-                let (acceptor, api, end) = (acceptor.clone(), api.clone(), shutdown.clone());
-                connections.spawn(serve_connection(stream, acceptor, api, end));
-            }
+            Ok((stream, _)) => handshakes.begin(acceptor.clone(), stream),
             Err(error) => {
                 tracing::warn!(%error, "Could not accept a connection to the embedded API");
                 tokio::time::sleep(Duration::from_millis(100)).await;
@@ -69,16 +73,50 @@ pub async fn serve(
     Ok(())
 }
 
-async fn serve_connection(
-    stream: TcpStream,
-    acceptor: TlsAcceptor,
-    api: KubeApi,
-    end: CancellationToken,
-) {
-    let Ok(Ok(stream)) = timeout(HANDSHAKE, acceptor.accept(stream)).await else {
-        tracing::debug!("A connection to the embedded API did not complete its handshake");
-        return;
-    };
+fn has_room(connections: &JoinSet<()>) -> bool {
+    let room = connections.len() < MOST_CONNECTIONS;
+    if !room {
+        tracing::warn!("Refused a connection to the embedded API: too many are open");
+    }
+    room
+}
+
+/// Connections that have not shown yet who they are.
+#[derive(Default)]
+struct Handshakes {
+    running: JoinSet<Option<TlsStream<TcpStream>>>,
+    /// In the order in which they began.
+    order: VecDeque<AbortHandle>,
+}
+
+impl Handshakes {
+    /// Begins a handshake; when too many are open, the oldest gives way: an honest one is short.
+    fn begin(&mut self, acceptor: TlsAcceptor, stream: TcpStream) {
+        self.order.retain(|handshake| !handshake.is_finished());
+        if self.order.len() >= MOST_HANDSHAKES
+            && let Some(oldest) = self.order.pop_front()
+        {
+            tracing::debug!("Gave up the oldest handshake with the embedded API");
+            oldest.abort();
+        }
+        let handshake = self.running.spawn(async move {
+            let outcome = timeout(HANDSHAKE, acceptor.accept(stream)).await;
+            outcome.ok().and_then(Result::ok)
+        });
+        self.order.push_back(handshake);
+    }
+
+    /// The next connection whose handshake is complete; `None` when none is under way.
+    async fn next(&mut self) -> Option<TlsStream<TcpStream>> {
+        loop {
+            if let Ok(Some(stream)) = self.running.join_next().await? {
+                return Some(stream);
+            }
+        }
+    }
+}
+
+async fn serve_connection(stream: TlsStream<TcpStream>, api: KubeApi, end: CancellationToken) {
     let certificates = stream.get_ref().1.peer_certificates();
     let known = certificates.and_then(|chain| User::of_certificate(chain.first()?));
     let service = hyper::service::service_fn(move |request: Request<hyper::body::Incoming>| {

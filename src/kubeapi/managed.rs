@@ -203,7 +203,7 @@ impl Managers {
     }
 
     /// Gives fields to a manager.
-    pub(super) fn give(&mut self, setting: Setting<'_>, manager: &Manager, fields: FieldSet) {
+    pub(super) fn give(&mut self, setting: Setting<'_>, manager: &Manager, fields: &FieldSet) {
         let fields = owned_by_clients(fields);
         if fields.is_empty() {
             return;
@@ -220,7 +220,7 @@ impl Managers {
     }
 
     /// Lets a manager own exactly these fields.
-    pub(super) fn assign(&mut self, setting: Setting<'_>, manager: &Manager, fields: FieldSet) {
+    pub(super) fn assign(&mut self, setting: Setting<'_>, manager: &Manager, fields: &FieldSet) {
         self.0.remove(manager);
         self.give(setting, manager, fields);
     }
@@ -230,7 +230,7 @@ impl Managers {
         let empty = json!({"apiVersion": live.field("apiVersion"), "kind": live.field("kind")});
         let all = compare(setting.schema, &empty, live);
         let before = Manager::new(BEFORE, Operation::Update, setting.resource, Part::Main);
-        self.give(setting, &before, all.added);
+        self.give(setting, &before, &all.added);
     }
 
     /// Makes one of the oldest updaters when there are too many.
@@ -280,7 +280,7 @@ impl Managers {
     }
 }
 
-fn owned_by_clients(fields: FieldSet) -> FieldSet {
+fn owned_by_clients(fields: &FieldSet) -> FieldSet {
     let mut nobodys = FieldSet::default();
     for field in ["f:apiVersion", "f:kind", "f:metadata"] {
         nobodys.insert(&[field.to_owned()]);
@@ -323,7 +323,7 @@ pub(super) fn track(
                 json!({"apiVersion": object.field("apiVersion"), "kind": object.field("kind")});
             let mut managers = Managers::decode(&sent).unwrap_or_default();
             let all = compare(setting.schema, &empty, object);
-            managers.give(setting, manager, all.added);
+            managers.give(setting, manager, &all.added);
             managers
         }
         Some(old) => {
@@ -331,7 +331,7 @@ pub(super) fn track(
             if !managers.0.is_empty() {
                 let change = setting.compare(old, object);
                 managers.release(setting, None, &change);
-                managers.give(setting, manager, change.added.union(&change.modified));
+                managers.give(setting, manager, &change.added.union(&change.modified));
             }
             managers
         }

@@ -27,7 +27,17 @@ impl Patch {
         match (media, resource.rules.merge_keys) {
             (JSON, _) => serde_json::from_slice(bytes)
                 .map(Self::Json)
-                .map_err(|error| Refusal::bad_request(format!("error decoding patch: {error}"))),
+                .map_err(|error| {
+                    let is_object = serde_json::from_slice::<Map<String, Value>>(bytes).is_ok();
+                    let why = if is_object {
+                        // The words of the real server, which tools look for.
+                        "json: cannot unmarshal object into Go value of type []handlers.jsonPatchOp"
+                            .to_owned()
+                    } else {
+                        error.to_string()
+                    };
+                    Refusal::bad_request(format!("error decoding patch: {why}"))
+                }),
             (MERGE, _) => object(bytes).map(Self::Merge),
             (STRATEGIC, Some(keys)) => object(bytes).map(|patch| Self::Strategic(patch, keys)),
             (_, Some(_)) => Err(Refusal::unsupported_media(&[

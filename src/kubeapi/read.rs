@@ -49,24 +49,35 @@ impl Server {
         presenter: Presenter<'_>,
     ) -> Result<Response<Body>, Refusal> {
         let selector = selector(target, parameters)?;
-        let token = self.continuation(parameters)?;
-        self.check_revision(parameters)?;
+        let token = Self::continuation(parameters)?;
+        let exact = self.check_revision(parameters)?;
         let limit = match parameters.get("limit").parse() {
             Ok(0) | Err(_) => usize::MAX,
             Ok(limit) => limit,
         };
         let prefix = target.resource.prefix(&target.namespace);
         let after = token.as_ref().map(|token| token.start.as_str());
-        let (selected, rest, revision) = if selector.is_empty() {
+        let past = token
+            .as_ref()
+            .map(|token| token.rv)
+            .or(exact)
+            .filter(|revision| *revision != self.store.revision());
+        let (selected, rest, revision) = if selector.is_empty() && past.is_none() {
             self.store.page(&prefix, after, limit)
         } else {
-            let (found, revision) = self.store.list(&prefix, after);
+            let (found, revision) = match past {
+                None => self.store.list(&prefix, after),
+                Some(revision) => {
+                    let found = self.store.list_at(&prefix, after, revision);
+                    (found.ok_or_else(|| forgotten(token.is_some()))?, revision)
+                }
+            };
             let mut selected = select(&selector, target, found);
             let rest = selected.split_off(limit.min(selected.len()));
             (selected, rest.len(), revision)
         };
         let mut end = ListEnd {
-            revision: token.map_or(revision, |token| token.rv),
+            revision,
             ..ListEnd::default()
         };
         if rest > 0 {
@@ -105,7 +116,7 @@ impl Server {
         })
     }
 
-    fn continuation(&self, parameters: &Parameters) -> Result<Option<Continue>, Refusal> {
+    fn continuation(parameters: &Parameters) -> Result<Option<Continue>, Refusal> {
         let text = parameters.get("continue");
         if text.is_empty() {
             return Ok(None);
@@ -117,16 +128,11 @@ impl Server {
             .ok_or_else(|| {
                 Refusal::bad_request("invalid continue token: continue key is not valid")
             })?;
-        if token.rv < self.store.compacted() {
-            return Err(Refusal::expired(
-                "The provided continue parameter is too old to display a consistent list result. You must start a new list without the continue parameter.",
-            ));
-        }
         Ok(Some(token))
     }
 
-    /// Checks that a list of the wanted revision can be given.
-    fn check_revision(&self, parameters: &Parameters) -> Result<(), Refusal> {
+    /// Checks that a list of the wanted revision can be given; returns the one that is meant exactly.
+    fn check_revision(&self, parameters: &Parameters) -> Result<Option<u64>, Refusal> {
         let (text, matching) = (
             parameters.get("resourceVersion"),
             parameters.get("resourceVersionMatch"),
@@ -136,7 +142,7 @@ impl Server {
                 let why = "resourceVersionMatch is forbidden unless resourceVersion is provided";
                 return Err(list_options(why));
             }
-            return Ok(());
+            return Ok(None);
         }
         let wanted: u64 = text.parse().map_err(|_| {
             Refusal::bad_request(format!("invalid resource version: {}", not_a_number(text)))
@@ -145,14 +151,17 @@ impl Server {
         if wanted > current {
             return Err(Refusal::from_the_future(wanted, current));
         }
-        if matching == "Exact" && wanted != current {
-            // Old states are not kept: what is not current is gone.
-            return Err(Refusal::expired(
-                "The resourceVersion for the provided list is too old.",
-            ));
-        }
-        Ok(())
+        Ok((matching == "Exact").then_some(wanted))
     }
+}
+
+/// The refusal of a list of a revision that is not kept any more.
+fn forgotten(continues: bool) -> Refusal {
+    Refusal::expired(if continues {
+        "The provided continue parameter is too old to display a consistent list result. You must start a new list without the continue parameter."
+    } else {
+        "The resourceVersion for the provided list is too old."
+    })
 }
 
 /// What the real server says about a revision that is no number.

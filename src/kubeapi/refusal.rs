@@ -158,7 +158,7 @@ impl Refusal {
     }
 
     /// Fields of an applied object belong to others.
-    pub(super) fn conflicts(message: String, causes: Vec<Value>) -> Self {
+    pub(super) fn conflicts(message: String, causes: &[Value]) -> Self {
         let mut refusal = Self::new(409, "Conflict", message);
         refusal.details = Some(json!({"causes": causes}));
         refusal
@@ -242,8 +242,7 @@ impl Refusal {
     }
 
     pub(super) fn not_acceptable() -> Self {
-        let message =
-            "only the following media types are accepted: application/json, application/yaml";
+        let message = "only the following media types are accepted: application/json, application/yaml, application/vnd.kubernetes.protobuf";
         Self::new(406, "NotAcceptable", message)
     }
 

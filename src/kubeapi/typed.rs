@@ -41,7 +41,7 @@ fn shape<'a>(schema: Described<'a>, value: &Value) -> Shape<'a> {
             Some("map") => Shape::Keyed(keys(schema)),
             _ => Shape::Leaf,
         },
-        _ => Shape::Leaf,
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => Shape::Leaf,
     }
 }
 
@@ -162,30 +162,26 @@ fn check(schema: Schema<'_>, value: &Value, path: &str, found: &mut Vec<String>)
             "object" => "map",
             other => other,
         };
-        let shown = match value {
-            Value::String(text) => text.clone(),
-            other => other.to_string(),
-        };
+        let shown = value
+            .as_str()
+            .map_or_else(|| value.to_string(), str::to_owned);
         found.push(format!("{path}: expected {wanted}, got &{{{shown}}}"));
     }
-    match value {
-        Value::Object(fields) if fits => {
-            for (name, below) in fields {
-                let path = format!("{path}.{name}");
-                match schema.field(name) {
-                    Some(described) => check(described, below, &path, found),
-                    None if schema.keeps_unknown_fields() => {}
-                    None => found.push(format!("{path}: field not declared in schema")),
-                }
+    if !fits {
+        return;
+    }
+    if let Value::Object(fields) = value {
+        for (name, below) in fields {
+            let path = format!("{path}.{name}");
+            match schema.field(name) {
+                Some(described) => check(described, below, &path, found),
+                None if schema.keeps_unknown_fields() => {}
+                None => found.push(format!("{path}: field not declared in schema")),
             }
         }
-        Value::Array(list) if fits => {
-            for (index, item) in list.iter().enumerate() {
-                if let Some(described) = schema.items() {
-                    check(described, item, &format!("{path}[{index}]"), found);
-                }
-            }
+    } else if let (Value::Array(list), Some(described)) = (value, schema.items()) {
+        for (index, item) in list.iter().enumerate() {
+            check(described, item, &format!("{path}[{index}]"), found);
         }
-        _ => {}
     }
 }

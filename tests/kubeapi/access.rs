@@ -1,6 +1,6 @@
 //! Users: certificates issued for others, roles and bindings, reviews.
 
-use crate::rig::{self, CLUSTERS, Server, cluster, post, send};
+use crate::rig::{CLUSTERS, Server, cluster, post, send};
 use kube::Client;
 use serde_json::{Value, json};
 
@@ -132,7 +132,7 @@ async fn strangers_may_look_at_the_version_and_the_health_only() {
     ] {
         assert_eq!(code(&nobody, "GET", path).await, 403, "{path}");
     }
-    let liar = rig::send(
+    let liar = send(
         &server.stranger(Some("x")).await,
         "GET",
         "/version",

@@ -12,7 +12,6 @@ use std::collections::BTreeMap;
 async fn every_request_is_answered_as_by_a_real_server() {
     let server = Server::start().await;
     let admin = server.client("admin", &[]).await;
-    // An object of another test was there when the answers were recorded.
     let users = BTreeMap::from([
         ("admin", admin),
         ("bob", server.client("bob", &[]).await),

@@ -13,7 +13,7 @@ use landbridge::kubeapi::{KubeApi, Options, loopback, store};
 use serde_json::{Value, json};
 use std::{path::Path, sync::Arc};
 use tempfile::TempDir;
-use tokio::{net::TcpListener, task::JoinHandle};
+use tokio::net::TcpListener;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// The collection of the definition that the recordings were made with.
@@ -22,10 +22,9 @@ pub(crate) const CLUSTERS: &str = "/apis/discovery.lb.test/v1alpha1/lbclusters";
 /// A running API.
 pub(crate) struct Server {
     pub(crate) url: String,
-    home: TempDir,
+    _home: TempDir,
     credentials: loopback::Credentials,
-    served: Option<JoinHandle<()>>,
-    stop: Option<DropGuard>,
+    _stop: DropGuard,
 }
 
 /// An answer, read to its end.
@@ -62,21 +61,15 @@ impl Server {
         let served = load(home.path());
         let stop = CancellationToken::new();
         let end = stop.clone();
-        let served = tokio::spawn(async move {
+        tokio::spawn(async move {
             loopback::serve(listener, api, &served, end).await.unwrap();
         });
         Self {
             url,
-            home,
+            _home: home,
             credentials,
-            served: Some(served),
-            stop: Some(stop.drop_guard()),
+            _stop: stop.drop_guard(),
         }
-    }
-
-    /// The directory of the store and the kubeconfig.
-    pub(crate) fn home(&self) -> &Path {
-        self.home.path()
     }
 
     /// The kubeconfig of a user: an admin, somebody with a certificate, with a token, or nobody.
@@ -107,13 +100,6 @@ impl Server {
         }
         client_of(kubeconfig).await
     }
-
-    /// Ends the API and waits until its store is closed.
-    pub(crate) async fn stop(mut self) -> TempDir {
-        drop(self.stop.take());
-        self.served.take().unwrap().await.unwrap();
-        self.home
-    }
 }
 
 fn load(home: &Path) -> loopback::Credentials {
@@ -122,9 +108,11 @@ fn load(home: &Path) -> loopback::Credentials {
 
 async fn client_of(kubeconfig: Kubeconfig) -> Client {
     let options = KubeConfigOptions::default();
-    let config = Config::from_custom_kubeconfig(kubeconfig, &options)
+    let mut config = Config::from_custom_kubeconfig(kubeconfig, &options)
         .await
         .unwrap();
+    // Every answer counts, also the ones that ask to come back later.
+    config.default_retry = false;
     Client::try_from(config).unwrap()
 }
 

@@ -40,13 +40,18 @@ async fn a_peer_creates_its_request_in_its_own_name_whatever_it_writes() {
         stored["metadata"]["labels"],
         json!({labels::CLUSTER_ID: id})
     );
-    for dropped in [
-        "finalizers",
-        "ownerReferences",
-        "annotations",
-        "managedFields",
-    ] {
+    for dropped in ["finalizers", "ownerReferences", "annotations"] {
         assert_eq!(stored["metadata"].get(dropped), None, "{dropped}");
+    }
+    let managers = stored["metadata"]["managedFields"]
+        .as_array()
+        .cloned()
+        .unwrap_or_default();
+    for entry in managers {
+        assert_eq!(
+            entry["manager"], "landbridge-gateway",
+            "the API's own words"
+        );
     }
     assert_eq!(stored.get("status"), None);
     let endpoints = &stored["spec"]["session"]["network"]["endpoints"];

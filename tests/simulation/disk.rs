@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use kube::Resource;
@@ -125,7 +125,7 @@ impl Backend for Drive {
             return Ok(());
         }
         let shared = Arc::clone(&self.disk.ledger);
-        let mut ledger = shared.lock().unwrap();
+        let mut ledger = shared.lock().unwrap_or_else(PoisonError::into_inner);
         let next = ledger.history.len();
         if ledger.crash == Some(Crash::Before(next)) {
             ledger.crash = None;
@@ -134,7 +134,7 @@ impl Backend for Drive {
         }
         self.disk.memory.commit(batch)?;
         for change in batch {
-            let after: Arc<Value> = Arc::new(serde_json::from_slice(&change.object).unwrap());
+            let after: Arc<Value> = Arc::new(parse(&change.object));
             let before = if change.operation == Operation::Deleted {
                 ledger.objects.remove(&change.key)
             } else {
@@ -159,4 +159,8 @@ impl Backend for Drive {
     fn compact(&mut self, through: u64) -> Result<(), Error> {
         self.disk.memory.compact(through)
     }
+}
+
+fn parse(object: &[u8]) -> Value {
+    serde_json::from_slice(object).expect("the API stores JSON")
 }

@@ -48,7 +48,11 @@ fn consumes(here: &ForeignCluster, there: &ForeignCluster) -> bool {
 
 fn phase_of(here: &ForeignCluster, there: &ForeignCluster) -> Phase {
     let joins = here.spec.join && !is_blocked(here);
-    if is_blocked(here) || (joins && is_blocked(there)) {
+    if is_blocked(here) {
+        return Phase::Refused;
+    }
+    // The first broken link is shown: trust here comes before the word of the peer.
+    if joins && is_trusted(here) && is_blocked(there) {
         return Phase::Refused;
     }
     if joins {

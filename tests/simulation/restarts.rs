@@ -6,9 +6,10 @@ use landbridge::api::foreign_cluster::Phase;
 use serde_json::{Value, json};
 
 use crate::{
+    account::summary,
     disk::Crash,
     invariants,
-    world::{Setup, World, history, summary},
+    world::{Setup, World, history},
 };
 
 /// How long a side may take to notice, to come back and to peer again.

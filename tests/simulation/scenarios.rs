@@ -8,15 +8,16 @@ use kube::{
     api::{Patch, PatchParams},
 };
 use landbridge::api::{
-    Advertisement, ForeignClusterSpec, PeeringRequest,
+    Advertisement, ForeignCluster, ForeignClusterSpec, PeeringRequest,
     cluster_config::AcceptPolicy,
     foreign_cluster::{DiscoveryType, Phase, TrustMode},
 };
 use serde_json::json;
 
 use crate::{
+    account::summary,
     invariants,
-    world::{Setup, TTL, World, history, summary},
+    world::{Setup, TTL, World, history},
 };
 
 const SOON: Duration = Duration::from_secs(10);
@@ -173,6 +174,28 @@ fn deleting_the_object_of_a_peer_that_answers_is_quick() {
         assert_eq!(tombstones(world), 0);
         // It is still there, so that its next announcement or visit finds it anew.
         world.until("peered again", 3 * MINUTE, all_peered).await;
+        invariants::hold(world).await;
+    });
+}
+
+#[test]
+fn a_deletion_that_takes_its_time_is_no_refusal() {
+    history(16, vec![Setup::fleet(); 2], async |world: &mut World| {
+        world.allow("Tunnel down");
+        world.until("both peered", SOON, all_peered).await;
+        let mut finalizers = world.view(0, 1).unwrap().finalizers().to_vec();
+        finalizers.push("example.com/hold".to_owned());
+        hold_back(world, finalizers).await;
+        assert!(world.delete(0, 1).await);
+        world.sleep(MINUTE).await;
+        assert_ne!(
+            world.phase(1, 0),
+            Some(Phase::Refused),
+            "{}",
+            world.describe()
+        );
+        hold_back(world, Vec::new()).await;
+        world.until("peered again", MINUTE, all_peered).await;
         invariants::hold(world).await;
     });
 }
@@ -424,6 +447,15 @@ fn lost_announcements_and_late_ones_do_no_harm() {
         assert!(all_peered(world), "{}", world.describe());
         invariants::hold(world).await;
     });
+}
+
+async fn hold_back(world: &World, finalizers: Vec<String>) {
+    let api: Api<ForeignCluster> = Api::all(world.clusters[0].client());
+    let name = world.view(0, 1).unwrap().name_any();
+    let patch = Patch::Merge(json!({"metadata": {"finalizers": finalizers}}));
+    api.patch(&name, &PatchParams::default(), &patch)
+        .await
+        .unwrap();
 }
 
 fn all_are(world: &World, phase: Phase) -> bool {

@@ -1,7 +1,6 @@
 //! A few whole clusters on one LAN: started, crashed, stopped, looked at and told what a person wants.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
     net::{Ipv4Addr, SocketAddr},
     sync::Arc,
     time::Duration,
@@ -15,59 +14,29 @@ use kube::{
 };
 use landbridge::{
     api::{
-        ClusterConfigSpec, ClusterId, ClusterName, ForeignCluster, ForeignClusterSpec,
-        TunnelEndpoint,
-        foreign_cluster::{DiscoveryType, Phase},
-        labels,
+        ClusterConfigSpec, ClusterId, ForeignCluster, ForeignClusterSpec, TunnelEndpoint,
+        foreign_cluster::Phase,
     },
-    controllers::{
-        Clock, Context, cluster_config,
-        context::Parts,
-        foreign_cluster,
-        own_node::{self, Machine},
-        peering_request,
-        reception::FrontDesk,
-        roster, tunnel_endpoint,
-    },
-    engine::{
-        addressing::{Ground, external_range},
-        overlay::PublicKey,
-        peering::{Own, OwnTunnel},
-        sighting::Sighting,
-    },
-    kubeapi::{KubeApi, Options, store::Commit},
-    peer::{
-        auth::PeerEndpoint,
-        certificates::{Identity, Proven},
-        trust::FleetSecret,
-    },
-    tunnel::{Driver, memory::Fabric},
+    controllers::Clock,
+    engine::overlay::PublicKey,
+    peer::certificates::Identity,
+    tunnel::memory::Fabric,
 };
 use serde_json::{Value, json};
-use tokio::{
-    sync::{mpsc, watch},
-    task::JoinSet,
-    time::Instant,
-};
-use tokio_util::sync::CancellationToken;
+use tokio::time::Instant;
 
-use crate::{
-    disk::Disk,
-    invariants,
-    lan::{Lan, Plug, Socket},
-    logbook::Logbook,
-};
+use crate::{disk::Disk, invariants, lan::Lan, life::Life, logbook::Logbook};
 
 /// The secret of a fleet.
 pub(crate) const SECRET: &str = "0f1e2d3c4b5a69788796a5b4c3d2e1f0";
 /// The time to live of an announcement.
-pub(crate) const TTL: Duration = Duration::from_secs(120);
+pub(crate) const TTL: Duration = Duration::from_mins(2);
 /// How often we look whether something has come about.
-const LOOK: Duration = Duration::from_millis(100);
+pub(crate) const LOOK: Duration = Duration::from_millis(100);
 /// When a history begins.
 const BEGINNING: i64 = 1_800_000_000;
 /// The names of the clusters.
-const NAMES: [&str; 3] = ["rome", "milan", "turin"];
+pub(crate) const NAMES: [&str; 3] = ["rome", "milan", "turin"];
 
 /// What a cluster is set up with.
 #[derive(Debug, Clone)]
@@ -131,10 +100,10 @@ pub(crate) struct World {
     pub lan: Lan,
     pub fabric: Fabric,
     pub logbook: Logbook,
-    clock: Clock,
+    pub clock: Clock,
     moves: u8,
     words: u64,
-    allowed: Vec<&'static str>,
+    pub allowed: Vec<&'static str>,
 }
 
 /// One cluster: what survives, and the life it leads now.
@@ -142,16 +111,8 @@ pub(crate) struct Cluster {
     pub setup: Setup,
     pub disk: Disk,
     pub key: PublicKey,
-    identity: Identity,
-    life: Option<Life>,
-}
-
-struct Life {
-    api: KubeApi,
-    context: Arc<Context>,
-    token: CancellationToken,
-    stop: CancellationToken,
-    tasks: JoinSet<()>,
+    pub identity: Identity,
+    pub life: Option<Life>,
 }
 
 impl Cluster {
@@ -241,155 +202,12 @@ impl World {
         (self.clock)()
     }
 
-    /// Starts a cluster, again and again if its life ends before it has begun.
-    pub(crate) async fn start(&mut self, index: usize) {
-        while !self.try_start(index).await {}
-    }
-
-    async fn try_start(&mut self, index: usize) -> bool {
-        let token = CancellationToken::new();
-        let cluster = &self.clusters[index];
-        let setup = cluster.setup.clone();
-        let api = KubeApi::open(Options {
-            backend: Box::new(cluster.disk.drive(token.clone())),
-            commit: Commit::Inline,
-            clock: Arc::clone(&self.clock),
-            crds: landbridge::api::crds(),
-        })
-        .await
-        .unwrap();
-        let client = api.client();
-        for namespace in [labels::NAMESPACE, labels::NODE_LEASE_NAMESPACE] {
-            cluster_config::ensure_namespace(&client, namespace)
-                .await
-                .unwrap();
-        }
-        let policy = cluster_config::load(&client, &setup.policy).await.unwrap();
-        let (policy, config) = watch::channel(policy);
-        let driver: Arc<dyn Driver> = Arc::new(self.fabric.driver(cluster.key.clone()));
-        let networks = BTreeSet::from(["192.168.1.0/24".parse().unwrap()]);
-        let context = Context::new(Parts {
-            client: client.clone(),
-            connector: Arc::new(Socket {
-                lan: self.lan.clone(),
-                host: index,
-            }),
-            own: own(cluster, index, self.lan.address(index), &*driver),
-            service_cidr: "10.96.0.0/12".parse().unwrap(),
-            networks: watch::channel(networks).1,
-            fleet: setup.fleet.then(|| FleetSecret::new(SECRET).unwrap()),
-            config,
-            clock: Arc::clone(&self.clock),
-        });
-        let stop = CancellationToken::new();
-        let mut life = Life {
-            api,
-            context: Arc::clone(&context),
-            token: token.clone(),
-            stop: stop.clone(),
-            tasks: JoinSet::new(),
-        };
-        let boot = format!("{:016x}", fastrand::u64(..));
-        let (events, found) = mpsc::channel(256);
-        let desk = Arc::new(FrontDesk::new(Arc::clone(&context)));
-        let plug = Plug {
-            endpoint: PeerEndpoint::new(desk, client.clone()),
-            proven: Proven {
-                cluster_id: cluster.id().clone(),
-                fingerprint: cluster.identity.fingerprint().clone(),
-            },
-            life: token.clone(),
-            events,
-            sighting: sighting(cluster, index, self.lan.address(index), &boot),
-        };
-        self.lan.plug(index, plug);
-        life.run(
-            &self.logbook,
-            "roster",
-            roster::run(Arc::clone(&context), boot, found, stop.clone()),
-        );
-        life.run(
-            &self.logbook,
-            "foreign_cluster",
-            foreign_cluster::run(Arc::clone(&context), stop.clone()),
-        );
-        life.run(
-            &self.logbook,
-            "peering_request",
-            peering_request::run(context, stop.clone()),
-        );
-        life.run(
-            &self.logbook,
-            "cluster_config",
-            cluster_config::run(client.clone(), policy, stop.clone()),
-        );
-        life.run_machine(&self.logbook, index, client, driver, &self.clock);
-        if setup.discovers {
-            life.run(
-                &self.logbook,
-                "announcement",
-                announce(self.lan.clone(), index, stop),
-            );
-        }
-        let lan = self.lan.clone();
-        life.tasks.spawn(async move {
-            token.cancelled().await;
-            lan.unplug(index);
-        });
-        let began = !life.token.is_cancelled();
-        self.clusters[index].life = began.then_some(life);
-        began
-    }
-
-    /// Ends a life without any warning. What is in the kernel goes with it.
-    pub(crate) async fn crash(&mut self, index: usize) {
-        if let Some(mut life) = self.clusters[index].life.take() {
-            life.token.cancel();
-            self.lan.unplug(index);
-            life.tasks.abort_all();
-            while let Some(ended) = life.tasks.join_next().await {
-                check(ended);
-            }
-        }
-        self.fabric.meddle(&self.clusters[index].key.clone(), |it| {
-            *it = Default::default()
-        });
-    }
-
-    /// Stops a cluster in order, with its goodbye.
-    pub(crate) async fn stop(&mut self, index: usize) {
-        if let Some(life) = &self.clusters[index].life {
-            self.lan.say_goodbye(index);
-            life.stop.cancel();
-            tokio::time::sleep(LOOK).await;
-        }
-        self.crash(index).await;
-    }
-
-    /// Crashes a cluster and starts it again after a while.
-    pub(crate) async fn restart(&mut self, index: usize, pause: Duration) {
-        self.crash(index).await;
-        self.sleep(pause).await;
-        self.start(index).await;
-    }
-
     /// Lets time pass; clusters whose life ended by itself start again.
     pub(crate) async fn sleep(&mut self, time: Duration) {
         let end = Instant::now() + time;
         while Instant::now() < end {
             tokio::time::sleep_until(end.min(Instant::now() + LOOK)).await;
             self.revive().await;
-        }
-    }
-
-    async fn revive(&mut self) {
-        for index in 0..self.clusters.len() {
-            let life = self.clusters[index].life.as_mut();
-            if life.is_some_and(Life::has_ended) {
-                self.crash(index).await;
-                tokio::time::sleep(Duration::from_secs(1)).await;
-                self.start(index).await;
-            }
         }
     }
 
@@ -514,211 +332,8 @@ impl World {
         let complaints = self.logbook.complaints(&self.allowed);
         assert!(complaints.is_empty(), "{}", complaints.join("\n"));
     }
-
-    /// Says how every peering stands, for whoever reads a failure.
-    pub(crate) fn describe(&self) -> String {
-        let mut lines = vec![format!("at {}", self.now())];
-        for (cluster, name) in self.clusters.iter().zip(NAMES) {
-            lines.push(format!("{name} {} runs: {}", cluster.id(), cluster.runs()));
-            for (key, object) in cluster.disk.everything() {
-                let metadata = &object["metadata"];
-                if key.starts_with("discovery.liqo.io/foreignclusters") {
-                    lines.push(describe(&object));
-                } else if key.contains("liqo.io/") && !key.starts_with("apiext") {
-                    lines.push(format!(
-                        "  {key} deleted: {}",
-                        metadata["deletionTimestamp"]
-                    ));
-                }
-            }
-        }
-        lines.extend(self.logbook.complaints(&self.allowed));
-        lines.join("\n")
-    }
-}
-
-fn describe(object: &Value) -> String {
-    let (spec, status) = (&object["spec"], &object["status"]);
-    let mut text = format!(
-        "  {} join {} {} {} {} phase {} deleted {} remote {}",
-        object["metadata"]["name"],
-        spec["join"],
-        spec["trustMode"],
-        spec["incomingPeeringEnabled"],
-        spec["discoveryType"],
-        status["phase"],
-        object["metadata"]["deletionTimestamp"],
-        status["outgoing"]["remote-peering-request-name"],
-    );
-    for one in status["conditions"].as_array().into_iter().flatten() {
-        text += &format!(
-            "\n      {} {} {} {}",
-            one["type"], one["status"], one["reason"], one["message"]
-        );
-    }
-    text
-}
-
-impl Life {
-    fn run(
-        &mut self,
-        logbook: &Logbook,
-        name: &'static str,
-        task: impl Future<Output = ()> + Send + 'static,
-    ) {
-        let (token, stop, logbook) = (self.token.clone(), self.stop.clone(), logbook.clone());
-        self.tasks.spawn(async move {
-            tokio::select! {
-                biased;
-                () = token.cancelled() => {}
-                () = task => if !stop.is_cancelled() {
-                    logbook.complain(format!("{name} ended before the shutdown"));
-                },
-            }
-        });
-    }
-
-    fn run_machine(
-        &mut self,
-        logbook: &Logbook,
-        index: usize,
-        client: Client,
-        driver: Arc<dyn Driver>,
-        clock: &Clock,
-    ) {
-        let machine = Machine {
-            hostname: NAMES[index].to_owned(),
-            cpu_milli: 4_000,
-            memory_bytes: 8 << 30,
-            storage_bytes: 100 << 30,
-        };
-        let read: own_node::ReadMachine = Arc::new(move || machine.clone());
-        let node = own_node::run(client.clone(), read, Arc::clone(clock), self.stop.clone());
-        self.run(logbook, "own_node", node);
-        let settings = tunnel_endpoint::Settings::new(self.context.own.pod_cidr);
-        let tunnels = tunnel_endpoint::run(
-            client,
-            driver,
-            settings,
-            Arc::clone(clock),
-            self.stop.clone(),
-        );
-        self.run(logbook, "tunnel_endpoint", tunnels);
-    }
-
-    fn has_ended(&mut self) -> bool {
-        while let Some(ended) = self.tasks.try_join_next() {
-            check(ended);
-        }
-        self.token.is_cancelled()
-    }
-}
-
-/// A panic anywhere is a failure.
-fn check(ended: Result<(), tokio::task::JoinError>) {
-    if let Err(error) = ended
-        && error.is_panic()
-    {
-        std::panic::resume_unwind(error.into_panic());
-    }
-}
-
-/// Announces at once and then at growing distances, as the daemon does, and again before the end
-/// of each announcement's life, as those who listen ask for it.
-async fn announce(lan: Lan, index: usize, stop: CancellationToken) {
-    let mut pauses = [0, 1, 3, 9, 27].into_iter().map(Duration::from_secs);
-    lan.query();
-    loop {
-        let pause = pauses.next().unwrap_or(TTL / 3);
-        tokio::select! {
-            () = stop.cancelled() => return,
-            () = tokio::time::sleep(pause) => lan.announce(index),
-        }
-    }
 }
 
 fn address(last: u8) -> SocketAddr {
     SocketAddr::from((Ipv4Addr::new(192, 168, 1, last), 5870))
-}
-
-fn own(cluster: &Cluster, index: usize, address: SocketAddr, driver: &dyn Driver) -> Own {
-    let pod_cidr = "10.244.0.0/16".parse().unwrap();
-    let ground = Ground {
-        services: Some("10.96.0.0/12".parse().unwrap()),
-        ..Ground::new(cluster.id().clone(), pod_cidr)
-    };
-    Own {
-        cluster_id: cluster.id().clone(),
-        cluster_name: ClusterName::neutralise(NAMES[index]),
-        auth_url: format!("https://{address}"),
-        pod_cidr,
-        external_cidr: external_range(&ground).unwrap(),
-        tunnel: Some(OwnTunnel {
-            public_key: driver.public_key().to_string(),
-            port: driver.port(),
-            mtu: 1420,
-        }),
-    }
-}
-
-fn sighting(cluster: &Cluster, index: usize, address: SocketAddr, boot: &str) -> Sighting {
-    Sighting {
-        source: DiscoveryType::Lan,
-        instance: cluster.id().to_string(),
-        cluster_id: Some(cluster.id().clone()),
-        name: ClusterName::neutralise(NAMES[index]),
-        boot: Some(boot.to_owned()),
-        endpoints: vec![address],
-        search_domain: None,
-        interface: Some("eth0".to_owned()),
-        ttl: TTL,
-    }
-}
-
-/// What stands in a cluster at rest, in a form that does not depend on how it came about.
-pub(crate) fn summary(world: &World, index: usize) -> BTreeMap<String, Value> {
-    let mut ids = BTreeMap::new();
-    for (cluster, name) in world.clusters.iter().zip(NAMES) {
-        ids.insert(cluster.id().to_string(), name);
-    }
-    let blind = |text: &str| {
-        let mut text = text.to_owned();
-        for (id, name) in &ids {
-            text = text.replace(id, name);
-        }
-        text
-    };
-    let everything = world.clusters[index].disk.everything();
-    let kept = |key: &&String| {
-        !key.contains("/events/")
-            && !key.starts_with("/events")
-            && !key.starts_with("apiextensions")
-            && !key.contains("/leases/")
-    };
-    let mut summary = BTreeMap::new();
-    for key in everything.keys().filter(kept) {
-        let object = &everything[key];
-        let mut said = json!({"finalizers": object["metadata"]["finalizers"], "deleted": object["metadata"]["deletionTimestamp"]});
-        if key.starts_with("discovery.liqo.io/foreignclusters") {
-            let conditions = object["status"]["conditions"]
-                .as_array()
-                .cloned()
-                .unwrap_or_default();
-            let conditions = conditions
-                .iter()
-                .map(|one| format!("{} {} {}", one["type"], one["status"], one["reason"]));
-            said["conditions"] = json!(conditions.collect::<Vec<_>>());
-            said["join"] = object["spec"]["join"].clone();
-            said["trust"] = object["spec"]["trustMode"].clone();
-            said["phase"] = object["status"]["phase"].clone();
-            said["auth"] = object["status"]["authStatus"].clone();
-            said["outgoing"] = object["status"]["outgoing"]["joined"].clone();
-            said["incoming"] = object["status"]["incoming"]["joined"].clone();
-            said["remote"] = json!(blind(
-                &object["status"]["outgoing"]["remote-peering-request-name"].to_string()
-            ));
-        }
-        summary.insert(blind(key), said);
-    }
-    summary
 }

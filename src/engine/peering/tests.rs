@@ -5,7 +5,7 @@ mod model;
 use proptest::prelude::*;
 
 use super::*;
-use crate::api::{foreign_cluster::IncomingPeering, wire::Decision};
+use crate::api::{ForeignClusterSpec, foreign_cluster::IncomingPeering, wire::Decision};
 use model::{Model, Peer};
 
 /// The name of a step.
@@ -91,9 +91,12 @@ fn a_stranger_is_asked_and_nothing_else() {
     assert!(model.facts.advertisement.is_none() && model.facts.tunnel.is_none());
 }
 
+/// Something that is done to a peering, with its name.
+type Way = (&'static str, fn(&mut Model));
+
 #[test]
 fn what_ends_a_peering_takes_everything_away() {
-    let ways: [(&str, fn(&mut Model)); 4] = [
+    let ways: [Way; 4] = [
         ("leave", |model| model.object.spec.join = false),
         ("block", |model| {
             model.object.spec.incoming_peering_enabled = IncomingPeering::No;
@@ -188,68 +191,69 @@ fn only_what_discovery_made_and_nothing_holds_is_forgotten() {
     }
 }
 
+/// What people want, in any combination.
+fn any_spec() -> impl Strategy<Value = ForeignClusterSpec> {
+    let trust = prop_oneof![
+        Just(TrustMode::Unknown),
+        Just(TrustMode::Trusted),
+        Just(TrustMode::Untrusted)
+    ];
+    let incoming = prop_oneof![
+        3 => Just(IncomingPeering::Auto),
+        1 => Just(IncomingPeering::Yes),
+        1 => Just(IncomingPeering::No),
+    ];
+    let source = prop_oneof![
+        Just(DiscoveryType::Lan),
+        Just(DiscoveryType::Manual),
+        Just(DiscoveryType::IncomingPeering),
+    ];
+    let fields = (any::<bool>(), trust, incoming, source);
+    fields.prop_map(
+        |(join, trust_mode, incoming_peering_enabled, discovery_type)| ForeignClusterSpec {
+            join,
+            discovery_type,
+            trust_mode,
+            incoming_peering_enabled,
+            ..Model::found().object.spec
+        },
+    )
+}
+
+/// Any peer.
+fn any_peer() -> impl Strategy<Value = Peer> {
+    let decision = prop_oneof![
+        4 => Just(Decision::Accepted),
+        1 => Just(Decision::Waiting),
+        1 => Just(Decision::Refused),
+        1 => Just(Decision::EmptyRefused),
+    ];
+    let fields = (any::<bool>(), any::<bool>(), any::<bool>(), decision);
+    fields.prop_map(|(answers, knows_secret, offers, decision)| Peer {
+        answers,
+        knows_secret,
+        offers,
+        decision,
+    })
+}
+
 /// Any situation, also such as no history leads to.
 fn any_model() -> impl Strategy<Value = Model> {
-    let object = (
-        any::<bool>(),
-        prop_oneof![
-            Just(TrustMode::Unknown),
-            Just(TrustMode::Trusted),
-            Just(TrustMode::Untrusted)
-        ],
-        prop_oneof![
-            3 => Just(IncomingPeering::Auto),
-            1 => Just(IncomingPeering::Yes),
-            1 => Just(IncomingPeering::No),
-        ],
-        prop_oneof![
-            Just(DiscoveryType::Lan),
-            Just(DiscoveryType::Manual),
-            Just(DiscoveryType::IncomingPeering),
-        ],
-        proptest::option::of(0_i64..100),
-    );
-    let peer = (
-        any::<bool>(),
-        any::<bool>(),
-        any::<bool>(),
-        prop_oneof![
-            4 => Just(Decision::Accepted),
-            1 => Just(Decision::Waiting),
-            1 => Just(Decision::Refused),
-            1 => Just(Decision::EmptyRefused),
-        ],
-    );
-    let facts = (
-        any::<bool>(),
-        any::<bool>(),
-        any::<bool>(),
-        any::<bool>(),
-        any::<bool>(),
-        0_i64..200,
-    );
-    (object, peer, facts).prop_map(|(object, peer, facts)| {
-        let (join, trust, incoming, source, deleted) = object;
-        let (answers, knows_secret, offers, decision) = peer;
-        let (peered, requested, tombstone, lost, unidentified, passed) = facts;
+    let flags = any::<[bool; 5]>();
+    let times = (proptest::option::of(0_i64..100), 0_i64..200);
+    let fields = (any_spec(), any_peer(), flags, times);
+    fields.prop_map(|(spec, peer, flags, (deleted, passed))| {
+        let [peered, requested, tombstone, lost, unidentified] = flags;
         let mut model = if peered {
             Model::peered()
         } else {
             Model::found()
         };
-        model.object.spec.join = join;
-        model.object.spec.trust_mode = trust;
-        model.object.spec.incoming_peering_enabled = incoming;
-        model.object.spec.discovery_type = source;
+        model.object.spec = spec;
         if unidentified && !peered {
             model.object.spec.cluster_identity = None;
         }
-        model.peer = Peer {
-            answers,
-            knows_secret,
-            offers,
-            decision,
-        };
+        model.peer = peer;
         model.facts.tombstone = tombstone;
         if requested {
             model.visit();

@@ -129,6 +129,19 @@ fn a_goodbye_that_is_taken_back_within_a_second_is_no_news() {
 }
 
 #[test]
+fn a_forgotten_cluster_appears_anew_while_it_is_there() {
+    let mut roster = roster();
+    roster.handle_event(Event::Seen(sighting(1)), at(0));
+    assert_eq!(words(&wait(&mut roster, at(1_000))), ["appeared"]);
+    roster.handle_forgotten(&id(1), at(1_000));
+    assert_eq!(words(&wait(&mut roster, at(3_000))), ["appeared"]);
+    roster.handle_event(gone(1), at(3_000));
+    assert_eq!(words(&wait(&mut roster, at(10_000))), ["expired"]);
+    roster.handle_forgotten(&id(1), at(10_000));
+    assert_eq!(words(&wait(&mut roster, at(20_000))), [""; 0]);
+}
+
+#[test]
 fn two_interfaces_are_two_hints_of_which_one_can_be_taken_back() {
     let mut roster = roster();
     let mut wireless = sighting(1);

@@ -105,6 +105,20 @@ impl Store {
         (found, state.revision)
     }
 
+    /// The objects of a revision, in the order of their keys; `None` when it is forgotten.
+    pub(in crate::kubeapi) fn list_at(
+        &self,
+        prefix: &str,
+        after: Option<&str>,
+        revision: u64,
+    ) -> Option<Vec<(String, Arc<Stored>)>> {
+        let objects = self.live.lock().at(prefix, revision)?;
+        let found = objects
+            .into_iter()
+            .filter(|(key, _)| after.is_none_or(|after| key.as_str() > after));
+        Some(found.collect())
+    }
+
     /// The first objects of such a list, how many follow them, and the revision.
     pub(in crate::kubeapi) fn page(
         &self,

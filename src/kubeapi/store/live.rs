@@ -277,6 +277,32 @@ impl State {
             .take_while(move |(key, _)| key.starts_with(prefix))
     }
 
+    /// The objects as they were at a revision; `None` when that is forgotten.
+    pub(super) fn at(&self, prefix: &str, revision: u64) -> Option<BTreeMap<String, Arc<Stored>>> {
+        if revision < self.compacted {
+            return None;
+        }
+        let mut objects: BTreeMap<String, Arc<Stored>> = self
+            .range(prefix, None)
+            .map(|(key, stored)| (key.clone(), Arc::clone(stored)))
+            .collect();
+        let later = self.log.partition_point(|event| event.revision <= revision);
+        let undone = self.log.range(later..).rev();
+        for event in undone.filter(|event| event.key.starts_with(prefix)) {
+            match (&event.previous, event.operation) {
+                (_, Operation::Added) => {
+                    objects.remove(&event.key);
+                }
+                (Some(previous), _) => {
+                    objects.insert(event.key.clone(), Arc::clone(previous));
+                }
+                // What was there before the first change that the log kept is not known.
+                (None, _) => return None,
+            }
+        }
+        Some(objects)
+    }
+
     /// Subscribes from this start on; `None` when it is forgotten.
     pub(super) fn subscribe(&mut self, prefix: &str, start: Start) -> Option<Subscription> {
         let mut backlog = VecDeque::new();

@@ -42,15 +42,15 @@ fn lists(schema: Described<'_>, shape: &Shape<'_>, live: &[Value], applied: &[Va
     let mut standing = live_steps.iter().zip(live).peekable();
     for (wanted, item) in applied_steps.iter().zip(applied) {
         let shared = live_steps.iter().position(|step| step == wanted);
-        if shared.is_some() {
-            // Everything of others that stood before this item stays before it.
-            while let Some((step, other)) = standing.next_if(|(step, _)| *step != wanted) {
-                if !known.contains(step) {
-                    merged.push(other.clone());
-                }
+        // Items of others stay before what comes after them: up to the next shared item.
+        while let Some((step, other)) = standing
+            .next_if(|(step, _)| !known.contains(step) || (shared.is_some() && *step != wanted))
+        {
+            if !known.contains(step) {
+                merged.push(other.clone());
             }
-            standing.next_if(|(step, _)| *step == wanted);
         }
+        standing.next_if(|(step, _)| *step == wanted);
         let before = shared.and_then(|place| live.get(place));
         merged.push(both(items(schema), before, item));
     }

@@ -143,6 +143,10 @@ impl Model {
             && (self.facts.request.is_some() || self.facts.tunnel.is_none())
     }
 
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "the rest is told apart below"
+    )]
     pub(super) fn apply(&mut self, step: &Step) {
         match step {
             Step::AddFinalizer => {
@@ -166,25 +170,14 @@ impl Model {
             }
             Step::Exhume => self.facts.tombstone = false,
             Step::DismissRequest => self.facts.request = None,
-            Step::Connect { .. }
-            | Step::Disconnect
-            | Step::Identify
-            | Step::OpenSession(_)
-            | Step::Tell(_)
-            | Step::CloseSession => self.talk(step),
-            Step::WriteAdvertisement(..)
-            | Step::RemoveAdvertisement
-            | Step::WriteLocalNetwork(_)
-            | Step::WriteRemoteNetwork(_)
-            | Step::WriteTunnel(_)
-            | Step::RemoveTunnel
-            | Step::RemoveNetworks
-            | Step::WriteNode(_)
-            | Step::RenewLease
-            | Step::RemoveNode => self.write(step),
+            step => {
+                self.talk(step);
+                self.write(step);
+            }
         }
     }
 
+    #[expect(clippy::wildcard_enum_match_arm, reason = "the rest is not talk")]
     fn talk(&mut self, step: &Step) {
         let (now, peer) = (self.now, self.peer.clone());
         let link = &mut self.facts.link;
@@ -224,14 +217,16 @@ impl Model {
                 link.session = None;
                 link.withdrawn = true;
             }
-            _ => {
+            Step::Disconnect => {
                 link.connected = None;
                 link.answer = None;
                 link.session = None;
             }
+            _ => {}
         }
     }
 
+    #[expect(clippy::wildcard_enum_match_arm, reason = "the rest is not written")]
     fn write(&mut self, step: &Step) {
         let facts = &mut self.facts;
         match step {
@@ -273,10 +268,11 @@ impl Model {
                 facts.local_network = None;
                 facts.remote_network = None;
             }
-            _ => {
+            Step::RemoveNode => {
                 facts.node = None;
                 facts.lease_renewed = None;
             }
+            _ => {}
         }
     }
 }

@@ -1,0 +1,441 @@
+//! The load of a busy daemon on its API: `cargo bench --bench api [-- --kubeconfig F] [--seconds N]`.
+//!
+//! Without a kubeconfig it starts an embedded API in a process of its own, so that memory and
+//! start can be told apart from the clients. With one it sends the same load to that server.
+#![expect(
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::missing_docs_in_private_items,
+    reason = "a program for people, which ends when something is wrong"
+)]
+
+use futures::TryStreamExt;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::{
+    Api, Client, Config,
+    api::{
+        ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams,
+        WatchEvent, WatchParams,
+    },
+    config::{KubeConfigOptions, Kubeconfig},
+    core::GroupVersionKind,
+};
+use landbridge::kubeapi::{
+    KubeApi, Options, loopback,
+    store::{Backend, Change, Commit, Operation, Sqlite},
+};
+use serde_json::{Value, json};
+use std::{
+    collections::HashMap,
+    env, fs,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+use tokio_util::sync::CancellationToken;
+
+const DEFINITION: &str = include_str!("../tests/kubeapi/data/definition.yaml");
+
+type Sent = Arc<Mutex<HashMap<String, Instant>>>;
+
+#[tokio::main]
+async fn main() {
+    let args: Vec<String> = env::args().skip(1).filter(|arg| arg != "--bench").collect();
+    let value = |name: &str| {
+        let place = args.iter().position(|arg| arg == name)?;
+        args.get(place + 1).cloned()
+    };
+    if let Some(home) = value("--serve") {
+        return serve(Path::new(&home)).await;
+    }
+    let seconds = value("--seconds").map_or(3, |text| text.parse().unwrap());
+    let load = load_average();
+    println!("load average at start {load}, {} processors", processors());
+    match value("--kubeconfig") {
+        Some(path) => everything(Path::new(&path), seconds, None).await,
+        None => embedded(seconds).await,
+    }
+}
+
+/// Serves an embedded API until the process is ended.
+async fn serve(home: &Path) {
+    let now = jiff::Timestamp::now();
+    let credentials = loopback::Credentials::load_or_create(home, now).unwrap();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let api = KubeApi::open(Options {
+        backend: Box::new(Sqlite::open(home.join("store.db")).unwrap()),
+        commit: Commit::Threaded,
+        clock: Arc::new(jiff::Timestamp::now),
+        crds: landbridge::api::crds(),
+    })
+    .await
+    .unwrap();
+    loopback::serve(listener, api, &credentials, CancellationToken::new())
+        .await
+        .unwrap();
+}
+
+struct Server(Child);
+
+impl Server {
+    /// Starts a server and returns it with the time until it said that it is ready.
+    async fn start(home: &Path) -> (Self, Duration) {
+        let path = home.join("kubeconfig");
+        let _ = fs::remove_file(&path);
+        let begun = Instant::now();
+        let child = Command::new(env::current_exe().unwrap())
+            .args(["--serve", home.to_str().unwrap()])
+            .stdin(Stdio::null())
+            .spawn()
+            .unwrap();
+        let server = Self(child);
+        loop {
+            assert!(
+                begun.elapsed() < Duration::from_secs(60),
+                "the server does not start"
+            );
+            if path.exists()
+                && let Ok(client) = client(&path).await
+            {
+                let ready = axum::http::Request::get("/readyz")
+                    .body(Vec::new())
+                    .unwrap();
+                if client.request_text(ready).await.is_ok() {
+                    return (server, begun.elapsed());
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    fn memory(&self) -> String {
+        memory(self.0.id())
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+async fn embedded(seconds: u64) {
+    let empty = tempfile::tempdir().unwrap();
+    // The first start makes keys; the second is the usual one.
+    drop(Server::start(empty.path()).await);
+    let mut starts = Vec::new();
+    for _ in 0..5 {
+        starts.push(Server::start(empty.path()).await.1);
+    }
+    starts.sort();
+    println!(
+        "start to ready, no objects:    {:>7.1} ms (median of 5)",
+        millis(starts[2])
+    );
+    let full = tempfile::tempdir().unwrap();
+    fill(full.path(), 100_000);
+    drop(Server::start(full.path()).await);
+    let (server, start) = Server::start(full.path()).await;
+    println!(
+        "start to ready, 10^5 objects:  {:>7.1} ms, resident {}",
+        millis(start),
+        server.memory()
+    );
+    drop(server);
+    let (server, _) = Server::start(empty.path()).await;
+    everything(&empty.path().join("kubeconfig"), seconds, Some(&server)).await;
+}
+
+/// Puts objects into a store without an API before it.
+fn fill(home: &Path, count: u64) {
+    let mut store = Sqlite::open(home.join("store.db")).unwrap();
+    let from = store.load().unwrap().revision;
+    let changes: Vec<Change> = (1..=count)
+        .map(|number| {
+            let revision = from + number;
+            let object = json!({"apiVersion": "v1", "kind": "ConfigMap", "data": {"key": "x".repeat(500)},
+                "metadata": {"name": format!("c{number}"), "namespace": "default",
+                    "uid": format!("{number:08}-0000-4000-8000-000000000000"), "resourceVersion": revision.to_string(),
+                    "creationTimestamp": "2026-11-21T00:00:00Z"}});
+            Change {
+                revision,
+                key: format!("/configmaps/default/c{number}"),
+                operation: Operation::Added,
+                object: object.to_string().into_bytes(),
+            }
+        })
+        .collect();
+    for batch in changes.chunks(1_000) {
+        store.commit(batch).unwrap();
+    }
+    store.compact(from + count).unwrap();
+}
+
+async fn everything(kubeconfig: &Path, seconds: u64, server: Option<&Server>) {
+    define(&client(kubeconfig).await.unwrap()).await;
+    println!(
+        "clients  creates/s  status merge/s  status SSA/s  watch create p50/p99 ms  watch status p50/p99 ms"
+    );
+    for clients in [1, 10, 50] {
+        rates(kubeconfig, clients, seconds).await;
+    }
+    let before = server.map(Server::memory);
+    let writers = connect(kubeconfig, 10).await;
+    write(&writers, 10_000).await;
+    if let (Some(before), Some(server)) = (before, server) {
+        println!(
+            "resident before 10,000 writes {before}, after {}",
+            server.memory()
+        );
+    }
+    clean(&writers).await;
+}
+
+/// One line of figures: the same clients create, merge and apply, and one more watches.
+async fn rates(kubeconfig: &Path, clients: usize, seconds: u64) {
+    let writers = connect(kubeconfig, clients).await;
+    let lasts = Duration::from_secs(seconds);
+    let (sent, watch) = watch(kubeconfig, "ADDED").await;
+    let creates = run(&writers, lasts, &sent, create).await;
+    let created = finish(watch).await;
+    let (sent, watch) = self::watch(kubeconfig, "MODIFIED").await;
+    let merges = run(&writers, lasts, &sent, merge).await;
+    let merged = finish(watch).await;
+    let applies = run(&writers, lasts, &Sent::default(), apply).await;
+    println!(
+        "{clients:>7} {creates:>10.0} {merges:>15.0} {applies:>13.0} {:>24} {:>24}",
+        percentiles(created),
+        percentiles(merged)
+    );
+    clean(&writers).await;
+}
+
+/// Lets every client do one thing again and again; returns how often a second.
+async fn run<F, R>(writers: &[Client], lasts: Duration, sent: &Sent, deed: F) -> f64
+where
+    F: Fn(Api<DynamicObject>, String, u64, Sent) -> R + Copy + Send + 'static,
+    R: Future<Output = ()> + Send,
+{
+    let begun = Instant::now();
+    let tasks: Vec<_> = writers
+        .iter()
+        .enumerate()
+        .map(|(index, client)| {
+            let (api, sent) = (clusters(client), Arc::clone(sent));
+            tokio::spawn(async move {
+                let mut count = 0;
+                while begun.elapsed() < lasts {
+                    deed(api.clone(), format!("c{index}"), count, Arc::clone(&sent)).await;
+                    count += 1;
+                }
+                count
+            })
+        })
+        .collect();
+    let mut total = 0;
+    for task in tasks {
+        total += task.await.unwrap();
+    }
+    f64::from(u32::try_from(total).unwrap()) / begun.elapsed().as_secs_f64()
+}
+
+async fn create(api: Api<DynamicObject>, client: String, number: u64, sent: Sent) {
+    let name = format!("{client}-{number}");
+    sent.lock().unwrap().insert(name.clone(), Instant::now());
+    api.create(&PostParams::default(), &cluster(&name))
+        .await
+        .unwrap();
+}
+
+async fn merge(api: Api<DynamicObject>, client: String, number: u64, sent: Sent) {
+    let name = format!("{client}-0");
+    sent.lock()
+        .unwrap()
+        .insert(format!("{name}/{number}"), Instant::now());
+    let patch = Patch::Merge(json!({"status": status(number)}));
+    api.patch_status(&name, &PatchParams::default(), &patch)
+        .await
+        .unwrap();
+}
+
+async fn apply(api: Api<DynamicObject>, client: String, number: u64, _: Sent) {
+    let patch = Patch::Apply(
+        json!({"apiVersion": "discovery.lb.test/v1alpha1", "kind": "LbCluster",
+        "status": {"ttl": number + 1_000_000, "authStatus": "Accepted"}}),
+    );
+    let params = PatchParams::apply("bench").force();
+    api.patch_status(&format!("{client}-0"), &params, &patch)
+        .await
+        .unwrap();
+}
+
+async fn write(writers: &[Client], count: u64) {
+    for (index, client) in writers.iter().enumerate() {
+        let api = clusters(client);
+        create(api, format!("c{index}"), 0, Sent::default()).await;
+    }
+    let each = count / u64::try_from(writers.len()).unwrap();
+    let tasks: Vec<_> = writers
+        .iter()
+        .enumerate()
+        .map(|(index, client)| {
+            let api = clusters(client);
+            tokio::spawn(async move {
+                for number in 0..each {
+                    merge(api.clone(), format!("c{index}"), number, Sent::default()).await;
+                }
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap();
+    }
+}
+
+type Latencies = tokio::task::JoinHandle<Vec<Duration>>;
+
+/// Watches from now on, and takes the time from a request's sending to its event.
+async fn watch(kubeconfig: &Path, word: &'static str) -> (Sent, (CancellationToken, Latencies)) {
+    let api = clusters(&client(kubeconfig).await.unwrap());
+    let list = api
+        .list_metadata(&ListParams::default().limit(1))
+        .await
+        .unwrap();
+    let revision = list.metadata.resource_version.unwrap();
+    let stream = api.watch(&WatchParams::default(), &revision).await.unwrap();
+    let (sent, stop) = (Sent::default(), CancellationToken::new());
+    let (known, end) = (Arc::clone(&sent), stop.clone());
+    let task = tokio::spawn(async move {
+        let mut stream = std::pin::pin!(stream);
+        let mut latencies = Vec::new();
+        loop {
+            let event = tokio::select! {
+                () = end.cancelled() => return latencies,
+                event = stream.try_next() => event.unwrap(),
+            };
+            let key = match (word, event) {
+                ("ADDED", Some(WatchEvent::Added(object))) => object.metadata.name.unwrap(),
+                ("MODIFIED", Some(WatchEvent::Modified(object))) => {
+                    let number = object.data["status"]["ttl"].as_u64().unwrap_or_default();
+                    format!("{}/{number}", object.metadata.name.unwrap())
+                }
+                (_, None) => return latencies,
+                _ => continue,
+            };
+            if let Some(at) = known.lock().unwrap().remove(&key) {
+                latencies.push(at.elapsed());
+            }
+        }
+    });
+    (sent, (stop, task))
+}
+
+async fn finish((stop, task): (CancellationToken, Latencies)) -> Vec<Duration> {
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    stop.cancel();
+    task.await.unwrap()
+}
+
+async fn clean(writers: &[Client]) {
+    let all = ListParams::default();
+    let api = clusters(&writers[0]);
+    let _ = api
+        .delete_collection(&DeleteParams::default(), &all)
+        .await
+        .unwrap();
+}
+
+async fn define(client: &Client) {
+    let definition: CustomResourceDefinition = serde_saphyr::from_str(DEFINITION).unwrap();
+    let api: Api<CustomResourceDefinition> = Api::all(client.clone());
+    match api.create(&PostParams::default(), &definition).await {
+        Err(kube::Error::Api(status)) if status.code == 409 => {}
+        other => drop(other.unwrap()),
+    }
+    while clusters(client).list(&ListParams::default()).await.is_err() {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+async fn client(kubeconfig: &Path) -> Result<Client, kube::Error> {
+    let kubeconfig = Kubeconfig::read_from(kubeconfig).unwrap();
+    let options = KubeConfigOptions::default();
+    let config = Config::from_custom_kubeconfig(kubeconfig, &options)
+        .await
+        .unwrap();
+    Client::try_from(config)
+}
+
+async fn connect(kubeconfig: &Path, count: usize) -> Vec<Client> {
+    let mut clients = Vec::new();
+    for _ in 0..count {
+        clients.push(client(kubeconfig).await.unwrap());
+    }
+    clients
+}
+
+fn clusters(client: &Client) -> Api<DynamicObject> {
+    Api::all_with(client.clone(), &resource())
+}
+
+fn resource() -> ApiResource {
+    let kind = GroupVersionKind::gvk("discovery.lb.test", "v1alpha1", "LbCluster");
+    ApiResource::from_gvk_with_plural(&kind, "lbclusters")
+}
+
+fn cluster(name: &str) -> DynamicObject {
+    DynamicObject::new(name, &resource())
+        .data(json!({"spec": {"authUrl": "https://10.0.0.2:5870", "join": true}}))
+}
+
+/// A full status, about as large as that of a peer that is joined.
+fn status(number: u64) -> Value {
+    let reference = |kind: &str| {
+        json!({"apiVersion": "net.liqo.io/v1alpha1", "kind": kind,
+        "name": format!("{}-7c1d4e2a", kind.to_lowercase()), "namespace": "liqo", "uid": "7c1d4e2a-0000-4000-8000-000000000000"})
+    };
+    json!({"ttl": number, "authStatus": "Accepted",
+        "outgoing": {"joined": true, "remote-peering-request-name": "rome", "availableIdentity": true,
+            "advertisementStatus": "Accepted", "advertisement": reference("Advertisement"), "identityRef": reference("Secret")},
+        "incoming": {"joined": true, "peeringRequest": reference("PeeringRequest")},
+        "network": {"localNetworkConfig": {"available": true, "reference": reference("NetworkConfig")},
+            "remoteNetworkConfig": {"available": true, "reference": reference("NetworkConfig")},
+            "tunnelEndpoint": {"available": true, "reference": reference("TunnelEndpoint")}}})
+}
+
+fn percentiles(mut latencies: Vec<Duration>) -> String {
+    latencies.sort();
+    let at = |percent: usize| {
+        let place = (latencies.len() * percent / 100).min(latencies.len().saturating_sub(1));
+        latencies
+            .get(place)
+            .map_or(f64::NAN, |latency| millis(*latency))
+    };
+    format!("{:.1} / {:.1}", at(50), at(99))
+}
+
+fn millis(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1_000.0
+}
+
+fn memory(process: u32) -> String {
+    let status =
+        fs::read_to_string(PathBuf::from(format!("/proc/{process}/status"))).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kilobytes: f64 = line
+        .and_then(|line| line.split_whitespace().next()?.parse().ok())
+        .unwrap_or(f64::NAN);
+    format!("{:.1} MB", kilobytes / 1_024.0)
+}
+
+fn load_average() -> String {
+    let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split(' ').take(1).collect()
+}
+
+fn processors() -> usize {
+    std::thread::available_parallelism().map_or(0, usize::from)
+}

@@ -1,0 +1,156 @@
+//! Whether a sent object is the one that the request is about, and what of it may be written.
+
+use super::{Case, Origin, Part, copy, metadata_of, name_of, remove};
+use crate::kubeapi::{
+    catalog::Role,
+    refusal::{FieldError, Refusal},
+    tree::Tree,
+};
+use serde_json::{Value, json};
+
+impl Case<'_> {
+    pub(super) fn check_kind(&self, object: &Value) -> Result<(), Refusal> {
+        let (version, kind) = (object.text("apiVersion"), object.text("kind"));
+        let expected = self.resource.api_version();
+        if version != expected {
+            return Err(Refusal::bad_request(format!(
+                "the API version in the data ({version}) does not match the expected API version ({expected})"
+            )));
+        }
+        if kind != self.resource.kind {
+            return Err(Refusal::bad_request(format!(
+                "the kind in the data ({kind}) does not match the expected kind ({})",
+                self.resource.kind
+            )));
+        }
+        Ok(())
+    }
+
+    pub(super) fn settle_namespace(&self, object: &mut Value) -> Result<(), Refusal> {
+        let wanted = self.namespace;
+        let metadata = metadata_of(object)?;
+        let found = metadata
+            .get("namespace")
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+            .to_owned();
+        if wanted.is_empty() && (found.is_empty() || found == "default") {
+            metadata.remove("namespace");
+        } else if found.is_empty() {
+            metadata.insert("namespace".to_owned(), json!(wanted));
+        } else if found != wanted {
+            return Err(Refusal::bad_request(
+                "the namespace of the provided object does not match the namespace sent on the request",
+            ));
+        }
+        Ok(())
+    }
+
+    pub(super) fn check_identity(
+        &self,
+        old: &Value,
+        object: &mut Value,
+    ) -> Result<Vec<FieldError>, Refusal> {
+        let name = name_of(old);
+        let metadata = metadata_of(object)?;
+        let text = |field: &str| {
+            metadata
+                .get(field)
+                .and_then(Value::as_str)
+                .unwrap_or_default()
+        };
+        if text("name") != name {
+            return Err(Refusal::bad_request(format!(
+                "the name of the object ({}) does not match the name on the URL ({name})",
+                text("name")
+            )));
+        }
+        let subject = self.resource.subject(&name);
+        let known = old.field("metadata").text("uid");
+        let mut errors = Vec::new();
+        if !text("uid").is_empty() && text("uid") != known {
+            if let Origin::Applied = self.origin {
+                let error =
+                    FieldError::invalid("metadata.uid", &json!(text("uid")), "field is immutable");
+                errors = vec![error.clone(), error];
+            } else {
+                let why = format!(
+                    "StorageError: invalid object, Code: 4, Key: /registry/{}, ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: UID in precondition: {}, UID in object meta: {known}",
+                    self.resource.registry_key(self.namespace, &name),
+                    text("uid")
+                );
+                return Err(Refusal::conflict(subject, &why));
+            }
+        }
+        let current = old.field("metadata").text("resourceVersion");
+        let revision = text("resourceVersion");
+        if revision.is_empty() || revision == "0" {
+            if !self.resource.rules.unconditional {
+                let error = FieldError::invalid(
+                    "metadata.resourceVersion",
+                    &json!(0),
+                    "must be specified for an update",
+                );
+                return Err(Refusal::invalid(subject, &[error]));
+            }
+        } else if revision != current {
+            return Err(Refusal::modified(subject));
+        }
+        for field in [
+            "uid",
+            "resourceVersion",
+            "creationTimestamp",
+            "deletionTimestamp",
+            "deletionGracePeriodSeconds",
+            "generation",
+        ] {
+            copy(old.field("metadata"), metadata, field);
+        }
+        Ok(errors)
+    }
+
+    /// Puts back what this request may not write.
+    pub(super) fn keep_other_parts(
+        &self,
+        old: &Value,
+        object: &mut Value,
+        part: Part,
+    ) -> Result<(), Refusal> {
+        let status = object.get("status").cloned();
+        let custom = self.resource.rules.merge_keys.is_none();
+        match part {
+            Part::Main => {
+                if self.resource.rules.status
+                    && let Some(fields) = object.as_object_mut()
+                {
+                    copy(old, fields, "status");
+                }
+                if self.resource.role == Role::Namespace
+                    && let Some(fields) = object.as_object_mut()
+                {
+                    copy(old, fields, "spec");
+                }
+            }
+            Part::Status => {
+                let metadata = metadata_of(object)?.clone();
+                let managers = metadata.get("managedFields").cloned();
+                *object = old.clone();
+                if !custom {
+                    object.set(&["metadata"], Value::Object(metadata));
+                } else if let Some(managers) = managers {
+                    object.set(&["metadata", "managedFields"], managers);
+                }
+                remove(object, "status");
+                if let (Some(status), Some(fields)) = (status, object.as_object_mut()) {
+                    fields.insert("status".to_owned(), status);
+                }
+            }
+            Part::Finalize => {
+                let spec = object.field("spec").clone();
+                *object = old.clone();
+                object.set(&["spec"], spec);
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,136 @@
+//! The rules of a schema in CEL (`x-kubernetes-validations`), compiled once for each kind.
+
+use super::{refusal::FieldError, tree::Tree};
+use kube::core::cel::{CompiledSchema, Validator, compile_schema};
+use serde_json::Value;
+
+const KEYWORD: &str = "x-kubernetes-validations";
+
+/// The compiled rules of one kind.
+#[derive(Debug)]
+pub(super) struct Rules(CompiledSchema);
+
+impl Rules {
+    /// The rules of a schema, if it has any.
+    pub(super) fn of(schema: &Value) -> Option<Self> {
+        has_rules(schema).then(|| Self(compile_schema(schema)))
+    }
+
+    /// Why a rule cannot be evaluated, if one cannot.
+    pub(super) fn mistake(&self) -> Option<String> {
+        mistake(&self.0)
+    }
+
+    /// What is wrong with an object, after its old state if it has one.
+    pub(super) fn check(&self, object: &Value, old: Option<&Value>) -> Vec<FieldError> {
+        let Err(errors) = Validator::new().validate_compiled(&self.0, object, old) else {
+            return Vec::new();
+        };
+        errors
+            .into_vec()
+            .into_iter()
+            .map(|error| {
+                let reason = match error.reason.as_deref() {
+                    Some("FieldValueForbidden") => "FieldValueForbidden",
+                    Some("FieldValueRequired") => "FieldValueRequired",
+                    Some("FieldValueDuplicate") => "FieldValueDuplicate",
+                    _ => "FieldValueInvalid",
+                };
+                let start = match reason {
+                    "FieldValueForbidden" => "Forbidden".to_owned(),
+                    "FieldValueRequired" => "Required value".to_owned(),
+                    "FieldValueDuplicate" => "Duplicate value".to_owned(),
+                    _ => format!("Invalid value: {}", shown(object, &error.field_path)),
+                };
+                FieldError {
+                    field: error.field_path,
+                    reason,
+                    message: format!("{start}: {}", error.message),
+                }
+            })
+            .collect()
+    }
+}
+
+/// A value as refusals show it: maps and lists only by their type.
+fn shown(object: &Value, path: &str) -> String {
+    let value = path
+        .split('.')
+        .filter(|name| !name.is_empty())
+        .fold(object, |value, name| value.field(name));
+    match value {
+        Value::Object(_) | Value::Null => "\"object\"".to_owned(),
+        Value::Array(_) => "\"array\"".to_owned(),
+        Value::Bool(_) | Value::Number(_) | Value::String(_) => value.to_string(),
+    }
+}
+
+fn has_rules(schema: &Value) -> bool {
+    match schema {
+        Value::Object(fields) => fields.contains_key(KEYWORD) || fields.values().any(has_rules),
+        Value::Array(items) => items.iter().any(has_rules),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => false,
+    }
+}
+
+fn mistake(schema: &CompiledSchema) -> Option<String> {
+    let own = schema.compilation_errors().first().map(ToString::to_string);
+    own.or_else(|| {
+        let below = schema.properties.values();
+        let inner = [&schema.items, &schema.additional_properties];
+        below
+            .chain(inner.into_iter().flatten().map(AsRef::as_ref))
+            .find_map(mistake)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_rule_refuses_with_its_message_and_path() {
+        let schema = json!({"type": "object", "properties": {"spec": {"type": "object",
+            "properties": {"low": {"type": "integer"}, "high": {"type": "integer"}},
+            "x-kubernetes-validations": [{"rule": "self.low <= self.high", "message": "low must not be above high"}]}}});
+        let rules = Rules::of(&schema).unwrap();
+        assert!(
+            rules
+                .check(&json!({"spec": {"low": 1, "high": 2}}), None)
+                .is_empty()
+        );
+        let errors = rules.check(&json!({"spec": {"low": 3, "high": 2}}), None);
+        assert_eq!(errors[0].field, "spec");
+        assert_eq!(
+            errors[0].message,
+            "Invalid value: \"object\": low must not be above high"
+        );
+    }
+
+    #[test]
+    fn a_transition_rule_looks_at_the_old_state() {
+        let schema = json!({"type": "object", "properties": {"name": {"type": "string",
+            "x-kubernetes-validations": [{"rule": "self == oldSelf", "message": "is immutable"}]}}});
+        let rules = Rules::of(&schema).unwrap();
+        assert!(rules.check(&json!({"name": "a"}), None).is_empty());
+        assert!(
+            rules
+                .check(&json!({"name": "a"}), Some(&json!({"name": "a"})))
+                .is_empty()
+        );
+        assert_eq!(
+            rules
+                .check(&json!({"name": "b"}), Some(&json!({"name": "a"})))
+                .len(),
+            1
+        );
+    }
+
+    #[test]
+    fn a_rule_that_is_no_expression_is_noticed() {
+        let schema = json!({"type": "object", "x-kubernetes-validations": [{"rule": "self.("}]});
+        assert!(Rules::of(&schema).unwrap().mistake().is_some());
+        assert!(Rules::of(&json!({"type": "object"})).is_none());
+    }
+}
