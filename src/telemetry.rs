@@ -203,7 +203,7 @@ mod tests {
     fn a_word_is_about_this_program_and_a_filter_is_taken_whole() {
         assert_eq!(
             filter("debug").expect("a level").to_string(),
-            "landbridge=debug,warn"
+            "hickory_resolver=off,hickory_proto=off,hickory_net=off,landbridge=debug,warn"
         );
         assert_eq!(
             filter("mdns_sd=trace").expect("a filter").to_string(),
