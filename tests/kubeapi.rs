@@ -10,6 +10,8 @@ mod apply;
 mod bad_input;
 #[path = "kubeapi/collection.rs"]
 mod collection;
+#[path = "kubeapi/durability.rs"]
+mod durability;
 #[path = "kubeapi/recorded.rs"]
 mod recorded;
 #[path = "kubeapi/rig.rs"]

@@ -4,6 +4,8 @@ mod access;
 mod committer;
 mod live;
 mod memory;
+#[cfg(test)]
+mod model;
 mod sqlite;
 #[cfg(test)]
 mod tests;
