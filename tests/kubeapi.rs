@@ -8,6 +8,8 @@ mod answers;
 mod apply;
 #[path = "kubeapi/bad_input.rs"]
 mod bad_input;
+#[path = "kubeapi/clients.rs"]
+mod clients;
 #[path = "kubeapi/collection.rs"]
 mod collection;
 #[path = "kubeapi/durability.rs"]

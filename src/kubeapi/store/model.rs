@@ -43,7 +43,8 @@ struct Model {
 impl Model {
     /// Carries out a deed; returns the write that the store is asked for and whether it succeeds.
     fn carry_out(&mut self, deed: Deed) -> Option<(Write, bool)> {
-        let (Deed::Create(key) | Deed::Update(key) | Deed::Outdated(key) | Deed::Delete(key)) = deed
+        let (Deed::Create(key) | Deed::Update(key) | Deed::Outdated(key) | Deed::Delete(key)) =
+            deed
         else {
             return None;
         };
@@ -99,7 +100,10 @@ impl Model {
                 .iter()
                 .map(|event| (event.revision, event.key.clone(), event.operation))
                 .collect();
-            let told = self.events.iter().filter(|(revision, ..)| *revision > after);
+            let told = self
+                .events
+                .iter()
+                .filter(|(revision, ..)| *revision > after);
             assert_eq!(heard, told.cloned().collect::<Vec<_>>());
         }
     }
