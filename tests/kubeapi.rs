@@ -12,6 +12,8 @@ mod bad_input;
 mod clients;
 #[path = "kubeapi/collection.rs"]
 mod collection;
+#[path = "kubeapi/corpus.rs"]
+mod corpus;
 #[path = "kubeapi/durability.rs"]
 mod durability;
 #[path = "kubeapi/recorded.rs"]
