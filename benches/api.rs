@@ -5,7 +5,7 @@
 #![expect(
     clippy::print_stdout,
     clippy::unwrap_used,
-    clippy::panic,
+    clippy::indexing_slicing,
     clippy::missing_docs_in_private_items,
     reason = "a program for people, which ends when something is wrong"
 )]
@@ -93,7 +93,7 @@ impl Server {
         let server = Self(child);
         loop {
             assert!(
-                begun.elapsed() < Duration::from_secs(60),
+                begun.elapsed() < Duration::from_mins(1),
                 "the server does not start"
             );
             if path.exists()

@@ -201,5 +201,6 @@ pub(crate) fn validation(input: &[u8]) {
 }
 
 fn encode(text: &str) -> String {
-    text.bytes().map(|byte| format!("%{byte:02X}")).collect()
+    let digits: Vec<String> = text.bytes().map(|byte| format!("%{byte:02X}")).collect();
+    digits.concat()
 }

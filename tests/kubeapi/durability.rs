@@ -51,7 +51,7 @@ impl Daemon {
 
     /// A client, once the API answers.
     async fn client(&self, home: &Path) -> Client {
-        let deadline = Instant::now() + Duration::from_secs(60);
+        let deadline = Instant::now() + Duration::from_mins(1);
         // What is mounted for the program alone is seen through its own root.
         let path = format!(
             "/proc/{}/root{}/data/kubeconfig",

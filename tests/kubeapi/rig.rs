@@ -97,9 +97,10 @@ impl Server {
     pub(crate) async fn stranger(&self, token: Option<&str>) -> Client {
         let mut kubeconfig = Kubeconfig::from_yaml(&self.kubeconfig("admin", &[])).unwrap();
         for info in &mut kubeconfig.auth_infos {
-            let mut fresh = kube::config::AuthInfo::default();
-            fresh.token = token.map(|token| token.to_owned().into());
-            info.auth_info = Some(fresh);
+            info.auth_info = Some(kube::config::AuthInfo {
+                token: token.map(|token| token.to_owned().into()),
+                ..Default::default()
+            });
         }
         client_of(kubeconfig).await
     }
