@@ -6,6 +6,7 @@
     clippy::print_stdout,
     clippy::unwrap_used,
     clippy::indexing_slicing,
+    clippy::missing_docs_in_private_items,
     reason = "a program for people, which ends when something is wrong"
 )]
 

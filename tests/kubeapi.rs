@@ -1,10 +1,9 @@
 //! The embedded API against what a real one answered, and against its clients.
 #![expect(
-    clippy::indexing_slicing,
-    clippy::needless_pass_by_value,
-    clippy::panic,
     clippy::unwrap_used,
-    reason = "a rig that cannot be used fails its test"
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "what is not as expected fails its test"
 )]
 
 #[path = "kubeapi/access.rs"]
@@ -15,8 +14,12 @@ mod answers;
 mod apply;
 #[path = "kubeapi/bad_input.rs"]
 mod bad_input;
+#[path = "kubeapi/clients.rs"]
+mod clients;
 #[path = "kubeapi/collection.rs"]
 mod collection;
+#[path = "kubeapi/corpus.rs"]
+mod corpus;
 #[path = "kubeapi/durability.rs"]
 mod durability;
 #[path = "kubeapi/recorded.rs"]

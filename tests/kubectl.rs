@@ -488,3 +488,98 @@ fn a_client_without_its_certificate_gets_nothing() {
         "{answer:?}"
     );
 }
+
+/// What an old kubectl cannot do without OpenAPI v2 fails before anything is changed.
+#[test]
+fn every_version_on_the_machine_can_do_what_it_should() {
+    let mut cluster = cluster!();
+    let versions = cluster::every_kubectl();
+    if versions.is_empty() {
+        println!("skipped: there is only one kubectl");
+    }
+    for (minor, kubectl) in versions {
+        cluster.use_kubectl(kubectl);
+        let name = format!("rome-{minor}");
+        let manifest = FOREIGN_CLUSTER.replace("rome", &name);
+        let applied = cluster.with_input("apply -f -", &manifest);
+        if minor >= 29 {
+            assert!(applied.success, "{minor}: {applied:?}");
+        } else {
+            let helps = applied.stderr.contains("--validate=false");
+            assert!(!applied.success && helps, "{minor}: {applied:?}");
+            let created = cluster.with_input("create --validate=false -f -", &manifest);
+            assert!(created.success, "{minor}: {created:?}");
+        }
+        assert!(cluster.ok("get fc").contains(&name), "{minor}");
+        let patch = r#"{"spec":{"join":true}}"#;
+        cluster.args(&["patch", "fc", &name, "--type", "merge", "-p", patch]);
+        cluster.ok(&format!("label fc {name} site=a"));
+        let shown = cluster.ok(&format!("get fc {name} -o jsonpath={{.spec.join}}"));
+        assert_eq!(shown, "true", "{minor}");
+        let server_side = cluster.with_input(
+            "apply --server-side --validate=false --force-conflicts -f -",
+            &manifest,
+        );
+        assert!(server_side.success, "{minor}: {server_side:?}");
+        cluster.ok(&format!("delete fc {name}"));
+    }
+}
+
+#[test]
+fn apply_on_the_server_keeps_and_takes_fields() {
+    let cluster = cluster!();
+    cluster.apply(FOREIGN_CLUSTER);
+    let moved = FOREIGN_CLUSTER.replace("10.0.0.2", "10.0.0.3");
+    let applied = cluster.with_input("apply --server-side -f -", &moved);
+    assert!(applied.stdout.contains("serverside-applied"), "{applied:?}");
+    let patch = r#"{"spec":{"authUrl":"https://10.0.0.4:5870"}}"#;
+    cluster.args(&["patch", "fc", "rome", "--type", "merge", "-p", patch]);
+    let refused = cluster.with_input("apply --server-side -f -", &moved);
+    assert!(
+        refused.stderr.contains("conflict with \"kubectl-patch\""),
+        "{refused:?}"
+    );
+    let forced = cluster.with_input("apply --server-side --force-conflicts -f -", &moved);
+    assert!(forced.success, "{forced:?}");
+    let url = cluster.ok("get fc rome -o jsonpath={.spec.authUrl}");
+    assert_eq!(url, "https://10.0.0.3:5870");
+    let managers =
+        "get fc rome --show-managed-fields -o jsonpath={.metadata.managedFields[*].manager}";
+    assert!(cluster.ok(managers).contains("kubectl"));
+}
+
+#[test]
+fn auth_says_who_one_is_and_what_one_may() {
+    let cluster = cluster!();
+    assert_eq!(
+        cluster.ok("auth can-i delete foreignclusters").trim(),
+        "yes"
+    );
+    assert!(cluster.ok("auth whoami").contains("system:masters"));
+    let bob = cluster.as_user("bob");
+    let denied = bob("auth can-i delete foreignclusters");
+    assert!(
+        !denied.success && denied.stdout.trim() == "no",
+        "{denied:?}"
+    );
+    assert!(bob("auth whoami").stdout.contains("bob"));
+    assert!(
+        bob("get fc")
+            .stderr
+            .contains("User \"bob\" cannot list resource \"foreignclusters\"")
+    );
+    cluster.ok("create clusterrole reader --verb=get,list,watch --resource=foreignclusters");
+    cluster.ok("create clusterrolebinding reader --clusterrole=reader --user=bob");
+    assert!(bob("get fc").success);
+    assert!(bob("auth can-i list foreignclusters").success);
+    assert!(
+        bob("auth can-i --list")
+            .stdout
+            .contains("foreignclusters.discovery.liqo.io")
+    );
+    assert!(
+        bob("delete ns liqo")
+            .stderr
+            .contains("cannot delete resource")
+    );
+}

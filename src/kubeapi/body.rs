@@ -1,6 +1,7 @@
 //! Reads request bodies: JSON with its duplicate keys noticed, YAML and the protobuf of kubectl.
 
 use super::{
+    catalog::Resource,
     protobuf::{self, Message},
     refusal::Refusal,
 };
@@ -29,11 +30,29 @@ pub(super) struct Parsed {
     pub(super) duplicates: Vec<String>,
 }
 
-/// Reads an object of the kind `kind`, as its content type says (JSON when it says nothing).
-pub(super) fn parse(
+/// Reads an object of this resource, as its content type says (JSON when it says nothing).
+pub(super) fn parse_for(
+    resource: &Resource,
+    content_type: &str,
+    bytes: &[u8],
+) -> Result<Parsed, Refusal> {
+    let built_in = resource.rules.merge_keys.is_some();
+    let version = built_in.then(|| resource.api_version());
+    parse(
+        content_type,
+        bytes,
+        &resource.kind,
+        version.as_deref(),
+        resource.message,
+    )
+}
+
+/// Reads an object; one of a built-in kind of this version need not say what it is.
+fn parse(
     content_type: &str,
     bytes: &[u8],
     kind: &str,
+    version: Option<&str>,
     message: Option<&'static Message>,
 ) -> Result<Parsed, Refusal> {
     let unrecognised = |why: String| {
@@ -43,7 +62,7 @@ pub(super) fn parse(
         ))
     };
     let media = content_type.split(';').next().unwrap_or_default().trim();
-    let parsed = match (media, message) {
+    let mut parsed = match (media, message) {
         ("" | "application/json" | "application/x-www-form-urlencoded", _) => {
             json(bytes).map_err(|error| {
                 let why = if error.is_eof() {
@@ -74,6 +93,11 @@ pub(super) fn parse(
             ]));
         }
     };
+    if let (Some(version), Some(fields)) = (version, parsed.object.as_object_mut()) {
+        for (field, value) in [("apiVersion", version), ("kind", kind)] {
+            fields.entry(field).or_insert_with(|| Value::from(value));
+        }
+    }
     if parsed
         .object
         .field("kind")
@@ -201,16 +225,24 @@ mod tests {
             b"kind: A\nmetadata: {name: x}\n",
             "A",
             None,
+            None,
         )
         .unwrap();
         assert_eq!(yaml.object["metadata"]["name"], "x");
-        let json = parse("", br#"{"kind": "A"}"#, "A", None).unwrap();
+        let json = parse("", br#"{"kind": "A"}"#, "A", None, None).unwrap();
         assert_eq!(json.object["kind"], "A");
     }
 
     #[test]
+    fn an_object_of_a_built_in_kind_need_not_say_so() {
+        let parsed = parse("", br#"{"metadata": {}}"#, "A", Some("v1"), None).unwrap();
+        assert_eq!(parsed.object["kind"], "A");
+        assert_eq!(parsed.object["apiVersion"], "v1");
+    }
+
+    #[test]
     fn an_object_without_a_kind_is_refused() {
-        assert!(parse("application/json", br#"{"metadata": {}}"#, "A", None).is_err());
-        assert!(parse("text/plain", br#"{"kind": "A"}"#, "A", None).is_err());
+        assert!(parse("application/json", br#"{"metadata": {}}"#, "A", None, None).is_err());
+        assert!(parse("text/plain", br#"{"kind": "A"}"#, "A", None, None).is_err());
     }
 }

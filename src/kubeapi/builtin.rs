@@ -152,6 +152,7 @@ fn workloads() -> Vec<Resource> {
         Resource {
             namespaced: true,
             short_names: words(&["sa"]),
+            message: Some(protobuf::SERVICE_ACCOUNT),
             ..stored(
                 ("", "v1", "ServiceAccount", "serviceaccounts"),
                 reference::<ServiceAccount>(),
@@ -234,8 +235,14 @@ fn named_groups() -> Vec<Resource> {
 }
 
 fn access() -> Vec<Resource> {
-    let rbac =
-        |kind, plural, schema, columns| stored((RBAC, "v1", kind, plural), schema, &[], columns);
+    let rbac = |kind: &str, plural: &str, schema, columns| Resource {
+        message: Some(if plural.ends_with("bindings") {
+            protobuf::BINDING
+        } else {
+            protobuf::ROLE
+        }),
+        ..stored((RBAC, "v1", kind, plural), schema, &[], columns)
+    };
     vec![
         Resource {
             namespaced: true,

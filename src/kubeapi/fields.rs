@@ -202,21 +202,17 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    #[expect(
-        clippy::needless_pass_by_value,
-        reason = "the tests hand over literals"
-    )]
-    fn set(fields: Value) -> FieldSet {
-        FieldSet::decode(&fields).unwrap()
+    fn set(fields: &Value) -> FieldSet {
+        FieldSet::decode(fields).unwrap()
     }
 
     #[test]
     fn what_is_read_is_written_again() {
         let fields = json!({"f:metadata": {"f:finalizers": {".": {}, "v:\"f/a\"": {}},
             "f:ownerReferences": {"k:{\"uid\":\"u\"}": {}}}, "f:spec": {"f:join": {}}});
-        assert_eq!(set(fields.clone()).encode(), fields);
+        assert_eq!(set(&fields).encode(), fields);
         assert_eq!(
-            set(fields).paths(),
+            set(&fields).paths(),
             [
                 ".metadata.finalizers[=\"f/a\"]",
                 ".metadata.finalizers",
@@ -228,8 +224,8 @@ mod tests {
 
     #[test]
     fn sets_are_added_and_taken_away_field_by_field() {
-        let spec = set(json!({"f:spec": {".": {}, "f:a": {}, "f:b": {}}}));
-        let one = set(json!({"f:spec": {"f:a": {}}}));
+        let spec = set(&json!({"f:spec": {".": {}, "f:a": {}, "f:b": {}}}));
+        let one = set(&json!({"f:spec": {"f:a": {}}}));
         assert_eq!(
             spec.difference(&one).encode(),
             json!({"f:spec": {".": {}, "f:b": {}}})

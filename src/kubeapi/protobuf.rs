@@ -73,6 +73,50 @@ pub(super) const SECRET: &Message = &[
     (5, "immutable", Type::Boolean),
 ];
 
+const RULE: &Message = &[
+    (1, "verbs", Type::Texts),
+    (2, "apiGroups", Type::Texts),
+    (3, "resources", Type::Texts),
+    (4, "resourceNames", Type::Texts),
+    (5, "nonResourceURLs", Type::Texts),
+];
+
+/// rbac.authorization.k8s.io/v1 Role and ClusterRole.
+pub(super) const ROLE: &Message = &[
+    (1, "metadata", Type::Object(METADATA)),
+    (2, "rules", Type::Objects(RULE)),
+];
+
+/// rbac.authorization.k8s.io/v1 RoleBinding and ClusterRoleBinding.
+pub(super) const BINDING: &Message = &[
+    (1, "metadata", Type::Object(METADATA)),
+    (
+        2,
+        "subjects",
+        Type::Objects(&[
+            (1, "kind", Type::Text),
+            (2, "apiGroup", Type::Text),
+            (3, "name", Type::Text),
+            (4, "namespace", Type::Text),
+        ]),
+    ),
+    (
+        3,
+        "roleRef",
+        Type::Object(&[
+            (1, "apiGroup", Type::Text),
+            (2, "kind", Type::Text),
+            (3, "name", Type::Text),
+        ]),
+    ),
+];
+
+/// core/v1 ServiceAccount.
+pub(super) const SERVICE_ACCOUNT: &Message = &[
+    (1, "metadata", Type::Object(METADATA)),
+    (4, "automountServiceAccountToken", Type::Boolean),
+];
+
 /// authorization.k8s.io/v1 SelfSubjectAccessReview.
 pub(super) const ACCESS_REVIEW: &Message = &[(
     2,

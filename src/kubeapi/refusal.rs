@@ -132,6 +132,14 @@ impl Refusal {
         Self::new(404, "NotFound", message).about(subject)
     }
 
+    /// A kubectl below 1.29 needs a document that is not made here; only of this code, and only as
+    /// plain text, does it show the message.
+    pub(super) fn no_openapi_v2() -> Self {
+        let message =
+            "OpenAPI v2 is not served here: use kubectl 1.29 or newer, or try --validate=false\n";
+        Self::new(406, "", message)
+    }
+
     pub(super) fn no_subresource() -> Self {
         let message = "the server could not find the requested resource";
         let mut refusal = Self::new(404, "NotFound", message);
@@ -319,7 +327,7 @@ impl Refusal {
     /// The whole answer.
     pub(super) fn into_response(self) -> Response<Body> {
         let code = StatusCode::from_u16(self.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let plain = self.code == 404 && self.reason.is_empty();
+        let plain = matches!(self.code, 404 | 406) && self.reason.is_empty();
         let body = if plain {
             self.message.clone()
         } else {

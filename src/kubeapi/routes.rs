@@ -56,6 +56,8 @@ pub(super) fn route(path: &str, catalog: &Catalog) -> Result<Route, Refusal> {
         ["apis", group] => Ok(Route::Group((*group).to_owned())),
         ["api", version] => Ok(Route::Kinds(String::new(), (*version).to_owned())),
         ["apis", group, version] => Ok(Route::Kinds((*group).to_owned(), (*version).to_owned())),
+        // The second is where an old kubectl looks when it may not have the first.
+        ["openapi", "v2"] | ["swagger-2.0.0.pb-v1"] => Err(Refusal::no_openapi_v2()),
         ["openapi", "v3"] => Ok(Route::Documents),
         ["openapi", "v3", rest @ ..] => Ok(Route::Document(rest.join("/"))),
         ["api", version, rest @ ..] => objects(catalog, "", version, rest),

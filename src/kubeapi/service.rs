@@ -127,7 +127,7 @@ impl Server {
         if resource.role == Role::Review && verb == "create" {
             let bytes = body::read(body).await?;
             let content_type = asked.header(header::CONTENT_TYPE);
-            let parsed = body::parse(content_type, &bytes, &resource.kind, resource.message)?;
+            let parsed = body::parse_for(resource, content_type, &bytes)?;
             let answer = self.review(parsed.object, &asked.user);
             return Ok(respond_json(StatusCode::CREATED, &answer));
         }

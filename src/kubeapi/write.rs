@@ -38,7 +38,7 @@ impl Server {
         presenter: Presenter<'_>,
     ) -> Result<Response<Body>, Refusal> {
         let resource = &target.resource;
-        let parsed = body::parse(content_type, bytes, &resource.kind, resource.message)?;
+        let parsed = body::parse_for(resource, content_type, bytes)?;
         if resource.namespaced && target.namespace.is_empty() {
             return Err(Refusal::bad_request(
                 "an empty namespace may not be set during creation",
@@ -104,8 +104,7 @@ impl Server {
         presenter: Presenter<'_>,
     ) -> Result<Response<Body>, Refusal> {
         let resource = &target.resource;
-        let Parsed { object, duplicates } =
-            body::parse(content_type, bytes, &resource.kind, resource.message)?;
+        let Parsed { object, duplicates } = body::parse_for(resource, content_type, bytes)?;
         let change = move |_: &Case<'_>, _: &Value| Ok(object.clone());
         let admitted = self
             .change(target, part, intent, &duplicates, &change)

@@ -6,12 +6,12 @@ use serde_json::{Value, json};
 
 const RBAC: &str = "/apis/rbac.authorization.k8s.io/v1";
 
-fn role(kind: &str, name: &str, rules: Value) -> Value {
+fn role(kind: &str, name: &str, rules: &Value) -> Value {
     json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": kind,
         "metadata": {"name": name}, "rules": rules})
 }
 
-fn binding(kind: &str, name: &str, role: &str, subject: Value) -> Value {
+fn binding(kind: &str, name: &str, role: &str, subject: &Value) -> Value {
     json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": kind, "metadata": {"name": name},
         "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": role, "name": name},
         "subjects": [subject]})
@@ -31,11 +31,11 @@ async fn a_user_may_do_what_a_cluster_role_allows() {
     post(
         &admin,
         &format!("{RBAC}/clusterroles"),
-        &role("ClusterRole", "reader", rules),
+        &role("ClusterRole", "reader", &rules),
     )
     .await;
     let group = json!({"kind": "Group", "apiGroup": "rbac.authorization.k8s.io", "name": "dev"});
-    let bound = binding("ClusterRoleBinding", "reader", "ClusterRole", group);
+    let bound = binding("ClusterRoleBinding", "reader", "ClusterRole", &group);
     let answer = post(&admin, &format!("{RBAC}/clusterrolebindings"), &bound).await;
     assert_eq!(answer.status, 201, "{answer:?}");
     assert_eq!(code(&bob, "GET", CLUSTERS).await, 200);
@@ -62,9 +62,9 @@ async fn a_role_reaches_no_further_than_its_namespace() {
     let roles = format!("{RBAC}/namespaces/liqo/roles");
     let rules = json!([{"verbs": ["*"], "apiGroups": [""], "resources": ["configmaps"]},
         {"verbs": ["create"], "apiGroups": ["rbac.authorization.k8s.io"], "resources": ["roles"]}]);
-    post(&admin, &roles, &role("Role", "maps", rules)).await;
+    post(&admin, &roles, &role("Role", "maps", &rules)).await;
     let user = json!({"kind": "User", "apiGroup": "rbac.authorization.k8s.io", "name": "bob"});
-    let bound = binding("RoleBinding", "maps", "Role", user);
+    let bound = binding("RoleBinding", "maps", "Role", &user);
     post(
         &admin,
         &format!("{RBAC}/namespaces/liqo/rolebindings"),
@@ -81,12 +81,14 @@ async fn a_role_reaches_no_further_than_its_namespace() {
     );
     assert_eq!(code(&bob, "GET", "/api/v1/configmaps").await, 403);
     let wider = json!([{"verbs": ["get"], "apiGroups": [""], "resources": ["secrets"]}]);
-    let refused = post(&bob, &roles, &role("Role", "wider", wider)).await;
+    let refused = post(&bob, &roles, &role("Role", "wider", &wider)).await;
     assert_eq!(refused.status, 403, "{refused:?}");
     assert!(refused.body.contains("not currently held"), "{refused:?}");
     let same = json!([{"verbs": ["get"], "apiGroups": [""], "resources": ["configmaps"]}]);
     assert_eq!(
-        post(&bob, &roles, &role("Role", "same", same)).await.status,
+        post(&bob, &roles, &role("Role", "same", &same))
+            .await
+            .status,
         201
     );
 }

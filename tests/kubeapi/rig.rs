@@ -19,6 +19,9 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 /// The collection of the definition that the recordings were made with.
 pub(crate) const CLUSTERS: &str = "/apis/discovery.lb.test/v1alpha1/lbclusters";
 
+/// What people do with the Python client.
+pub(crate) const PYTHON: &str = include_str!("data/client.py");
+
 /// A running API.
 pub(crate) struct Server {
     pub(crate) url: String,
@@ -96,7 +99,7 @@ impl Server {
         for info in &mut kubeconfig.auth_infos {
             info.auth_info = Some(kube::config::AuthInfo {
                 token: token.map(|token| token.to_owned().into()),
-                ..kube::config::AuthInfo::default()
+                ..Default::default()
             });
         }
         client_of(kubeconfig).await

@@ -130,6 +130,25 @@ impl Cluster {
         finish(&mut command, "")
     }
 
+    /// From now on commands are those of this kubectl.
+    pub(crate) fn use_kubectl(&mut self, kubectl: PathBuf) {
+        self.kubectl = kubectl;
+    }
+
+    /// Runs commands as another user, who gets a certificate.
+    pub(crate) fn as_user(&self, user: &str) -> impl Fn(&str) -> Answer {
+        let now = jiff::Timestamp::now();
+        let credentials = loopback::Credentials::load_or_create(self.home.path(), now).unwrap();
+        let kubeconfig = credentials.kubeconfig_for(user, &[], &self.address, now);
+        let path = self.home.path().join(user);
+        std::fs::write(&path, kubeconfig.unwrap()).unwrap();
+        move |words| {
+            let mut command = self.command();
+            command.env("KUBECONFIG", &path);
+            finish(command.args(words.split_whitespace()), "")
+        }
+    }
+
     /// Starts a command that goes on, to read its lines.
     pub(crate) fn follow(&self, words: &str) -> Follower {
         let mut child = self
@@ -252,6 +271,14 @@ fn find_kubectl() -> Result<PathBuf, String> {
         .chain(plain)
         .find(|path| minor_version(path).is_some_and(|minor| minor >= 29))
         .ok_or_else(|| "there is no kubectl 1.29 or newer".to_owned())
+}
+
+/// Every numbered kubectl on this machine, the oldest first.
+pub(crate) fn every_kubectl() -> Vec<(u32, PathBuf)> {
+    (27..60)
+        .map(|minor| (minor, Path::new(PLACE).join(format!("kubectl.1.{minor}"))))
+        .filter(|(minor, path)| minor_version(path) == Some(*minor))
+        .collect()
 }
 
 fn minor_version(kubectl: &Path) -> Option<u32> {

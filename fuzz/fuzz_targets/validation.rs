@@ -1,0 +1,7 @@
+//! Fuzzes what `deeds::validation` says.
+#![no_main]
+
+#[path = "../src/deeds.rs"]
+mod deeds;
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| deeds::validation(input));
