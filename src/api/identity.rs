@@ -108,20 +108,17 @@ impl fmt::Display for ClusterId {
 pub struct ClusterName(String);
 
 impl ClusterName {
-    /// Takes what a stranger says and neutralises it.
+    /// Takes what a stranger says and neutralises it. A neutral name stays as it is.
     pub fn neutralise(text: &str) -> Self {
-        let mut name = String::new();
-        for character in text
-            .trim()
+        let printable: String = text
             .chars()
             .filter(|&character| is_printable(character))
-        {
-            if name.len() + character.len_utf8() > LABEL_LIMIT {
-                break;
-            }
-            name.push(character);
-        }
-        Self(name)
+            .collect();
+        let name = printable.trim();
+        let fits = |end: &usize| name.is_char_boundary(*end);
+        let end = (0..=LABEL_LIMIT.min(name.len())).rev().find(fits);
+        let name = name.get(..end.unwrap_or(0)).unwrap_or_default();
+        Self(name.trim_end().to_owned())
     }
 
     /// Returns the name as text, possibly empty.
@@ -255,6 +252,19 @@ mod tests {
             "ro[31mme"
         );
         assert_eq!(ClusterName::neutralise(&"ü".repeat(60)).as_str().len(), 62);
+    }
+
+    #[test]
+    fn a_neutral_name_stays_as_it_is() {
+        for text in [
+            "\u{200b} rome ",
+            &format!("{} x", "a".repeat(62)),
+            &format!("{}ü", "a".repeat(62)),
+            "\n\u{1b}",
+        ] {
+            let once = ClusterName::neutralise(text);
+            assert_eq!(ClusterName::neutralise(once.as_str()), once, "{text:?}");
+        }
     }
 
     #[test]
