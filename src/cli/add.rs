@@ -1,7 +1,11 @@
 //! `landbridge add URL`: the ForeignCluster that a person writes.
 
 use axum::http::Uri;
-use kube::{Api, api::PostParams};
+use kube::{
+    Api,
+    api::{Patch, PatchParams, PostParams},
+};
+use serde_json::json;
 
 use super::{
     Failure,
@@ -34,13 +38,13 @@ pub(super) async fn add(options: Add) -> Result<(), Failure> {
         field_manager: Some(labels::MANAGER.to_owned()),
         ..PostParams::default()
     };
-    api.create(&parameters, &cluster).await.map_err(|error| {
-        if matches!(&error, kube::Error::Api(status) if status.is_already_exists()) {
-            let message = format!("foreigncluster/{name} exists already: choose another --name");
-            return Failure::NotSo(message);
+    match api.create(&parameters, &cluster).await {
+        Ok(_) => {}
+        Err(kube::Error::Api(status)) if status.is_already_exists() => {
+            take_over(&api, &name, &cluster.spec).await?;
         }
-        explain(&error)
-    })?;
+        Err(error) => return Err(explain(&error)),
+    }
     let next = if options.join {
         "its identity is read from there, then it is joined; landbridge status --wait follows it"
             .to_owned()
@@ -50,6 +54,36 @@ pub(super) async fn add(options: Add) -> Result<(), Failure> {
     output::print(&format!(
         "foreigncluster/{name} created for {url}: {next}\n"
     ))
+}
+
+/// Makes the object of a cluster that came to us the person's own. Whoever answers at the URL still
+/// has to prove the identity that the object names.
+async fn take_over(
+    api: &Api<ForeignCluster>,
+    name: &str,
+    spec: &ForeignClusterSpec,
+) -> Result<(), Failure> {
+    let present = api.get(name).await.map_err(|error| explain(&error))?;
+    if present.spec.discovery_type != DiscoveryType::IncomingPeering {
+        let message = format!("foreigncluster/{name} exists already: choose another --name");
+        return Err(Failure::NotSo(message));
+    }
+    let patch = json!({
+        "metadata": {"labels": { labels::DISCOVERY_TYPE: spec.discovery_type }},
+        "spec": {
+            "authUrl": spec.auth_url,
+            "discoveryType": spec.discovery_type,
+            "join": spec.join || present.spec.join,
+        },
+    });
+    let written = api
+        .patch(
+            name,
+            &PatchParams::apply(labels::MANAGER),
+            &Patch::Merge(patch),
+        )
+        .await;
+    written.map(drop).map_err(|error| explain(&error))
 }
 
 /// Completes what was typed to `https://host:port` and returns it with the host.
