@@ -24,12 +24,10 @@ use crate::{
     },
     controllers::{
         Context, Error, enrolment::claimed_id, gone_is_fine, is_not_found, status::difference,
+        tunnel_endpoint,
     },
     engine::peering::{TunnelWish, happening::Happening, node_name},
 };
-
-/// The finalizer that keeps a TunnelEndpoint until its routes and rules are gone (Liqo's).
-const FINALIZER_GATEWAY: &str = "liqo-gateway.liqo.io";
 
 /// Whose network a NetworkConfig describes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -258,7 +256,7 @@ pub(super) async fn write_tunnel(
         (labels::TUNNEL_CLUSTER_ID, id.as_str()),
     ];
     tunnel.metadata = projected(object, &name, &labels);
-    tunnel.metadata.finalizers = Some(vec![FINALIZER_GATEWAY.to_owned()]);
+    tunnel.metadata.finalizers = Some(vec![tunnel_endpoint::FINALIZER.to_owned()]);
     let api: Api<TunnelEndpoint> = Api::all(context.client.clone());
     write(&api, &tunnel, "write a TunnelEndpoint").await?;
     write_status(
