@@ -6,7 +6,6 @@
     clippy::print_stdout,
     clippy::unwrap_used,
     clippy::indexing_slicing,
-    clippy::missing_docs_in_private_items,
     reason = "a program for people, which ends when something is wrong"
 )]
 
@@ -176,12 +175,6 @@ fn fill(home: &Path, count: u64) {
 
 async fn everything(kubeconfig: &Path, seconds: u64, server: Option<&Server>) {
     define(&client(kubeconfig).await.unwrap()).await;
-    println!(
-        "clients  creates/s  status merge/s  status SSA/s  watch create p50/p99 ms  watch status p50/p99 ms"
-    );
-    for clients in [1, 10, 50] {
-        rates(kubeconfig, clients, seconds).await;
-    }
     let before = server.map(Server::memory);
     let writers = connect(kubeconfig, 10).await;
     write(&writers, 10_000).await;
@@ -192,6 +185,12 @@ async fn everything(kubeconfig: &Path, seconds: u64, server: Option<&Server>) {
         );
     }
     clean(&writers).await;
+    println!(
+        "clients  creates/s  status merge/s  status SSA/s  watch create p50/p99 ms  watch status p50/p99 ms"
+    );
+    for clients in [1, 10, 50] {
+        rates(kubeconfig, clients, seconds).await;
+    }
 }
 
 /// One line of figures: the same clients create, merge and apply, and one more watches.
