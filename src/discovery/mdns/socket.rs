@@ -93,7 +93,7 @@ impl Sockets {
                 let interface = InterfaceIndexOrAddress::Index(link.index);
                 joined.0 = noted(
                     name,
-                    view(socket).join_multicast_v4_n(&GROUP_V4, &interface),
+                    &view(socket).join_multicast_v4_n(&GROUP_V4, &interface),
                 );
             }
             if let (true, false, Some(socket)) = (wanted.1, joined.1, &self.v6) {
