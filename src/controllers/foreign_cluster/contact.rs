@@ -177,7 +177,7 @@ fn introduction(context: &Context, connection: &Connection) -> IdentityRequest {
     let peer_id = &connection.proven.cluster_id;
     IdentityRequest {
         cluster_id: own.cluster_id.clone(),
-        cluster_name: own.cluster_name.clone(),
+        cluster_name: context.own_name(),
         auth_url: own.auth_url.clone(),
         token: None,
         proof: context
