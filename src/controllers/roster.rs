@@ -159,6 +159,10 @@ async fn expire(context: &Context, candidate: &Candidate) {
     let Some(id) = &candidate.cluster_id else {
         return;
     };
+    if context.neighbours.get(id).is_none() {
+        // It has never proven who it is, so nothing was made of it.
+        return;
+    }
     context.neighbours.expire(id, context.now());
     if let Ok(Some(object)) = enrolment::find(context, id).await {
         tracing::info!(cluster = %object.name_any(), "Advertisement gone");
