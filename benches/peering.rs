@@ -11,6 +11,7 @@
 )]
 
 #[path = "rig/lan.rs"]
+#[expect(dead_code, reason = "the other benchmark uses the rest")]
 mod lan;
 
 use std::{

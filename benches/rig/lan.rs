@@ -19,6 +19,9 @@ const BINARY: &str = env!("CARGO_BIN_EXE_landbridge");
 /// How long anything may take before the benchmark gives up.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// Only what others say about the LAN is logged in detail; more would be a load of its own.
+const LOG: &str = "info,landbridge::controllers::roster=debug";
+
 /// Machines on a bridge of their own.
 pub(crate) struct Lan {
     prefix: String,
@@ -62,21 +65,26 @@ impl Lan {
         format!("{}{machine}", self.prefix)
     }
 
+    /// Runs `ip` on a machine.
+    pub(crate) fn ip(&self, machine: &str, words: &str) {
+        ip(&format!("-n {} {words}", self.name(machine)));
+    }
+
+    /// Returns a program that will run on a machine.
+    pub(crate) fn command(&self, machine: &str, program: &str) -> Command {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.name(machine), program]);
+        command
+    }
+
+    /// Starts the daemon of a machine, with what it stored before if it ran before.
     pub(crate) fn start(&self, machine: &'static str) -> Machine {
         let path = |file: &str| self.directory.path().join(format!("{machine}.{file}"));
         let log = fs::File::create(path("log")).unwrap();
         let started = Timestamp::now();
-        let child = Command::new("ip")
-            .args([
-                "netns",
-                "exec",
-                &self.name(machine),
-                BINARY,
-                "run",
-                "--name",
-                machine,
-            ])
-            .arg("--data-dir")
+        let child = self
+            .command(machine, BINARY)
+            .args(["run", "--name", machine, "--log-level", LOG, "--data-dir"])
             .arg(path("data"))
             .arg("--fleet-secret-file")
             .arg(self.directory.path().join("secret"))
@@ -111,18 +119,40 @@ pub(crate) struct Machine {
 impl Machine {
     /// Waits for a line of the log and returns its time.
     pub(crate) fn logged(&self, text: &str) -> Timestamp {
+        self.logged_since(Timestamp::MIN, &[text])
+    }
+
+    /// Waits for a line of the log from a time on that has all these words, and returns its time.
+    pub(crate) fn logged_since(&self, since: Timestamp, words: &[&str]) -> Timestamp {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let log = fs::read_to_string(&self.log).unwrap();
-            if let Some(line) = log.lines().find(|line| line.contains(text)) {
-                return line.split_whitespace().next().unwrap().parse().unwrap();
+            let found = log
+                .lines()
+                .filter(|line| words.iter().all(|word| line.contains(word)))
+                .filter_map(|line| line.split_whitespace().next()?.parse::<Timestamp>().ok())
+                .find(|at| *at >= since);
+            if let Some(at) = found {
+                return at;
             }
             assert!(
                 Instant::now() < deadline,
-                "{text:?} did not come about:\n{log}"
+                "{words:?} did not come about:\n{log}"
             );
             sleep(Duration::from_millis(2));
         }
+    }
+
+    /// Ends the daemon by a signal and returns when that was sent.
+    pub(crate) fn end(mut self, signal: Signal) -> Timestamp {
+        let at = Timestamp::now();
+        kill(self.pid(), signal).unwrap();
+        self.child.wait().unwrap();
+        at
+    }
+
+    fn pid(&self) -> Pid {
+        Pid::from_raw(i32::try_from(self.child.id()).unwrap())
     }
 
     pub(crate) fn peered_with(&self, peers: usize) {
@@ -170,13 +200,15 @@ impl Machine {
 
 impl Drop for Machine {
     fn drop(&mut self) {
-        let id = Pid::from_raw(i32::try_from(self.child.id()).unwrap());
-        let _ = kill(id, Signal::SIGTERM);
-        let _ = self.child.wait();
+        if matches!(self.child.try_wait(), Ok(None)) {
+            let _ = kill(self.pid(), Signal::SIGTERM);
+            let _ = self.child.wait();
+        }
     }
 }
 
-fn ip(words: &str) {
+/// Runs `ip`.
+pub(crate) fn ip(words: &str) {
     let status = Command::new("ip").args(words.split(' ')).status().unwrap();
     assert!(status.success(), "ip {words}");
 }
