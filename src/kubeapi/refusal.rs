@@ -1,10 +1,15 @@
 //! Every answer that is not the one asked for, as the Status that kube clients expect.
 
+use super::protobuf;
 use axum::{
     body::Body,
-    http::{Response, StatusCode, header},
+    http::{HeaderValue, Response, StatusCode, header},
 };
 use serde_json::{Map, Value, json};
+
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 
 /// What is wrong with one field of an object.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -324,6 +329,18 @@ impl Refusal {
         status
     }
 
+    /// The whole answer in protobuf, for a client that accepts nothing else.
+    pub(super) fn into_binary_response(self) -> Response<Body> {
+        let status = self.status();
+        let mut response = self.into_response();
+        if response.headers().get(header::CONTENT_TYPE) == Some(&JSON) {
+            *response.body_mut() = Body::from(protobuf::encode_status(&status));
+            let kind = HeaderValue::from_static(protobuf::MEDIA_TYPE);
+            response.headers_mut().insert(header::CONTENT_TYPE, kind);
+        }
+        response
+    }
+
     /// The whole answer.
     pub(super) fn into_response(self) -> Response<Body> {
         let code = StatusCode::from_u16(self.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
@@ -335,15 +352,20 @@ impl Refusal {
         };
         let mut response = Response::new(Body::from(body));
         *response.status_mut() = code;
-        let kind = if plain {
-            "text/plain; charset=utf-8"
-        } else {
-            "application/json"
-        };
         let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static(kind));
+        headers.insert(header::CONTENT_TYPE, if plain { TEXT } else { JSON });
+        headers.insert(
+            header::CACHE_CONTROL,
+            HeaderValue::from_static("no-cache, private"),
+        );
+        if plain || self.code == 403 {
+            headers.insert(
+                header::X_CONTENT_TYPE_OPTIONS,
+                HeaderValue::from_static("nosniff"),
+            );
+        }
         if self.code == 504 {
-            headers.insert(header::RETRY_AFTER, header::HeaderValue::from_static("1"));
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
         response
     }

@@ -2,14 +2,14 @@
 
 use axum::{
     body::Body,
-    http::{HeaderMap, Request, StatusCode},
+    http::{HeaderMap, Request, Response, StatusCode},
 };
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::{
     Client, Config,
     config::{KubeConfigOptions, Kubeconfig},
 };
-use landbridge::kubeapi::{KubeApi, Options, loopback, store};
+use landbridge::kubeapi::{Clock, KubeApi, Options, loopback, store};
 use serde_json::{Value, json};
 use std::{path::Path, sync::Arc};
 use tempfile::TempDir;
@@ -47,13 +47,18 @@ impl Answer {
 impl Server {
     /// Starts an API that serves the definition of the recordings beside our own.
     pub(crate) async fn start() -> Self {
+        Self::start_at(Arc::new(jiff::Timestamp::now)).await
+    }
+
+    /// Starts one whose objects have the times of this clock.
+    pub(crate) async fn start_at(clock: Clock) -> Self {
         let home = tempfile::tempdir().unwrap();
         let mut crds = landbridge::api::crds();
         crds.push(definition());
         let api = KubeApi::open(Options {
             backend: Box::new(store::Sqlite::open(home.path().join("store.db")).unwrap()),
             commit: store::Commit::Threaded,
-            clock: Arc::new(jiff::Timestamp::now),
+            clock,
             crds,
         })
         .await
@@ -139,6 +144,17 @@ pub(crate) async fn send(
     headers: &[(&str, &str)],
     body: impl Into<Vec<u8>>,
 ) -> Answer {
+    read(open(client, method, path, headers, body).await).await
+}
+
+/// Sends a request and returns when its answer has begun.
+pub(crate) async fn open(
+    client: &Client,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: impl Into<Vec<u8>>,
+) -> Response<kube::client::Body> {
     let mut request = Request::builder().method(method).uri(path);
     if !headers.iter().any(|(name, _)| *name == "accept") {
         request = request.header("accept", "*/*");
@@ -148,7 +164,12 @@ pub(crate) async fn send(
         request = request.header(*name, *value);
     }
     let request = request.body(kube::client::Body::from(body.into())).unwrap();
-    let (parts, body) = client.send(request).await.unwrap().into_parts();
+    client.send(request).await.unwrap()
+}
+
+/// Reads an answer to its end.
+pub(crate) async fn read(answer: Response<kube::client::Body>) -> Answer {
+    let (parts, body) = answer.into_parts();
     let bytes = axum::body::to_bytes(Body::new(body), usize::MAX)
         .await
         .unwrap();
