@@ -7,6 +7,7 @@ use super::{
     apply::Application,
     body::{self, Parsed},
     catalog::{Resource, Role},
+    chores::Chore,
     intent::Intent,
     patch::Patch,
     present::{Presenter, as_shown, as_stored},
@@ -20,6 +21,7 @@ use axum::{
     http::{HeaderValue, Response, StatusCode, header},
 };
 use serde_json::Value;
+use std::sync::Arc;
 
 /// How often a write is tried again when others write the same object meanwhile.
 const ATTEMPTS: usize = 16;
@@ -58,7 +60,7 @@ impl Server {
 
     async fn insert(
         &self,
-        resource: &Resource,
+        resource: &Arc<Resource>,
         target: &Target,
         intent: &Intent,
         admitted: &Admitted,
@@ -86,11 +88,17 @@ impl Server {
         };
         self.after_write(resource);
         self.expire(resource).await?;
-        // The namespace may have begun to end while this was written: then this ends too.
+        // Namespace and owners may have begun to end while this was written: then this ends too.
         if self.check_namespace(target).is_err() {
-            self.empty_namespace(&target.namespace).await?;
+            let namespace = target.namespace.clone();
+            self.carry_out([Chore::Empty(namespace)]).await?;
         }
-        Ok(stored.value())
+        let object = stored.value();
+        if has_owners(&object) {
+            let adopted = Chore::Adopted(Arc::clone(resource), object.clone());
+            self.carry_out([adopted]).await?;
+        }
+        Ok(object)
     }
 
     /// Answers a PUT.
@@ -207,7 +215,8 @@ impl Server {
                     admitted.object = as_shown(resource, stored.value());
                     self.after_write(resource);
                     if deletes {
-                        self.released(resource, &stored.value()).await?;
+                        let released = Chore::Released(resource.role, stored.value());
+                        self.carry_out([released]).await?;
                     }
                     return Ok(admitted);
                 }
@@ -288,6 +297,11 @@ pub(super) fn is_finished(resource: &Resource, object: &Value) -> bool {
         .filter_map(Value::as_array)
         .any(|finalizers| !finalizers.is_empty());
     metadata.get("deletionTimestamp").is_some() && !held
+}
+
+fn has_owners(object: &Value) -> bool {
+    let owners = object.field("metadata").field("ownerReferences").as_array();
+    owners.is_some_and(|owners| !owners.is_empty())
 }
 
 fn warn(mut response: Response<Body>, warnings: &[String]) -> Response<Body> {
