@@ -275,6 +275,11 @@ impl Refusal {
         )
     }
 
+    pub(super) fn too_slow() -> Self {
+        let message = "Timeout: the body of the request did not arrive within a minute";
+        Self::new(504, "Timeout", message)
+    }
+
     pub(super) fn expired(message: impl Into<String>) -> Self {
         Self::new(410, "Expired", message)
     }
@@ -364,7 +369,11 @@ impl Refusal {
                 HeaderValue::from_static("nosniff"),
             );
         }
-        if self.code == 504 {
+        if self
+            .details
+            .as_ref()
+            .is_some_and(|details| details.get("retryAfterSeconds").is_some())
+        {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
         response

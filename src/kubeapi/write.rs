@@ -26,6 +26,9 @@ use std::sync::Arc;
 /// How often a write is tried again when others write the same object meanwhile.
 const ATTEMPTS: usize = 16;
 
+/// How long the warnings of an answer are together at most, as those of a real server.
+const WARNING_BYTES: usize = 4 * 1_024;
+
 /// Computes the wanted state of an object from the one that is there.
 type Change<'a> = &'a (dyn Fn(&Case<'_>, &Value) -> Result<Value, Refusal> + Sync);
 
@@ -305,7 +308,12 @@ fn has_owners(object: &Value) -> bool {
 }
 
 fn warn(mut response: Response<Body>, warnings: &[String]) -> Response<Body> {
+    let mut room = WARNING_BYTES;
     for warning in warnings {
+        let Some(left) = room.checked_sub(warning.len()) else {
+            break;
+        };
+        room = left;
         let quoted = warning.replace('\\', "\\\\").replace('"', "\\\"");
         if let Ok(value) = HeaderValue::from_str(&format!("299 - \"{quoted}\"")) {
             response.headers_mut().append(header::WARNING, value);

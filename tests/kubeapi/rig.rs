@@ -4,16 +4,19 @@ use axum::{
     body::Body,
     http::{HeaderMap, Request, Response, StatusCode},
 };
+use base64::{Engine, engine::general_purpose::STANDARD};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::{
     Client, Config,
     config::{KubeConfigOptions, Kubeconfig},
 };
 use landbridge::kubeapi::{Clock, KubeApi, Options, loopback, store};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject};
 use serde_json::{Value, json};
 use std::{path::Path, sync::Arc};
 use tempfile::TempDir;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::{TlsConnector, client::TlsStream};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// The collection of the definition that the recordings were made with.
@@ -21,6 +24,9 @@ pub(crate) const CLUSTERS: &str = "/apis/discovery.lb.test/v1alpha1/lbclusters";
 
 /// What people do with the Python client.
 pub(crate) const PYTHON: &str = include_str!("data/client.py");
+
+/// A connection with TLS and without HTTP.
+pub(crate) type RawStream = TlsStream<TcpStream>;
 
 /// A running API.
 pub(crate) struct Server {
@@ -109,6 +115,46 @@ impl Server {
         }
         client_of(kubeconfig).await
     }
+}
+
+/// A connection to the API with TLS and without HTTP, of somebody with this kubeconfig or of a stranger.
+pub(crate) async fn raw(server: &Server, protocol: &[u8], kubeconfig: Option<&str>) -> RawStream {
+    let part = |text: &str, pointer: &str| {
+        let kubeconfig: Value = serde_saphyr::from_str(text).unwrap();
+        let encoded = kubeconfig.pointer(pointer).unwrap().as_str().unwrap();
+        STANDARD.decode(encoded).unwrap()
+    };
+    let certificate = |pem: &[u8]| CertificateDer::from_pem_slice(pem).unwrap();
+    let mut roots = rustls::RootCertStore::empty();
+    let pem = part(
+        &server.kubeconfig("admin", &[]),
+        "/clusters/0/cluster/certificate-authority-data",
+    );
+    roots.add(certificate(&pem)).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots);
+    let mut config = match kubeconfig {
+        None => builder.with_no_client_auth(),
+        Some(text) => {
+            let chain = vec![certificate(&part(
+                text,
+                "/users/0/user/client-certificate-data",
+            ))];
+            let key = part(text, "/users/0/user/client-key-data");
+            let key = PrivateKeyDer::from_pem_slice(&key).unwrap();
+            builder.with_client_auth_cert(chain, key).unwrap()
+        }
+    };
+    config.alpn_protocols = vec![protocol.to_vec()];
+    let address = server.url.trim_start_matches("https://");
+    let stream = TcpStream::connect(address).await.unwrap();
+    TlsConnector::from(Arc::new(config))
+        .connect(ServerName::try_from("localhost").unwrap(), stream)
+        .await
+        .unwrap()
 }
 
 fn load(home: &Path) -> loopback::Credentials {
