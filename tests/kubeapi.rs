@@ -22,9 +22,13 @@ mod collection;
 mod corpus;
 #[path = "kubeapi/durability.rs"]
 mod durability;
+#[path = "kubeapi/reading.rs"]
+mod reading;
 #[path = "kubeapi/recorded.rs"]
 mod recorded;
 #[path = "kubeapi/rig.rs"]
 mod rig;
 #[path = "kubeapi/watches.rs"]
 mod watches;
+#[path = "kubeapi/writing.rs"]
+mod writing;

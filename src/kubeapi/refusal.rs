@@ -132,6 +132,11 @@ impl Refusal {
         Self::new(404, "", "404 page not found\n")
     }
 
+    /// A path without objects that is asked for in another way than to read it.
+    pub(super) fn only_read() -> Self {
+        Self::new(405, "", "405: Method Not Allowed\n")
+    }
+
     pub(super) fn not_found(subject: Subject<'_>) -> Self {
         let message = format!("{} \"{}\" not found", subject.qualified(), subject.name);
         Self::new(404, "NotFound", message).about(subject)
@@ -233,6 +238,23 @@ impl Refusal {
         };
         let message = format!("{}{name} is forbidden: {why}", subject.qualified());
         Self::new(403, "Forbidden", message).about(subject)
+    }
+
+    /// The namespace of a new object is on its way out.
+    pub(super) fn terminating(subject: Subject<'_>, namespace: &str) -> Self {
+        let why = format!(
+            "unable to create new content in namespace {namespace} because it is being terminated"
+        );
+        let mut refusal = Self::forbidden(subject, &why);
+        if let Some(details) = refusal.details.as_mut().and_then(Value::as_object_mut) {
+            let cause = json!({
+                "reason": "NamespaceTerminating",
+                "message": format!("namespace {namespace} is being terminated"),
+                "field": "metadata.namespace",
+            });
+            details.insert("causes".to_owned(), json!([cause]));
+        }
+        refusal
     }
 
     /// A path without objects that is not open to everybody.
@@ -349,7 +371,7 @@ impl Refusal {
     /// The whole answer.
     pub(super) fn into_response(self) -> Response<Body> {
         let code = StatusCode::from_u16(self.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let plain = matches!(self.code, 404 | 406) && self.reason.is_empty();
+        let plain = matches!(self.code, 404..=406) && self.reason.is_empty();
         let body = if plain {
             self.message.clone()
         } else {

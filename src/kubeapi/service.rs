@@ -75,6 +75,10 @@ impl Server {
                 path: parts.uri.path(),
             };
             self.authorize(&asked.user, deed)?;
+            let reads = matches!(parts.method, Method::GET | Method::HEAD);
+            if route.is_ok() && !reads {
+                return Err(Refusal::only_read());
+            }
         }
         match route? {
             Route::Objects(target) => self.objects(&target, &asked, body).await,

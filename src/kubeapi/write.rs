@@ -52,7 +52,7 @@ impl Server {
         let catalog = self.catalog();
         let case = self.case(&catalog, target, intent, &parsed.duplicates);
         let admitted = case.admit_new(parsed.object)?;
-        self.check_namespace(target)?;
+        self.check_namespace(target, &name_of(&admitted.object))?;
         let object = self.insert(resource, target, intent, &admitted).await?;
         let shown = as_shown(resource, object);
         Ok(warn(
@@ -92,7 +92,7 @@ impl Server {
         self.after_write(resource);
         self.expire(resource).await?;
         // Namespace and owners may have begun to end while this was written: then this ends too.
-        if self.check_namespace(target).is_err() {
+        if self.check_namespace(target, &name).is_err() {
             let namespace = target.namespace.clone();
             self.carry_out([Chore::Empty(namespace)]).await?;
         }
@@ -170,7 +170,7 @@ impl Server {
             };
             self.authorize(&intent.user, deed)?;
             let admitted = case.admit_new(applied.new_object(setting, name)?)?;
-            self.check_namespace(target)?;
+            self.check_namespace(target, name)?;
             let object = self.insert(resource, target, intent, &admitted).await?;
             let shown = presenter.object(StatusCode::CREATED, as_shown(resource, object));
             return Ok(warn(shown, &admitted.warnings));
@@ -253,7 +253,7 @@ impl Server {
     }
 
     /// Refuses to create in a namespace that is not there or on its way out.
-    fn check_namespace(&self, target: &Target) -> Result<(), Refusal> {
+    fn check_namespace(&self, target: &Target, object: &str) -> Result<(), Refusal> {
         if !target.resource.namespaced {
             return Ok(());
         }
@@ -274,10 +274,7 @@ impl Server {
         {
             return Ok(());
         }
-        let why = format!(
-            "unable to create new content in namespace {name} because it is being terminated"
-        );
-        Err(Refusal::forbidden(target.resource.subject(""), &why))
+        Err(Refusal::terminating(target.resource.subject(object), name))
     }
 
     /// A change of a definition changes what is served.
