@@ -5,7 +5,7 @@ use kube::Client;
 use serde_json::{Value, json};
 
 /// More than what fits on a stack, one in the other.
-const LINE: usize = 2_000;
+const LINE: usize = 1_000;
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 
@@ -91,6 +91,19 @@ async fn objects_that_own_each_other_do_not_wait_for_each_other_for_ever() {
             assert!(left.is_none(), "{name} of {first} is left: {left:?}");
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dependent_without_its_owner_does_not_stay() {
+    let server = Server::start().await;
+    let admin = server.client("admin", &[]).await;
+    let owner = map(&admin, "owner", None, false).await;
+    let other = map(&admin, "other", None, false).await;
+    delete(&admin, "owner", "Background").await;
+    map(&admin, "late", Some(&owner), false).await;
+    assert!(get(&admin, "late").await.is_none());
+    map(&admin, "owned", Some(&other), false).await;
+    assert!(get(&admin, "owned").await.is_some());
 }
 
 #[tokio::test(flavor = "multi_thread")]

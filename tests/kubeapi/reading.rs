@@ -3,6 +3,10 @@
 use crate::rig::{Answer, CLUSTERS, Server, cluster, post, send};
 use kube::Client;
 use serde_json::{Value, json};
+use std::sync::{
+    Arc,
+    atomic::{AtomicI64, Ordering},
+};
 
 const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
 
@@ -30,7 +34,7 @@ fn names(list: &Value) -> Vec<Value> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn pages_show_one_moment_and_expire() {
+async fn pages_show_one_moment() {
     let (_server, admin) = started().await;
     for name in ["a", "b", "c"] {
         post(&admin, CLUSTERS, &cluster(name)).await;
@@ -53,6 +57,50 @@ async fn pages_show_one_moment_and_expire() {
         names(&get(&admin, CLUSTERS, &[]).await.json()),
         ["a", "bb", "c"]
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_forgotten_is_gone_for_lists_pages_and_watches() {
+    let moment = Arc::new(AtomicI64::new(0));
+    let now = Arc::clone(&moment);
+    let clock = move || jiff::Timestamp::from_second(now.load(Ordering::Relaxed)).unwrap();
+    let server = Server::start_at(Arc::new(clock)).await;
+    let admin = server.client("admin", &[]).await;
+    for name in ["a", "b"] {
+        post(&admin, CLUSTERS, &cluster(name)).await;
+    }
+    let first = get(&admin, &format!("{CLUSTERS}?limit=1"), &[])
+        .await
+        .json();
+    let token = first["metadata"]["continue"].as_str().unwrap();
+    let revision = first["metadata"]["resourceVersion"].as_str().unwrap();
+    moment.fetch_add(3_600, Ordering::Relaxed);
+    for name in ["c", "d"] {
+        post(&admin, CLUSTERS, &cluster(name)).await;
+        moment.fetch_add(3_600, Ordering::Relaxed);
+    }
+    let exact = format!("{CLUSTERS}?resourceVersion={revision}&resourceVersionMatch=Exact");
+    for (path, why) in [
+        (
+            exact,
+            "The resourceVersion for the provided list is too old.",
+        ),
+        (
+            format!("{CLUSTERS}?limit=1&continue={token}"),
+            "The provided continue parameter is too old",
+        ),
+    ] {
+        let answer = get(&admin, &path, &[]).await;
+        assert_eq!(answer.status, 410, "{path}");
+        assert_eq!(answer.json()["reason"], "Expired");
+        let message = answer.json()["message"].as_str().unwrap().to_owned();
+        assert!(message.starts_with(why), "{message}");
+    }
+    let path = format!("{CLUSTERS}?watch=1&resourceVersion={revision}");
+    let watch = get(&admin, &path, &[]).await;
+    assert_eq!(watch.status, 200);
+    assert_eq!(watch.json()["type"], "ERROR");
+    assert_eq!(watch.json()["object"]["code"], 410);
 }
 
 #[tokio::test(flavor = "multi_thread")]
