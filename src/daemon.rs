@@ -12,11 +12,13 @@ mod networks;
 mod platform;
 mod run;
 mod self_description;
+mod user;
 pub mod zone;
 
 use std::path::PathBuf;
 
 pub use error::Error;
+pub use user::kubeconfig_for;
 
 use crate::config::Config;
 

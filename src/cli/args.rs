@@ -270,8 +270,14 @@ pub(super) struct Kubeconfig {
     #[command(flatten)]
     pub(super) settings: Settings,
     /// Print where it is: export KUBECONFIG=$(landbridge kubeconfig --path)
-    #[arg(long)]
+    #[arg(long, conflicts_with = "user")]
     pub(super) path: bool,
+    /// Issue a certificate to this user instead, who may do what roles and bindings allow
+    #[arg(long)]
+    pub(super) user: Option<String>,
+    /// A group that the user is in; may be given twice
+    #[arg(long = "group", requires = "user")]
+    pub(super) groups: Vec<String>,
 }
 
 #[derive(Debug, Args)]
