@@ -13,6 +13,8 @@ mod certificates;
 mod daemon;
 #[path = "attacks/eve.rs"]
 mod eve;
+#[path = "attacks/exhaustion.rs"]
+mod exhaustion;
 #[path = "attacks/impostor.rs"]
 mod impostor;
 #[path = "lan/lab.rs"]
