@@ -21,13 +21,14 @@ use tower::Service as _;
 use super::{
     auth::{PeerEndpoint, Session},
     certificates::{Proven, verify_chain},
+    limits::{Guest, Guests},
     tls::{Credentials, EXPORTER_LABEL, server_config},
 };
 use crate::{api::identity::ClusterId, engine::addresses::normalise};
 
 mod places;
 
-use places::{Guest, Guests, Stranger, Strangers};
+use places::{Stranger, Strangers};
 
 /// How many connections strangers may have, as everybody is at first.
 const STRANGERS: usize = 128;

@@ -134,63 +134,6 @@ impl Drop for Stranger {
     }
 }
 
-/// How many connections accepted peers have, by whom they count for.
-#[derive(Debug)]
-pub(super) struct Guests<Key> {
-    inside: Mutex<BTreeMap<Key, usize>>,
-    in_all: usize,
-    for_each: usize,
-}
-
-impl<Key: Ord + Clone> Guests<Key> {
-    /// Makes places, so many in all and for each.
-    pub(super) fn new(in_all: usize, for_each: usize) -> Arc<Self> {
-        Arc::new(Self {
-            inside: Mutex::default(),
-            in_all,
-            for_each,
-        })
-    }
-
-    /// Gives a place, if one is left.
-    pub(super) fn enter(guests: &Arc<Self>, key: Key) -> Option<Guest<Key>> {
-        let mut inside = guests.inside.lock().unwrap_or_else(PoisonError::into_inner);
-        let total: usize = inside.values().sum();
-        let own = inside.get(&key).copied().unwrap_or_default();
-        if total >= guests.in_all || own >= guests.for_each {
-            return None;
-        }
-        inside.insert(key.clone(), own + 1);
-        Some(Guest {
-            guests: Arc::clone(guests),
-            key,
-        })
-    }
-}
-
-/// One of the guests; leaves when dropped.
-#[derive(Debug)]
-pub(super) struct Guest<Key: Ord + Clone> {
-    guests: Arc<Guests<Key>>,
-    key: Key,
-}
-
-impl<Key: Ord + Clone> Drop for Guest<Key> {
-    fn drop(&mut self) {
-        let mut inside = self
-            .guests
-            .inside
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        match inside.get_mut(&self.key) {
-            Some(count) if *count > 1 => *count -= 1,
-            _ => {
-                inside.remove(&self.key);
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::net::Ipv4Addr;
@@ -242,16 +185,5 @@ mod tests {
         let _newcomer = Strangers::enter(&strangers, address(4)).unwrap();
         assert!(slow.away().is_cancelled());
         assert!(!crowd[1].away().is_cancelled());
-    }
-
-    #[test]
-    fn an_accepted_peer_has_a_share_and_no_more() {
-        let guests = Guests::new(3, 2);
-        let _held: Vec<_> = (0..2).filter_map(|_| Guests::enter(&guests, 1)).collect();
-        assert!(Guests::enter(&guests, 1).is_none());
-        let other = Guests::enter(&guests, 2);
-        assert!(other.is_some() && Guests::enter(&guests, 3).is_none());
-        drop(other);
-        assert!(Guests::enter(&guests, 3).is_some());
     }
 }
