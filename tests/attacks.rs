@@ -6,6 +6,8 @@
     reason = "a test fails by panicking, in its helpers too"
 )]
 
+#[path = "attacks/bombs.rs"]
+mod bombs;
 #[path = "attacks/certificates.rs"]
 mod certificates;
 #[path = "support/daemon.rs"]
@@ -22,6 +24,8 @@ mod impostor;
 mod lab;
 #[path = "attacks/local_user.rs"]
 mod local_user;
+#[path = "attacks/quotas.rs"]
+mod quotas;
 #[path = "peer/rig.rs"]
 #[expect(dead_code, reason = "tests of peers use the rest")]
 mod rig;
