@@ -6,6 +6,7 @@ pub mod mdns;
 pub mod publish;
 pub mod record;
 pub mod source;
+pub mod survey;
 
 /// Indicates why discovery on the LAN could not start or go on.
 #[derive(Debug, thiserror::Error)]

@@ -71,7 +71,10 @@ pub async fn run(
         tokio::select! {
             () = shutdown.cancelled() => return,
             event = events.recv() => match event {
-                Some(event) => roster.handle_event(event, context.now()),
+                Some(event) => {
+                    note(&event);
+                    roster.handle_event(event, context.now());
+                }
                 None => return,
             },
             Some(Ok(Some(proof))) = probes.join_next() => {
@@ -85,6 +88,20 @@ pub async fn run(
             () = tokio::time::sleep_until(Instant::now() + wait) => {
                 roster.handle_timeout(context.now());
             }
+        }
+    }
+}
+
+fn note(event: &Event) {
+    match event {
+        Event::Seen(sighting) => tracing::debug!(
+            source = sighting.source.as_str(),
+            instance = %sighting.instance,
+            endpoints = ?sighting.endpoints,
+            "Advertisement seen"
+        ),
+        Event::Gone { source, instance } => {
+            tracing::debug!(source = source.as_str(), %instance, "Advertisement withdrawn");
         }
     }
 }
