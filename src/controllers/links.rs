@@ -24,7 +24,10 @@ use crate::{
         backoff::Backoff,
         peering::{Answer, Connected, Failure, Link, SILENCE, Session},
     },
-    peer::client::Connection,
+    peer::{
+        client::Connection,
+        limits::{Buckets, Rate},
+    },
 };
 
 /// The wait before the first new try to reach a peer.
@@ -36,6 +39,11 @@ const NUDGES: usize = 256;
 /// A watch is renewed on the same connection after this time, in seconds (kube's own value).
 const WATCH_SECONDS: u32 = 290;
 
+/// How fast the changes of one peer are taken; then it has to wait.
+const CHANGES: Rate = Rate {
+    burst: 50,
+    each: Duration::from_millis(100),
+};
 /// The shortest time between two beginnings of a watch, whatever the peer does.
 const RENEW_PAUSE: Duration = Duration::from_secs(1);
 
@@ -312,9 +320,10 @@ enum End {
 impl Watch {
     async fn run(self, request: PeeringRequest) {
         let mut revision = request.metadata.resource_version.unwrap_or_default();
+        let mut pace = Buckets::new(CHANGES, CHANGES, Instant::now());
         let end = loop {
             let began = Instant::now();
-            match self.stretch(&mut revision).await {
+            match self.stretch(&mut revision, &mut pace).await {
                 End::Renew => tokio::time::sleep_until(began + RENEW_PAUSE).await,
                 end @ (End::Deleted | End::Lost(_)) => break end,
             }
@@ -334,7 +343,7 @@ impl Watch {
     }
 
     /// Watches until the stream ends. Heartbeats count as being heard; silence ends it.
-    async fn stretch(&self, revision: &mut String) -> End {
+    async fn stretch(&self, revision: &mut String, pace: &mut Buckets) -> End {
         let parameters = WatchParams::default()
             .fields(&format!("metadata.name={}", self.own_id))
             .timeout(WATCH_SECONDS);
@@ -360,6 +369,10 @@ impl Watch {
                     if let Some(newer) = &request.metadata.resource_version {
                         revision.clone_from(newer);
                     }
+                    if let Some(wait) = pace.wait(&self.name, Instant::now()) {
+                        tokio::time::sleep(wait).await;
+                    }
+                    pace.take(&self.name, Instant::now());
                     self.hear(Some(request));
                 }
                 WatchEvent::Bookmark(bookmark) => {
@@ -430,3 +443,6 @@ impl Watch {
         drop(self.nudges.try_send(ObjectRef::new(&self.name)));
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,7 @@
 //! The same API for kubectl: TLS 1.3 on loopback, open to the client certificates that its authority issued.
 
 mod credentials;
+mod host;
 
 pub use credentials::Credentials;
 
@@ -207,6 +208,9 @@ async fn answer(
     known: Option<User>,
     mut request: Request<Body>,
 ) -> Result<Response<Body>, Infallible> {
+    if !host::is_this_machine(&request) {
+        return Ok(Refusal::misdirected().into_response());
+    }
     if known.is_none() && request.headers().contains_key(header::AUTHORIZATION) {
         return Ok(Refusal::unauthorized().into_response());
     }

@@ -268,6 +268,12 @@ impl Refusal {
         Self::new(401, "Unauthorized", "Unauthorized")
     }
 
+    /// The request was meant for another server (RFC 9110, section 15.5.20).
+    pub(super) fn misdirected() -> Self {
+        let message = "this server is reached as localhost or by its loopback address only";
+        Self::new(421, "Misdirected", message)
+    }
+
     pub(super) fn method_not_allowed(subject: Subject<'_>, verb: &str) -> Self {
         let message = format!(
             "{verb} is not supported on resources of kind \"{}\"",
