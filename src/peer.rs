@@ -19,6 +19,7 @@ pub mod listener;
 pub mod permissions;
 pub mod refusal;
 pub mod tls;
+pub mod token;
 pub mod trust;
 
 /// The port of the peer endpoint where nothing else is said.
