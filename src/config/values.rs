@@ -109,13 +109,11 @@ pub(super) fn tunnel_mode<'de, D: Deserializer<'de>>(from: D) -> Result<TunnelMo
 }
 
 pub(super) fn incoming<'de, D: Deserializer<'de>>(from: D) -> Result<Incoming, D::Error> {
-    match text(from, "ask or open")?.as_str() {
+    match text(from, "ask, token or open")?.as_str() {
         "ask" => Ok(Incoming::Ask),
+        "token" => Ok(Incoming::Token),
         "open" => Ok(Incoming::Open),
-        "token" => Err(D::Error::custom(
-            "token is not available in this version: use ask with a fleetSecretFile",
-        )),
-        other => Err(unknown(other, "ask or open")),
+        other => Err(unknown(other, "ask, token or open")),
     }
 }
 

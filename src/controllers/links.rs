@@ -44,6 +44,10 @@ const CHANGES: Rate = Rate {
     burst: 50,
     each: Duration::from_millis(100),
 };
+/// How soon a peer that refused us is asked again when it comes to us. Two that refuse each other
+/// are not faster than this.
+const ASK_SOON: jiff::SignedDuration = jiff::SignedDuration::from_secs(10);
+
 /// The shortest time between two beginnings of a watch, whatever the peer does.
 const RENEW_PAUSE: Duration = Duration::from_secs(1);
 
@@ -174,6 +178,28 @@ impl Links {
             entry.backoff.reset();
         }
         self.nudge(name);
+    }
+
+    /// Has the peer asked again at once, because we have something new to show. A session that
+    /// stands needs nothing.
+    pub(crate) fn ask_anew(&self, name: &str) {
+        if let Some(entry) = self.lock().get_mut(name)
+            && entry.link.session.is_none()
+        {
+            entry.link.answer = None;
+        }
+        self.try_now(name);
+    }
+
+    /// Has a peer that refused us asked again soon, because it was heard of.
+    pub(crate) fn ask_soon(&self, name: &str, now: jiff::Timestamp) {
+        if let Some(answer) = self
+            .lock()
+            .get_mut(name)
+            .and_then(|entry| entry.link.answer.as_mut())
+        {
+            answer.ask_again = answer.ask_again.min(now + ASK_SOON);
+        }
     }
 
     /// Notes what the peer answered.

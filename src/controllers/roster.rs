@@ -199,12 +199,11 @@ async fn admit(
         .set(id.clone(), neighbour(candidate, source));
     let switches = context.policy().discovery_config;
     let decides = switches.autojoin && !switches.autojoin_untrusted && context.fleet.is_some();
-    let trusted = if decides && enrolment::find(context, &id).await?.is_none() {
-        introduce(context, &connection, None)
-            .await
-            .is_ok_and(|answer| answer.fleet_secret)
+    let evidence = if decides && enrolment::find(context, &id).await?.is_none() {
+        let answer = introduce(context, &connection, None).await;
+        answer.ok().and_then(|answer| answer.evidence)
     } else {
-        false
+        None
     };
     let newcomer = Newcomer {
         cluster_id: id,
@@ -212,7 +211,7 @@ async fn admit(
         auth_url: connected.url.clone(),
         source,
         search_domains,
-        trusted,
+        evidence,
     };
     let object = enrolment::enrol(context, &newcomer).await?;
     let name = object.name_any();

@@ -7,7 +7,7 @@
 //! | LAN discovery | shutdown, after its goodbye |
 //! | search in DNS domains | shutdown |
 //! | our records in a DNS zone | shutdown, after they are withdrawn |
-//! | roster, ForeignClusters, PeeringRequests | shutdown |
+//! | roster, ForeignClusters, PeeringRequests, tokens | shutdown |
 //! | tunnels | shutdown, after interface, routes and rules are gone |
 //! | peer endpoint | shutdown, after running requests |
 //! | own node (embedded only) | shutdown |
@@ -31,7 +31,7 @@ use crate::{
     api::ClusterConfigSpec,
     config::Config,
     controllers::{
-        cluster_config, foreign_cluster, own_node, peering_request, roster, search_domain,
+        cluster_config, foreign_cluster, own_node, peering_request, roster, search_domain, tokens,
         tunnel_endpoint,
     },
     discovery::{
@@ -194,6 +194,7 @@ fn start_controllers(tasks: &mut Tasks, assembly: &Assembly) {
     let context = || Arc::clone(&assembly.context);
     tasks.start(|stop| foreign_cluster::run(context(), stop));
     tasks.start(|stop| peering_request::run(context(), stop));
+    tasks.start(|stop| tokens::run(context(), stop));
 }
 
 /// Networks, policy, certificates and the peer endpoint.

@@ -195,6 +195,7 @@ fn trusted(view: &View<'_>) -> Verdict {
         Trust::Accepted(why) => {
             let message = match why.as_str() {
                 reason::FLEET_SECRET => "it knows the fleet secret",
+                reason::TOKEN => "it knows the token that one side gave the other",
                 reason::EMPTY_TOKEN_ALLOWED => {
                     "accepted unseen, because authConfig.allowEmptyToken is true"
                 }
