@@ -36,6 +36,11 @@ const RETRY_BASE: Duration = Duration::from_millis(500);
 const RETRY_CEILING: Duration = Duration::from_secs(30);
 /// How many wake-ups may wait for the controller. More say nothing new, so the rest is dropped.
 const NUDGES: usize = 256;
+/// A session on which nothing was heard for so long, with a heartbeat every two seconds, makes us ask
+/// whether the peer is still announced.
+const SUSPICION: Duration = Duration::from_millis(2500);
+/// How many suspicions may wait. More are dropped: a peer that stays silent is suspected again.
+const SUSPECTS: usize = 64;
 /// A watch is renewed on the same connection after this time, in seconds (kube's own value).
 const WATCH_SECONDS: u32 = 290;
 
@@ -57,6 +62,8 @@ pub struct Links {
     entries: Arc<Mutex<BTreeMap<String, Entry>>>,
     nudges: mpsc::Sender<ObjectRef<ForeignCluster>>,
     wakes: Mutex<Option<mpsc::Receiver<ObjectRef<ForeignCluster>>>>,
+    suspects: mpsc::Sender<ClusterId>,
+    suspected: Mutex<Option<mpsc::Receiver<ClusterId>>>,
 }
 
 #[derive(Debug)]
@@ -92,10 +99,13 @@ impl Drop for Entry {
 impl Default for Links {
     fn default() -> Self {
         let (nudges, wakes) = mpsc::channel(NUDGES);
+        let (suspects, suspected) = mpsc::channel(SUSPECTS);
         Self {
             entries: Arc::default(),
             nudges,
             wakes: Mutex::new(Some(wakes)),
+            suspects,
+            suspected: Mutex::new(Some(suspected)),
         }
     }
 }
@@ -159,6 +169,7 @@ impl Links {
         if let Some(connected) = &entry.link.connected {
             let url = connected.url.clone();
             entry.link.failures.insert(url, failure);
+            drop(self.suspects.try_send(connected.cluster_id.clone()));
         }
         entry.disconnect();
         entry.postpone(now);
@@ -260,6 +271,7 @@ impl Links {
             connection,
             entries: Arc::clone(&self.entries),
             nudges: self.nudges.clone(),
+            suspects: self.suspects.clone(),
             clock,
         };
         entry.watch = Some(tokio::spawn(session.run(request)).abort_handle());
@@ -289,6 +301,14 @@ impl Links {
     /// Hands out the wake-ups, once.
     pub(crate) fn wakes(&self) -> Option<mpsc::Receiver<ObjectRef<ForeignCluster>>> {
         self.wakes
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
+    }
+
+    /// Hands out the peers that fell silent, once.
+    pub(crate) fn suspected(&self) -> Option<mpsc::Receiver<ClusterId>> {
+        self.suspected
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .take()
@@ -330,6 +350,7 @@ struct Watch {
     connection: Arc<Connection>,
     entries: Arc<Mutex<BTreeMap<String, Entry>>>,
     nudges: mpsc::Sender<ObjectRef<ForeignCluster>>,
+    suspects: mpsc::Sender<ClusterId>,
     clock: Clock,
 }
 
@@ -380,16 +401,22 @@ impl Watch {
                 Ok(Err(error)) => return End::Lost(error.to_string()),
                 Err(_) => return End::Lost("the peer does not answer the watch".to_owned()),
             };
+        let mut heard = Instant::now();
         loop {
-            let event = match tokio::time::timeout(silence, events.next()).await {
+            let event = match tokio::time::timeout(SUSPICION, events.next()).await {
                 Ok(Some(Ok(event))) => event,
                 Ok(Some(Err(error))) => return End::Lost(error.to_string()),
                 Ok(None) if self.connection.is_closed() => {
                     return End::Lost("the connection was closed".to_owned());
                 }
                 Ok(None) => return End::Renew,
+                Err(_) if heard.elapsed() < silence => {
+                    self.suspect();
+                    continue;
+                }
                 Err(_) => return End::Lost("the session is silent".to_owned()),
             };
+            heard = Instant::now();
             match event {
                 WatchEvent::Added(request) | WatchEvent::Modified(request) => {
                     if let Some(newer) = &request.metadata.resource_version {
@@ -441,7 +468,13 @@ impl Watch {
         }
     }
 
+    fn suspect(&self) {
+        let peer = self.connection.proven.cluster_id.clone();
+        drop(self.suspects.try_send(peer));
+    }
+
     fn lose(&self, message: String) {
+        self.suspect();
         tracing::debug!(cluster = %self.name, %message, "Session lost");
         let now = (self.clock)();
         self.update(|entry| {

@@ -128,11 +128,12 @@ fn start_discovery(tasks: &mut Tasks, assembly: &Assembly, config: &Config) {
     let (events, found) = EventSink::channel();
     let base = assembly.announcement(&assembly.context.policy());
     let (announcement, announced) = watch::channel(base.clone());
-    if config.lan.enabled {
-        let (source, _handle) = Mdns::new(assembly.rules.clone(), announced);
+    let lan = config.lan.enabled.then(|| {
+        let (source, handle) = Mdns::new(assembly.rules.clone(), announced);
         let events = events.clone();
         tasks.start(|stop| Box::new(source).run(events, stop));
-    }
+        handle
+    });
     if let Some(publisher) = assembly.dns.publisher.clone() {
         let sources = publish::Sources {
             announcement: announcement.subscribe(),
@@ -150,7 +151,7 @@ fn start_discovery(tasks: &mut Tasks, assembly: &Assembly, config: &Config) {
     tasks.start(|stop| search_domain::run(context, search, stop));
     let context = Arc::clone(&assembly.context);
     let boot = assembly.boot.clone();
-    tasks.start(|stop| roster::run(context, boot, found, stop));
+    tasks.start(|stop| roster::run(context, boot, lan, found, stop));
     let policy = assembly.context.config.clone();
     // The roster ends when nobody can report to it any more, so one sender stays here.
     tasks.start(|stop| keep_announcing(policy, base, announcement, events, stop));

@@ -33,7 +33,7 @@ const TTL: Duration = Duration::from_mins(2);
 
 /// Indicates why there was no look.
 #[derive(Debug, thiserror::Error)]
-pub enum SurveyError {
+pub enum LookError {
     /// Indicates that the interfaces of this machine could not be listed.
     #[error("cannot list the network interfaces: {0}")]
     Interfaces(io::Error),
@@ -53,13 +53,10 @@ pub enum SurveyError {
 /// # Errors
 ///
 /// When no interface can be asked, or port 5353 cannot be had.
-pub async fn survey(
-    rules: &InterfaceRules,
-    within: Duration,
-) -> Result<Vec<Sighting>, SurveyError> {
-    let links = Links::read(rules).map_err(SurveyError::Interfaces)?;
+pub async fn look(rules: &InterfaceRules, within: Duration) -> Result<Vec<Sighting>, LookError> {
+    let links = Links::read(rules).map_err(LookError::Interfaces)?;
     if links.is_empty() {
-        return Err(SurveyError::NoInterface);
+        return Err(LookError::NoInterface);
     }
     let library = Library(ServiceDaemon::new()?);
     let predicate = {
