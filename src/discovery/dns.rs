@@ -17,7 +17,7 @@ use hickory_proto::rr::{Name, RData, RecordType};
 use tokio::time::Instant;
 
 use crate::engine::domain::{
-    ANSWERS, BROWSE_DOMAINS, Entry, INSTANCES, Look, Problem, SERVICE_TYPES, Service,
+    BROWSE_DOMAINS, Entry, INSTANCES, Look, Problem, SERVICE_TYPES, Service,
 };
 use ask::Asker;
 pub(in crate::discovery) use read::text;
@@ -215,7 +215,7 @@ impl Looker {
         let mut problem = None;
         for outcome in [v4, v6] {
             match outcome {
-                Ok(records) => addresses.extend(records.iter().filter_map(RData::ip_addr)),
+                Ok(records) => addresses.extend(read::addresses(&records)),
                 Err(error) => {
                     problem.get_or_insert(error);
                 }
@@ -227,8 +227,7 @@ impl Looker {
         }
     }
 
-    /// Asks a question and notes for how long its answer holds. A list of instances may be long,
-    /// anything else not.
+    /// Asks a question and notes for how long its answer holds.
     async fn ask(&self, name: &Name, kind: RecordType) -> Result<Vec<RData>, Problem> {
         let answer = self.asker.ask(name, kind).await?;
         if let Some(ttl) = answer.ttl {
@@ -238,11 +237,7 @@ impl Looker {
                 .unwrap_or_else(std::sync::PoisonError::into_inner);
             *least = Some(least.map_or(ttl, |least| least.min(ttl)));
         }
-        let mut records = answer.records;
-        if kind != RecordType::PTR && kind != RecordType::SRV {
-            records.truncate(ANSWERS);
-        }
-        Ok(records)
+        Ok(answer.records)
     }
 }
 
