@@ -59,6 +59,15 @@ impl Zone {
         }
     }
 
+    /// Gives answers the shortest time to live that a look heeds, so that the next one comes soon.
+    pub(crate) fn hurried(mut self) -> Self {
+        let head = [("$TTL 30", "$TTL 5"), (" 86400 20\n", " 86400 5\n")];
+        for (slow, quick) in head {
+            self.records = self.records.replacen(slow, quick, 1);
+        }
+        self
+    }
+
     /// Adds records.
     pub(crate) fn and(mut self, records: &str) -> Self {
         self.records.push_str(records);

@@ -52,7 +52,7 @@ impl Lab {
         }
         let lab = Self {
             prefix: format!(
-                "lbq-{}-{}-",
+                "lbd-{}-{}-",
                 std::process::id(),
                 LABS.fetch_add(1, Ordering::Relaxed)
             ),
@@ -86,6 +86,16 @@ impl Lab {
             ip(&["-n", &namespace, "link", "set", "eth0", "up"]);
             ip(&["-n", &namespace, "link", "set", "lo", "up"]);
         }
+    }
+
+    /// Runs `ip` on a machine.
+    pub(crate) fn ip(&self, machine: &str, words: &str) {
+        let namespace = self.namespace(machine);
+        let words: Vec<&str> = ["-n", &namespace]
+            .into_iter()
+            .chain(words.split(' '))
+            .collect();
+        ip(&words);
     }
 
     /// Returns the name of a machine's namespace.
