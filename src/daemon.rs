@@ -10,6 +10,7 @@ mod error;
 mod installation;
 mod networks;
 mod platform;
+mod publication;
 mod run;
 mod self_description;
 pub mod zone;

@@ -53,6 +53,17 @@ pub async fn look(servers: &Servers, domain: &str) -> Look {
     look
 }
 
+/// Asks one question and returns the records.
+pub(in crate::discovery) async fn lookup(
+    servers: &Servers,
+    name: &Name,
+    kind: RecordType,
+) -> Result<Vec<RData>, Problem> {
+    let asker = Asker::new(servers, 1, Instant::now() + LOOK_LIMIT)
+        .map_err(|error| Problem::Passing(error.to_string()))?;
+    Ok(asker.ask(name, kind).await?.records)
+}
+
 fn parse(domain: &str) -> Result<Name, Problem> {
     let wrong = |why: &str| Problem::Lasting(format!("{domain:?} {why}"));
     let mut name = Name::from_utf8(domain).map_err(|_| wrong("is not the name of a domain"))?;
