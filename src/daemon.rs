@@ -13,6 +13,7 @@ mod platform;
 mod publication;
 mod run;
 mod self_description;
+pub mod survey;
 pub mod zone;
 
 use std::path::PathBuf;

@@ -2,6 +2,7 @@
 
 pub mod dns;
 pub mod interfaces;
+pub mod lan_check;
 pub mod mdns;
 pub mod publish;
 pub mod record;

@@ -10,6 +10,8 @@ mod belonging;
 mod bind;
 #[path = "dns/daemon.rs"]
 mod daemon;
+#[path = "dns/discover.rs"]
+mod discover;
 #[path = "dns/hostile.rs"]
 mod hostile;
 #[path = "dns/lab.rs"]

@@ -134,7 +134,7 @@ pub(super) async fn assemble(config: &Config, target: Target) -> Result<Assembly
 }
 
 /// What of this machine's networks matters, and what follows them.
-fn networks(
+pub(super) fn networks(
     config: &Config,
     pod_cidr: Ipv4Net,
     service_cidr: Ipv4Net,

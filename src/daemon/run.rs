@@ -6,7 +6,7 @@
 //! | policy, networks, announcement, leaf rotation | shutdown |
 //! | LAN discovery | shutdown, after its goodbye |
 //! | search in DNS domains | shutdown |
-//! | our records in a DNS zone | shutdown, after they are withdrawn |
+//! | our records in a DNS zone, and how that goes | shutdown, after they are withdrawn |
 //! | roster, ForeignClusters, PeeringRequests | shutdown |
 //! | tunnels | shutdown, after interface, routes and rules are gone |
 //! | peer endpoint | shutdown, after running requests |

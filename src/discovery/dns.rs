@@ -14,7 +14,7 @@ use std::{collections::BTreeSet, sync::Mutex, time::Duration};
 
 use futures::{StreamExt as _, stream};
 use hickory_proto::rr::{Name, RData, RecordType};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use crate::engine::domain::{
     BROWSE_DOMAINS, Entry, INSTANCES, Look, Problem, SERVICE_TYPES, Service,
@@ -32,6 +32,11 @@ const LOOK_LIMIT: Duration = Duration::from_secs(30);
 
 /// Looks at a domain once. Never fails: what went wrong is part of the look.
 pub async fn look(servers: &Servers, domain: &str) -> Look {
+    look_within(servers, domain, LOOK_LIMIT).await
+}
+
+/// Looks at a domain once, and for no longer than this.
+pub async fn look_within(servers: &Servers, domain: &str, limit: Duration) -> Look {
     let failed = |problem| Look {
         incomplete: Some(problem),
         ..Look::default()
@@ -40,7 +45,8 @@ pub async fn look(servers: &Servers, domain: &str) -> Look {
         Ok(domain) => domain,
         Err(problem) => return failed(problem),
     };
-    let asker = match Asker::new(servers, CONCURRENCY, Instant::now() + LOOK_LIMIT) {
+    let deadline = Instant::now() + limit;
+    let asker = match Asker::new(servers, CONCURRENCY, deadline) {
         Ok(asker) => asker,
         Err(error) => return failed(Problem::Passing(error.to_string())),
     };
@@ -48,8 +54,9 @@ pub async fn look(servers: &Servers, domain: &str) -> Look {
         asker,
         ttl: Mutex::new(None),
     };
-    let (mut look, dnssec) = tokio::join!(looker.look(&domain), dnssec::status(servers, &domain));
-    look.dnssec = dnssec;
+    let status = timeout_at(deadline, dnssec::status(servers, &domain));
+    let (mut look, dnssec) = tokio::join!(looker.look(&domain), status);
+    look.dnssec = dnssec.unwrap_or_default();
     look
 }
 

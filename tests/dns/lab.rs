@@ -174,6 +174,12 @@ impl Lab {
         command.args(words).output().expect("kubectl runs")
     }
 
+    /// Runs the program on a machine, without a daemon.
+    pub(crate) fn alone(&self, machine: &str, words: &[&str]) -> Output {
+        let mut command = self.command(machine, env!("CARGO_BIN_EXE_landbridge"));
+        command.args(words).output().expect("the program runs")
+    }
+
     /// Runs a verb of the program against a machine's daemon; it must be well.
     pub(crate) fn landbridge(&self, machine: &str, words: &[&str]) -> String {
         let output = self

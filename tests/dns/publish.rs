@@ -54,10 +54,10 @@ impl Desk {
         let path: PathBuf = self.directory.path().join("key");
         fs::write(&path, key).expect("writable");
         let destination = Destination::from_settings(zone, &self.bind.address(), path, style);
-        let Some(Destination::Server(publisher)) = destination.expect("settings") else {
-            panic!("there is a server");
-        };
-        publisher.on_machine(None)
+        match destination.expect("settings") {
+            Some(Destination::Server(publisher)) => publisher.on_machine(None),
+            other => unreachable!("there is a server: {other:?}"),
+        }
     }
 
     async fn look(&self) -> Look {

@@ -19,8 +19,8 @@ fn of(id: &str, zone: &str) -> Option<String> {
     let id = id.trim();
     let usable = id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
     let hash = usable.then(|| digest(&SHA256, format!("landbridge {zone} {id}").as_bytes()))?;
-    let start = hash.as_ref().iter().take(LENGTH);
-    Some(start.map(|byte| format!("{byte:02x}")).collect())
+    let start: [u8; LENGTH] = *hash.as_ref().first_chunk()?;
+    Some(format!("{:016x}", u64::from_be_bytes(start)))
 }
 
 #[cfg(test)]
