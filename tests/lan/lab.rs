@@ -393,7 +393,7 @@ impl Lab {
     }
 
     /// Returns a program that will run on a machine, with no settings of the host's.
-    fn command(&self, machine: &str, program: &str) -> Command {
+    pub(crate) fn command(&self, machine: &str, program: &str) -> Command {
         let mut command = Command::new("ip");
         command
             .args([

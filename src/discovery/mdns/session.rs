@@ -405,7 +405,7 @@ fn service_of(announcement: &Announcement, service_type: &str) -> mdns_sd::Resul
         name: announcement.name.clone(),
         boot: Some(announcement.boot.clone()),
     };
-    let host = format!("{id}.local.");
+    let host = host_of(id, service_type);
     let pairs = record.pairs();
     let mut service = ServiceInfo::new(
         service_type,
@@ -419,6 +419,17 @@ fn service_of(announcement: &Announcement, service_type: &str) -> mdns_sd::Resul
     // The name carries our UUID: nobody else has it, so 750 ms of probing would be wasted.
     service.set_requires_probe(false);
     Ok(service)
+}
+
+/// Each service type has a host of its own. With a common one, the addresses would be left out of the
+/// second announcement, since no record is repeated within a second (RFC 6762, section 6), and there
+/// are listeners who keep nothing between packets, Liqo among them.
+fn host_of(id: &str, service_type: &str) -> String {
+    if service_type == SERVICE_TYPES[0] {
+        format!("landbridge-{id}.local.")
+    } else {
+        format!("{id}.local.")
+    }
 }
 
 /// The library hides it when it cannot have its port, so we try first. A machine may lack one of
