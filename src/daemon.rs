@@ -10,8 +10,10 @@ mod error;
 mod installation;
 mod networks;
 mod platform;
+mod publication;
 mod run;
 mod self_description;
+pub mod survey;
 mod user;
 pub mod zone;
 

@@ -6,6 +6,8 @@
 
 #[path = "lan/lab.rs"]
 mod lab;
+#[path = "lan/verbs.rs"]
+mod verbs;
 
 use std::{net::Ipv4Addr, process::Command, time::Duration};
 
