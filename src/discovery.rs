@@ -2,6 +2,8 @@
 
 pub mod dns;
 pub mod interfaces;
+pub mod lan_check;
+pub mod lan_look;
 pub mod mdns;
 pub mod publish;
 pub mod record;

@@ -10,6 +10,8 @@ mod forgery;
 mod lab;
 #[path = "lan/multicast.rs"]
 mod multicast;
+#[path = "lan/verbs.rs"]
+mod verbs;
 #[path = "lan/wire.rs"]
 mod wire;
 
@@ -214,59 +216,6 @@ fn a_new_address_is_followed() {
         lab.ping("rome", inside).then_some(())
     });
     lab.until_peered();
-}
-
-#[test]
-fn avahi_browse_sees_us() {
-    let Some(lab) = Lab::new(&["rome", "other"]) else {
-        return;
-    };
-    if !lab::installed(&["avahi-daemon", "avahi-browse", "dbus-daemon"]) {
-        return lab::skip("avahi-daemon, avahi-utils or dbus is not installed");
-    }
-    lab.start("rome");
-    let id = lab.until(PATIENCE, "rome says who it is", || {
-        lab.status("rome")["clusterID"].as_str().map(str::to_owned)
-    });
-    // Avahi and its bus get a /run of their own, and end with the shell that started them.
-    let script = "set -e
-        mount --make-rprivate / && mount -t tmpfs tmpfs /run && mkdir -p /run/dbus /run/avahi-daemon
-        [ /var/run -ef /run ] || mount --bind /run /var/run
-        dbus-daemon --system --nofork --nopidfile & bus=$!
-        while [ ! -S /run/dbus/system_bus_socket ]; do sleep 0.1; done
-        avahi-daemon --no-drop-root --no-rlimits >/dev/null 2>&1 & avahi=$!
-        for type in _liqo_auth._tcp _landbridge._tcp; do
-          for try in 1 2 3 4 5 6 7 8 9 10; do
-            seen=$(timeout 5 avahi-browse --resolve --parsable --terminate $type 2>/dev/null | grep '^=' || true)
-            [ -z \"$seen\" ] || break
-            sleep 0.5
-          done
-          echo \"$seen\"
-        done
-        kill $avahi $bus";
-    let output = lab.run("other", &["unshare", "--mount", "sh", "-c", script]);
-    let seen = String::from_utf8_lossy(&output.stdout).into_owned();
-    for service in ["_liqo_auth._tcp", "_landbridge._tcp"] {
-        let line = seen
-            .lines()
-            .find(|line| line.contains(";IPv4;") && line.contains(service))
-            .unwrap_or_else(|| panic!("avahi does not see {service}:\n{seen}\n{}", lab.story()));
-        let fields: Vec<&str> = line.split(';').collect();
-        assert_eq!(fields[3], id, "the instance is the id");
-        assert_eq!(
-            fields[6],
-            format!("{id}.local"),
-            "the host is not the machine's"
-        );
-        assert_eq!(fields[7], lab.address("rome").to_string());
-        assert_eq!(fields[8], "5870");
-        for word in ["v=1", &format!("id={id}"), "name=rome", "boot="] {
-            assert!(
-                line.contains(&format!("\"{word}")),
-                "{word} is missing: {line}"
-            );
-        }
-    }
 }
 
 #[test]

@@ -24,7 +24,10 @@ use crate::{
         backoff::Backoff,
         peering::{Answer, Connected, Failure, Link, SILENCE, Session},
     },
-    peer::client::Connection,
+    peer::{
+        client::Connection,
+        limits::{Buckets, Rate},
+    },
 };
 
 /// The wait before the first new try to reach a peer.
@@ -40,6 +43,15 @@ const SUSPICION: Duration = Duration::from_millis(2500);
 const SUSPECTS: usize = 64;
 /// A watch is renewed on the same connection after this time, in seconds (kube's own value).
 const WATCH_SECONDS: u32 = 290;
+
+/// How fast the changes of one peer are taken; then it has to wait.
+const CHANGES: Rate = Rate {
+    burst: 50,
+    each: Duration::from_millis(100),
+};
+/// How soon a peer that refused us is asked again when it comes to us. Two that refuse each other
+/// are not faster than this.
+const ASK_SOON: jiff::SignedDuration = jiff::SignedDuration::from_secs(10);
 
 /// The shortest time between two beginnings of a watch, whatever the peer does.
 const RENEW_PAUSE: Duration = Duration::from_secs(1);
@@ -177,6 +189,28 @@ impl Links {
             entry.backoff.reset();
         }
         self.nudge(name);
+    }
+
+    /// Has the peer asked again at once, because we have something new to show. A session that
+    /// stands needs nothing.
+    pub(crate) fn ask_anew(&self, name: &str) {
+        if let Some(entry) = self.lock().get_mut(name)
+            && entry.link.session.is_none()
+        {
+            entry.link.answer = None;
+        }
+        self.try_now(name);
+    }
+
+    /// Has a peer that refused us asked again soon, because it was heard of.
+    pub(crate) fn ask_soon(&self, name: &str, now: jiff::Timestamp) {
+        if let Some(answer) = self
+            .lock()
+            .get_mut(name)
+            .and_then(|entry| entry.link.answer.as_mut())
+        {
+            answer.ask_again = answer.ask_again.min(now + ASK_SOON);
+        }
     }
 
     /// Notes what the peer answered.
@@ -333,9 +367,10 @@ enum End {
 impl Watch {
     async fn run(self, request: PeeringRequest) {
         let mut revision = request.metadata.resource_version.unwrap_or_default();
+        let mut pace = Buckets::new(CHANGES, CHANGES, Instant::now());
         let end = loop {
             let began = Instant::now();
-            match self.stretch(&mut revision).await {
+            match self.stretch(&mut revision, &mut pace).await {
                 End::Renew => tokio::time::sleep_until(began + RENEW_PAUSE).await,
                 end @ (End::Deleted | End::Lost(_)) => break end,
             }
@@ -355,7 +390,7 @@ impl Watch {
     }
 
     /// Watches until the stream ends. Heartbeats count as being heard; silence ends it.
-    async fn stretch(&self, revision: &mut String) -> End {
+    async fn stretch(&self, revision: &mut String, pace: &mut Buckets) -> End {
         let parameters = WatchParams::default()
             .fields(&format!("metadata.name={}", self.own_id))
             .timeout(WATCH_SECONDS);
@@ -387,6 +422,10 @@ impl Watch {
                     if let Some(newer) = &request.metadata.resource_version {
                         revision.clone_from(newer);
                     }
+                    if let Some(wait) = pace.wait(&self.name, Instant::now()) {
+                        tokio::time::sleep(wait).await;
+                    }
+                    pace.take(&self.name, Instant::now());
                     self.hear(Some(request));
                 }
                 WatchEvent::Bookmark(bookmark) => {
@@ -463,3 +502,6 @@ impl Watch {
         drop(self.nudges.try_send(ObjectRef::new(&self.name)));
     }
 }
+
+#[cfg(test)]
+mod tests;

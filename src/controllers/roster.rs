@@ -89,7 +89,10 @@ pub async fn run(
         tokio::select! {
             () = shutdown.cancelled() => return,
             event = events.recv() => match event {
-                Some(event) => roster.handle_event(event, context.now()),
+                Some(event) => {
+                    note(&event);
+                    roster.handle_event(event, context.now());
+                }
                 None => return,
             },
             Some(Ok(asked)) = probes.join_next() => {
@@ -115,6 +118,20 @@ pub async fn run(
             () = tokio::time::sleep_until(Instant::now() + wait) => {
                 roster.handle_timeout(context.now());
             }
+        }
+    }
+}
+
+fn note(event: &Event) {
+    match event {
+        Event::Seen(sighting) => tracing::debug!(
+            source = sighting.source.as_str(),
+            instance = %sighting.instance,
+            endpoints = ?sighting.endpoints,
+            "Advertisement seen"
+        ),
+        Event::Gone { source, instance } => {
+            tracing::debug!(source = source.as_str(), %instance, "Advertisement withdrawn");
         }
     }
 }
@@ -229,12 +246,11 @@ async fn admit(
         .set(id.clone(), neighbour(candidate, source));
     let switches = context.policy().discovery_config;
     let decides = switches.autojoin && !switches.autojoin_untrusted && context.fleet.is_some();
-    let trusted = if decides && enrolment::find(context, &id).await?.is_none() {
-        introduce(context, &connection, None)
-            .await
-            .is_ok_and(|answer| answer.fleet_secret)
+    let evidence = if decides && enrolment::find(context, &id).await?.is_none() {
+        let answer = introduce(context, &connection, None).await;
+        answer.ok().and_then(|answer| answer.evidence)
     } else {
-        false
+        None
     };
     let newcomer = Newcomer {
         cluster_id: id,
@@ -242,7 +258,7 @@ async fn admit(
         auth_url: connected.url.clone(),
         source,
         search_domains,
-        trusted,
+        evidence,
     };
     let object = enrolment::enrol(context, &newcomer).await?;
     let name = object.name_any();

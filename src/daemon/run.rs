@@ -6,8 +6,8 @@
 //! | policy, networks, announcement, leaf rotation | shutdown |
 //! | LAN discovery | shutdown, after its goodbye |
 //! | search in DNS domains | shutdown |
-//! | our records in a DNS zone | shutdown, after they are withdrawn |
-//! | roster, ForeignClusters, PeeringRequests | shutdown |
+//! | our records in a DNS zone, and how that goes | shutdown, after they are withdrawn |
+//! | roster, ForeignClusters, PeeringRequests, tokens | shutdown |
 //! | tunnels | shutdown, after interface, routes and rules are gone |
 //! | peer endpoint | shutdown, after running requests |
 //! | own node (embedded only) | shutdown |
@@ -25,17 +25,17 @@ use super::{
     Error, Target,
     build::{self, Assembly, assemble},
     platform::Embedded,
+    publication::Publication,
     self_description,
 };
 use crate::{
     config::Config,
     controllers::{
         Context, cluster_config, foreign_cluster, own_node, peering_request, roster, search_domain,
-        tunnel_endpoint,
+        tokens, tunnel_endpoint,
     },
     discovery::{
         mdns::Mdns,
-        publish,
         source::{Announcement, EventSink, Source as _},
     },
     kubeapi,
@@ -94,8 +94,11 @@ pub(super) async fn run(config: Config, target: Target) -> Result<(), Error> {
             kubeapi::loopback::serve(listener, api, &credentials, end).await
         })
     });
-    introduce(&assembly, description).await;
-    start_discovery(&mut tasks, &assembly, &config);
+    introduce(&assembly, description.clone()).await;
+    let announced = start_discovery(&mut tasks, &assembly, &config);
+    if let Some(publication) = Publication::new(&assembly, &config, announced, description) {
+        tasks.start(|stop| publication.run(stop));
+    }
     start_tunnel(&mut tasks, &assembly);
     start_controllers(&mut tasks, &assembly);
     start_services(&mut tasks, assembly);
@@ -122,24 +125,20 @@ async fn introduce(assembly: &Assembly, description: BTreeMap<String, String>) {
     );
 }
 
-/// The sources of discovery, the roster that they report to, and what we announce.
-fn start_discovery(tasks: &mut Tasks, assembly: &Assembly, config: &Config) {
+/// The sources of discovery, the roster that they report to, and what we announce, which is returned.
+fn start_discovery(
+    tasks: &mut Tasks,
+    assembly: &Assembly,
+    config: &Config,
+) -> watch::Receiver<Announcement> {
     let (events, found) = EventSink::channel();
     let (announcement, announced) = watch::channel(assembly.announcement());
     let lan = config.lan.enabled.then(|| {
-        let (source, handle) = Mdns::new(assembly.rules.clone(), announced);
+        let (source, handle) = Mdns::new(assembly.rules.clone(), announced.clone());
         let events = events.clone();
         tasks.start(|stop| Box::new(source).run(events, stop));
         handle
     });
-    if let Some(publisher) = assembly.dns.publisher.clone() {
-        let sources = publish::Sources {
-            announcement: announcement.subscribe(),
-            own: assembly.own_networks.clone(),
-            advertise: config.peer.advertise.parse().ok(),
-        };
-        tasks.start(|stop| publish::run(publisher, sources, stop));
-    }
     let search = search_domain::Settings {
         servers: assembly.dns.servers.clone(),
         own: assembly.own_networks.clone(),
@@ -153,6 +152,7 @@ fn start_discovery(tasks: &mut Tasks, assembly: &Assembly, config: &Config) {
     // The roster ends when nobody can report to it any more, so one sender stays here.
     let context = Arc::clone(&assembly.context);
     tasks.start(|stop| keep_announcing(context, announcement, events, stop));
+    announced
 }
 
 /// Follows the policy in what we announce.
@@ -194,6 +194,7 @@ fn start_controllers(tasks: &mut Tasks, assembly: &Assembly) {
     let context = || Arc::clone(&assembly.context);
     tasks.start(|stop| foreign_cluster::run(context(), stop));
     tasks.start(|stop| peering_request::run(context(), stop));
+    tasks.start(|stop| tokens::run(context(), stop));
 }
 
 /// Networks, policy, certificates and the peer endpoint.

@@ -37,7 +37,7 @@ use crate::api::{
     peering_request::{Acceptance, HomeSession, PeeringRequestSpec},
     wire::Decision,
 };
-use crate::engine::addressing::Ground;
+use crate::engine::{addressing::Ground, policy::Evidence};
 
 pub use network::{LocalNetwork, RemoteNetwork, TunnelWish};
 pub use node::{NodeWish, node_name};
@@ -187,8 +187,8 @@ pub struct Answer {
     pub decision: Decision,
     /// Its words.
     pub message: String,
-    /// Whether it proved to know the fleet secret.
-    pub fleet_secret: bool,
+    /// What it has shown besides its key.
+    pub evidence: Option<Evidence>,
     /// The approval code of the connection, while a person has to decide at the peer.
     pub code: Option<String>,
     /// When to ask again, if the decision is not final.
@@ -233,8 +233,8 @@ pub enum Step {
     Disconnect,
     /// Write the proven identity into an object that a person wrote without one.
     FillIdentity(ClusterId, ClusterName),
-    /// Write `spec.trustMode`.
-    SetTrust(TrustMode),
+    /// Write `spec.trustMode`, and by what the peer was let in if it was.
+    SetTrust(TrustMode, Option<Evidence>),
     /// Ask to be accepted.
     Identify,
     /// Create or find our PeeringRequest in the peer's cluster, and watch it.

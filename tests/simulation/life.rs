@@ -12,7 +12,7 @@ use landbridge::{
         own_node::{self, Machine},
         peering_request,
         reception::FrontDesk,
-        roster, tunnel_endpoint,
+        roster, tokens, tunnel_endpoint,
     },
     engine::{
         addressing::{Ground, external_range},
@@ -141,6 +141,7 @@ impl World {
         life.run("roster", roster);
         let objects = foreign_cluster::run(Arc::clone(&context), stop.clone());
         life.run("foreign_cluster", objects);
+        life.run("tokens", tokens::run(Arc::clone(&context), stop.clone()));
         life.run(
             "peering_request",
             peering_request::run(context, stop.clone()),

@@ -14,7 +14,7 @@ use crate::{
         peering_request::{Acceptance, SessionNetwork},
         wire::Decision,
     },
-    engine::policy::{self, Evidence, Trust},
+    engine::policy::{self, Trust},
 };
 
 /// An object and the facts about its peer at one moment, with what follows from them.
@@ -49,15 +49,12 @@ impl<'a> View<'a> {
                 .as_ref()
                 .is_none_or(|id| *id == connected.cluster_id)
         });
-        let fleet_secret = facts
-            .link
-            .answer
-            .as_ref()
-            .is_some_and(|answer| answer.fleet_secret);
+        let evidence = facts.link.answer.as_ref();
+        let evidence = evidence.and_then(|answer| answer.evidence);
         let trust = policy::trust(
             &object.spec,
             recorded_trust(object),
-            Evidence { fleet_secret },
+            evidence,
             facts.config.auth_config.allow_empty_token,
         );
         let mut view = Self {
