@@ -163,7 +163,7 @@ fn fill(home: &Path, count: u64) {
                 revision,
                 key: format!("/configmaps/default/c{number}"),
                 operation: Operation::Added,
-                object: object.to_string().into_bytes(),
+                object: object.to_string().into(),
             }
         })
         .collect();
