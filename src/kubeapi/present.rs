@@ -118,11 +118,11 @@ impl Presenter<'_> {
     }
 
     /// One object that is stored.
-    pub(super) fn stored(&self, stored: &Stored) -> Response<Body> {
+    pub(super) fn stored(&self, status: StatusCode, stored: &Stored) -> Response<Body> {
         if self.sends_stored_bytes() {
-            return respond(StatusCode::OK, "application/json", stored.json());
+            return respond(status, "application/json", stored.json());
         }
-        self.object(StatusCode::OK, as_shown(self.resource, stored.value()))
+        self.object(status, as_shown(self.resource, stored.value()))
     }
 
     /// One object as it is shown.

@@ -5,7 +5,7 @@ use crate::kubeapi::Error;
 use axum::body::Bytes;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
 use std::{
-    collections::BTreeMap,
+    collections::HashMap,
     fs::OpenOptions,
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
@@ -109,7 +109,7 @@ impl Sqlite {
     }
 
     /// The revision of each object that is there.
-    fn current(&self) -> rusqlite::Result<BTreeMap<String, u64>> {
+    fn current(&self) -> rusqlite::Result<HashMap<String, u64>> {
         let mut query = self.connection.prepare("select key, rv from cur")?;
         let rows = query.query_map([], |row| {
             Ok((row.get(0)?, row.get::<_, i64>(1)?.unsigned_abs()))
@@ -234,7 +234,7 @@ impl Backend for Sqlite {
             }
             Ok(())
         })?;
-        match current.first_key_value() {
+        match current.iter().next() {
             Some((key, revision)) => {
                 Err(self.damaged(format!("change {revision} of {key} is not there")))
             }
