@@ -9,6 +9,7 @@ mod config;
 mod connection;
 mod crd;
 mod demo;
+mod deny;
 mod discover;
 mod dns;
 mod fleet_secret;
@@ -20,6 +21,7 @@ mod output;
 mod peers;
 mod run;
 mod status;
+mod token;
 mod version;
 
 use std::process::ExitCode;
@@ -90,6 +92,9 @@ fn dispatch(arguments: Arguments) -> Result<(), Failure> {
         Verb::Join(options) => wait_for(join::set(options, true)),
         Verb::Leave(options) => wait_for(join::set(options, false)),
         Verb::Approve(options) => wait_for(approve::approve(options)),
+        Verb::Deny(options) => wait_for(deny::deny(options)),
+        Verb::Block(options) => wait_for(deny::block(options)),
+        Verb::Token(options) => wait_for(token::token(options.verb)),
         Verb::FleetSecret(options) => fleet_secret::fleet_secret(&options),
         Verb::Kubeconfig(options) => kubeconfig::kubeconfig(&options),
         Verb::Crd(options) => crd::crd(&options),

@@ -305,10 +305,10 @@ pub struct Trust {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Incoming {
-    /// The fleet secret, or a person decides.
+    /// The fleet secret, a token, or a person decides.
     #[default]
     Ask,
-    /// The fleet secret or a token.
+    /// The fleet secret or a token; nobody waits for a person.
     Token,
     /// Nothing: everybody is accepted (Liqo's `allowEmptyToken`).
     Open,

@@ -14,11 +14,13 @@ mod publication;
 mod run;
 mod self_description;
 pub mod survey;
+mod user;
 pub mod zone;
 
 use std::path::PathBuf;
 
 pub use error::Error;
+pub use user::kubeconfig_for;
 
 use crate::config::Config;
 

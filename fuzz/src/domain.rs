@@ -8,7 +8,7 @@
 
 use landbridge::{
     api::{ClusterId, foreign_cluster::DiscoveryType},
-    discovery::{dns::look_at_recorded, record::Record},
+    discovery::dns::look_at_recorded,
     engine::{
         addresses::{OwnNetworks, judge},
         domain::{Book, Ground, INSTANCES, TARGETS, Verdict, verdict},
@@ -51,11 +51,4 @@ pub(crate) fn answers(input: &[u8]) {
     let outcome = Book::new("fuzz".to_owned()).handle_look(&look, &ground, 0.5);
     assert!(outcome.wait.as_secs() >= 5 && outcome.wait.as_secs() <= 300);
     assert!(outcome.events.len() <= look.entries.len());
-}
-
-/// Takes the data of a TXT record: what can be read is bounded, and reads the same when written.
-pub(crate) fn text(input: &[u8]) {
-    if let Ok(record) = Record::decode(input) {
-        assert_eq!(Record::decode(&record.encode()), Ok(record));
-    }
 }

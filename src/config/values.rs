@@ -119,13 +119,11 @@ pub(super) fn style<'de, D: Deserializer<'de>>(from: D) -> Result<ZoneStyle, D::
 }
 
 pub(super) fn incoming<'de, D: Deserializer<'de>>(from: D) -> Result<Incoming, D::Error> {
-    match text(from, "ask or open")?.as_str() {
+    match text(from, "ask, token or open")?.as_str() {
         "ask" => Ok(Incoming::Ask),
+        "token" => Ok(Incoming::Token),
         "open" => Ok(Incoming::Open),
-        "token" => Err(D::Error::custom(
-            "token is not available in this version: use ask with a fleetSecretFile",
-        )),
-        other => Err(unknown(other, "ask or open")),
+        other => Err(unknown(other, "ask, token or open")),
     }
 }
 

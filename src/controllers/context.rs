@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use kube::Client;
 use tokio::sync::{Notify, watch};
 
-use super::{approvals::Approvals, events::Events, links::Links};
+use super::{approvals::Approvals, events::Events, links::Links, tokens::Tokens};
 use crate::{
     api::{ClusterConfigSpec, ClusterId},
     engine::peering::{Neighbour, Own},
@@ -49,6 +49,8 @@ pub struct Context {
     pub(crate) events: Events,
     /// The approval codes of peers that came to us.
     pub(crate) approvals: Approvals,
+    /// The tokens that we gave out and were given.
+    pub(crate) tokens: Tokens,
     /// Held while a ForeignCluster is looked for and created, so that two finds make one object.
     pub(crate) enrolment: tokio::sync::Mutex<()>,
     /// Held while a peer takes of what all peers share, so that no two take the same.
@@ -106,6 +108,7 @@ impl Context {
             neighbours: Neighbours::default(),
             events: Events::default(),
             approvals: Approvals::default(),
+            tokens: Tokens::default(),
             enrolment: tokio::sync::Mutex::new(()),
             sharing: tokio::sync::Mutex::new(()),
         })

@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::Arc,
+    time::Duration,
 };
 
 use ipnet::{IpNet, Ipv4Net};
@@ -194,6 +195,7 @@ impl Assembly {
             name: self.context.own.cluster_name.clone(),
             boot: self.boot.clone(),
             port: self.peer_port,
+            ttl: Duration::from_secs(u64::from(policy.discovery_config.ttl)),
             advertise: policy.discovery_config.enable_advertisement,
             discover: policy.discovery_config.enable_discovery,
         }

@@ -7,7 +7,7 @@
 //! | LAN discovery | shutdown, after its goodbye |
 //! | search in DNS domains | shutdown |
 //! | our records in a DNS zone, and how that goes | shutdown, after they are withdrawn |
-//! | roster, ForeignClusters, PeeringRequests | shutdown |
+//! | roster, ForeignClusters, PeeringRequests, tokens | shutdown |
 //! | tunnels | shutdown, after interface, routes and rules are gone |
 //! | peer endpoint | shutdown, after running requests |
 //! | own node (embedded only) | shutdown |
@@ -32,7 +32,7 @@ use crate::{
     api::ClusterConfigSpec,
     config::Config,
     controllers::{
-        cluster_config, foreign_cluster, own_node, peering_request, roster, search_domain,
+        cluster_config, foreign_cluster, own_node, peering_request, roster, search_domain, tokens,
         tunnel_endpoint,
     },
     discovery::{
@@ -135,11 +135,12 @@ fn start_discovery(
     let (events, found) = EventSink::channel();
     let base = assembly.announcement(&assembly.context.policy());
     let (announcement, announced) = watch::channel(base.clone());
-    if config.lan.enabled {
-        let (source, _handle) = Mdns::new(assembly.rules.clone(), announced.clone());
+    let lan = config.lan.enabled.then(|| {
+        let (source, handle) = Mdns::new(assembly.rules.clone(), announced.clone());
         let events = events.clone();
         tasks.start(|stop| Box::new(source).run(events, stop));
-    }
+        handle
+    });
     let search = search_domain::Settings {
         servers: assembly.dns.servers.clone(),
         own: assembly.own_networks.clone(),
@@ -149,7 +150,7 @@ fn start_discovery(
     tasks.start(|stop| search_domain::run(context, search, stop));
     let context = Arc::clone(&assembly.context);
     let boot = assembly.boot.clone();
-    tasks.start(|stop| roster::run(context, boot, found, stop));
+    tasks.start(|stop| roster::run(context, boot, lan, found, stop));
     let policy = assembly.context.config.clone();
     // The roster ends when nobody can report to it any more, so one sender stays here.
     tasks.start(|stop| keep_announcing(policy, base, announcement, events, stop));
@@ -194,6 +195,7 @@ fn start_controllers(tasks: &mut Tasks, assembly: &Assembly) {
     let context = || Arc::clone(&assembly.context);
     tasks.start(|stop| foreign_cluster::run(context(), stop));
     tasks.start(|stop| peering_request::run(context(), stop));
+    tasks.start(|stop| tokens::run(context(), stop));
 }
 
 /// Networks, policy, certificates and the peer endpoint.

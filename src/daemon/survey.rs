@@ -11,26 +11,22 @@ use std::{
 use tokio::{
     sync::{Semaphore, mpsc, watch},
     task::JoinSet,
-    time::{sleep_until, timeout_at},
+    time::timeout_at,
 };
-use tokio_util::sync::CancellationToken;
 
 use super::{Error, build::networks};
 use crate::{
     api::{ClusterId, ClusterName, foreign_cluster::DiscoveryType},
     config::Config,
     discovery::{
-        Health,
         dns::{Servers, look_within},
         interfaces::InterfaceRules,
-        lan_check,
-        mdns::Mdns,
-        source::{Announcement, EventSink, Source as _},
+        lan_check, lan_look,
     },
     engine::{
         addresses::{AuthUrl, OwnNetworks},
         domain::{Ground, Problem, Verdict, verdict},
-        sighting::Event,
+        sighting::Sighting,
     },
     peer::{
         certificates::Identity,
@@ -137,7 +133,7 @@ pub async fn survey(config: &Config, question: &Question) -> Result<Survey, Erro
         if !question.lan {
             return Vec::new();
         }
-        look_on_lan(rules, own_id.clone(), question.timeout, &hints).await
+        look_on_lan(&rules, question.timeout, &hints).await
     };
     let ground = Ground {
         own_id: &own_id,
@@ -159,34 +155,15 @@ pub async fn survey(config: &Config, question: &Question) -> Result<Survey, Erro
     Ok(Survey { finds, remarks })
 }
 
-/// Listens on the LAN and returns what was in the way.
+/// Looks on the LAN and returns what was in the way.
 async fn look_on_lan(
-    rules: InterfaceRules,
-    own_id: ClusterId,
+    rules: &InterfaceRules,
     limit: Duration,
     hints: &mpsc::Sender<Hint>,
 ) -> Vec<String> {
-    let announcement = Announcement {
-        cluster_id: own_id,
-        name: ClusterName::default(),
-        boot: String::new(),
-        port: 0,
-        advertise: false,
-        discover: true,
-    };
-    let (_sender, announced) = watch::channel(announcement);
-    let (source, handle) = Mdns::new(rules, announced);
-    let (sink, mut events) = EventSink::channel();
-    let stop = CancellationToken::new();
-    let source = tokio::spawn(Box::new(source).run(sink, stop.clone()));
-    let deadline = tokio::time::Instant::now() + limit;
-    loop {
-        let event = tokio::select! {
-            () = sleep_until(deadline) => break,
-            event = events.recv() => event,
-        };
-        let Some(event) = event else { break };
-        if let Event::Seen(sighting) = event {
+    let (sender, mut sightings) = mpsc::channel::<Sighting>(PROBES);
+    let pass_on = async {
+        while let Some(sighting) = sightings.recv().await {
             let hint = Hint {
                 name: sighting.name,
                 instance: sighting.instance,
@@ -200,24 +177,13 @@ async fn look_on_lan(
                 break;
             }
         }
-    }
-    let health = handle.health().borrow().clone();
-    stop.cancel();
-    // Its farewell is of no interest: nothing was announced.
-    source.abort();
-    remark(&health).into_iter().collect()
-}
-
-fn remark(health: &Health) -> Option<String> {
-    match health {
-        Health::Working { .. } | Health::SwitchedOff | Health::Stopped => None,
-        Health::Starting => Some("discovery on the LAN did not start in time".to_owned()),
-        Health::NoInterface => Some(
-            "no interface belongs to a LAN: landbridge check lan says which are left out"
-                .to_owned(),
-        ),
-        Health::PortTaken { message } | Health::Restarting { message } => Some(message.clone()),
-    }
+    };
+    let (looked, ()) = tokio::join!(lan_look::look(rules, limit, sender), pass_on);
+    looked
+        .err()
+        .map(|error| error.to_string())
+        .into_iter()
+        .collect()
 }
 
 /// Looks in a domain and returns what was in the way.

@@ -1,6 +1,10 @@
-//! Token buckets: how often one source, and all together, may ask for something.
+//! How often one source, and all together, may ask for something, and how much of it may be open.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use tokio::time::Instant;
 
@@ -96,6 +100,63 @@ impl Buckets {
     }
 }
 
+/// How many of something each has open, by whom it counts for.
+#[derive(Debug)]
+pub struct Guests<Key> {
+    inside: Mutex<BTreeMap<Key, usize>>,
+    in_all: usize,
+    for_each: usize,
+}
+
+impl<Key: Ord + Clone> Guests<Key> {
+    /// Makes places, so many in all and for each.
+    pub fn new(in_all: usize, for_each: usize) -> Arc<Self> {
+        Arc::new(Self {
+            inside: Mutex::default(),
+            in_all,
+            for_each,
+        })
+    }
+
+    /// Gives a place, if one is left.
+    pub fn enter(guests: &Arc<Self>, key: Key) -> Option<Guest<Key>> {
+        let mut inside = guests.inside.lock().unwrap_or_else(PoisonError::into_inner);
+        let total: usize = inside.values().sum();
+        let own = inside.get(&key).copied().unwrap_or_default();
+        if total >= guests.in_all || own >= guests.for_each {
+            return None;
+        }
+        inside.insert(key.clone(), own + 1);
+        Some(Guest {
+            guests: Arc::clone(guests),
+            key,
+        })
+    }
+}
+
+/// One of the guests; leaves when dropped.
+#[derive(Debug)]
+pub struct Guest<Key: Ord + Clone> {
+    guests: Arc<Guests<Key>>,
+    key: Key,
+}
+
+impl<Key: Ord + Clone> Drop for Guest<Key> {
+    fn drop(&mut self) {
+        let mut inside = self
+            .guests
+            .inside
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        match inside.get_mut(&self.key) {
+            Some(count) if *count > 1 => *count -= 1,
+            _ => {
+                inside.remove(&self.key);
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -144,5 +205,16 @@ mod tests {
             buckets.take(&index.to_string(), now);
         }
         assert_eq!(buckets.sources.len(), SOURCES);
+    }
+
+    #[test]
+    fn an_accepted_peer_has_a_share_and_no_more() {
+        let guests = Guests::new(3, 2);
+        let _held: Vec<_> = (0..2).filter_map(|_| Guests::enter(&guests, 1)).collect();
+        assert!(Guests::enter(&guests, 1).is_none());
+        let other = Guests::enter(&guests, 2);
+        assert!(other.is_some() && Guests::enter(&guests, 3).is_none());
+        drop(other);
+        assert!(Guests::enter(&guests, 3).is_some());
     }
 }

@@ -30,11 +30,6 @@ fn answers_of_name_servers_are_read_within_bounds() {
 }
 
 #[test]
-fn texts_are_read_within_bounds() {
-    replay("text", domain::text);
-}
-
-#[test]
 fn recordings_with_bytes_changed_by_chance_stay_within_bounds() {
     let rounds: usize = std::env::var("MUTATIONS")
         .ok()

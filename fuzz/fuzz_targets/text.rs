@@ -1,7 +1,0 @@
-//! Fuzzes what `domain::text` says.
-#![no_main]
-
-#[path = "../src/domain.rs"]
-mod domain;
-
-libfuzzer_sys::fuzz_target!(|input: &[u8]| domain::text(input));
