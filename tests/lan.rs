@@ -6,6 +6,8 @@
 
 #[path = "lan/lab.rs"]
 mod lab;
+#[path = "lan/trust.rs"]
+mod trust;
 
 use std::{net::Ipv4Addr, process::Command, time::Duration};
 

@@ -434,11 +434,11 @@ impl Lab {
             })
     }
 
-    fn data_dir(&self, machine: &str) -> PathBuf {
+    pub(crate) fn data_dir(&self, machine: &str) -> PathBuf {
         self.directory.path().join(machine)
     }
 
-    fn log(&self, machine: &str) -> PathBuf {
+    pub(crate) fn log(&self, machine: &str) -> PathBuf {
         self.directory.path().join(format!("{machine}.log"))
     }
 
