@@ -10,25 +10,18 @@
     reason = "a benchmark prints, and cannot go on without its rig"
 )]
 
+#[path = "rig/lan.rs"]
+#[expect(dead_code, reason = "the other benchmark uses the rest")]
+mod lan;
+
 use std::{
-    fs,
-    path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
     thread::sleep,
     time::{Duration, Instant},
 };
 
-use jiff::Timestamp;
-use nix::{
-    sys::signal::{Signal, kill},
-    unistd::Pid,
-};
-use tempfile::TempDir;
+use lan::Lan;
 
-const BINARY: &str = env!("CARGO_BIN_EXE_landbridge");
 const ROUNDS: usize = 20;
-/// How long a round may take before the benchmark gives up.
-const PATIENCE: Duration = Duration::from_secs(30);
 /// How long the machines rest before their use of memory and CPU is read, and over which.
 const REST: Duration = Duration::from_secs(20);
 
@@ -94,166 +87,4 @@ fn rest() {
         "at rest with two peers: RSS {} kB, {share:.2} % of a core over {REST:?}",
         rome.resident_kilobytes()
     );
-}
-
-/// Machines on a bridge of their own.
-struct Lan {
-    prefix: String,
-    machines: Vec<&'static str>,
-    directory: TempDir,
-}
-
-impl Lan {
-    fn new(machines: &[&'static str]) -> Self {
-        let lan = Self {
-            prefix: format!("lbb-{}-", std::process::id()),
-            machines: machines.to_vec(),
-            directory: tempfile::tempdir().unwrap(),
-        };
-        let secret = lan.directory.path().join("secret");
-        fs::write(&secret, "0123456789abcdef".repeat(4)).unwrap();
-        let switch = lan.name("switch");
-        ip(&format!("netns add {switch}"));
-        ip(&format!("-n {switch} link add bridge0 type bridge"));
-        ip(&format!("-n {switch} link set bridge0 up"));
-        for (index, machine) in machines.iter().enumerate() {
-            let name = lan.name(machine);
-            ip(&format!("netns add {name}"));
-            ip(&format!("-n {name} link set lo up"));
-            ip(&format!(
-                "-n {name} link add eth0 type veth peer name {machine} netns {switch}"
-            ));
-            ip(&format!("-n {switch} link set {machine} master bridge0 up"));
-            ip(&format!(
-                "-n {name} address add 10.77.0.{}/24 dev eth0",
-                index + 1
-            ));
-            ip(&format!("-n {name} link set eth0 up"));
-        }
-        // Duplicate address detection holds back IPv6 for two seconds; it is not what is measured.
-        sleep(Duration::from_secs(2));
-        lan
-    }
-
-    fn name(&self, machine: &str) -> String {
-        format!("{}{machine}", self.prefix)
-    }
-
-    fn start(&self, machine: &'static str) -> Machine {
-        let path = |file: &str| self.directory.path().join(format!("{machine}.{file}"));
-        let log = fs::File::create(path("log")).unwrap();
-        let started = Timestamp::now();
-        let child = Command::new("ip")
-            .args([
-                "netns",
-                "exec",
-                &self.name(machine),
-                BINARY,
-                "run",
-                "--name",
-                machine,
-            ])
-            .arg("--data-dir")
-            .arg(path("data"))
-            .arg("--fleet-secret-file")
-            .arg(self.directory.path().join("secret"))
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .unwrap();
-        Machine {
-            child,
-            started,
-            log: path("log"),
-        }
-    }
-}
-
-impl Drop for Lan {
-    fn drop(&mut self) {
-        for machine in self.machines.iter().chain(&["switch"]) {
-            ip(&format!("netns delete {}", self.name(machine)));
-        }
-    }
-}
-
-/// A running daemon.
-struct Machine {
-    child: Child,
-    started: Timestamp,
-    log: PathBuf,
-}
-
-impl Machine {
-    /// Waits for a line of the log and returns its time.
-    fn logged(&self, text: &str) -> Timestamp {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let log = fs::read_to_string(&self.log).unwrap();
-            if let Some(line) = log.lines().find(|line| line.contains(text)) {
-                return line.split_whitespace().next().unwrap().parse().unwrap();
-            }
-            assert!(
-                Instant::now() < deadline,
-                "{text:?} did not come about:\n{log}"
-            );
-            sleep(Duration::from_millis(2));
-        }
-    }
-
-    fn peered_with(&self, peers: usize) {
-        let deadline = Instant::now() + PATIENCE;
-        let lines = |log: &str| {
-            log.lines()
-                .filter(|line| line.contains("to=\"Peered\""))
-                .count()
-        };
-        while lines(&fs::read_to_string(&self.log).unwrap()) < peers {
-            assert!(
-                Instant::now() < deadline,
-                "not peered:\n{}",
-                fs::read_to_string(&self.log).unwrap()
-            );
-            sleep(Duration::from_millis(100));
-        }
-    }
-
-    /// `ip netns exec` becomes the daemon, so that its process is ours.
-    fn process(&self) -> PathBuf {
-        Path::new("/proc").join(self.child.id().to_string())
-    }
-
-    fn resident_kilobytes(&self) -> String {
-        let status = fs::read_to_string(self.process().join("status")).unwrap();
-        let line = status
-            .lines()
-            .find(|line| line.starts_with("VmRSS:"))
-            .unwrap();
-        line.split_whitespace().nth(1).unwrap().to_owned()
-    }
-
-    /// User and system time of the process (proc(5), fields 14 and 15).
-    fn cpu_ticks(&self) -> u32 {
-        let stat = fs::read_to_string(self.process().join("stat")).unwrap();
-        let fields = stat.rsplit(')').next().unwrap().split_whitespace();
-        fields
-            .skip(11)
-            .take(2)
-            .map(|field| field.parse::<u32>().unwrap())
-            .sum()
-    }
-}
-
-impl Drop for Machine {
-    fn drop(&mut self) {
-        let id = Pid::from_raw(i32::try_from(self.child.id()).unwrap());
-        let _ = kill(id, Signal::SIGTERM);
-        let _ = self.child.wait();
-    }
-}
-
-fn ip(words: &str) {
-    let status = Command::new("ip").args(words.split(' ')).status().unwrap();
-    assert!(status.success(), "ip {words}");
 }

@@ -3,12 +3,14 @@
 mod add;
 mod approve;
 mod args;
+mod check;
 mod completions;
 mod config;
 mod connection;
 mod crd;
 mod demo;
 mod deny;
+mod discover;
 mod dns;
 mod fleet_secret;
 mod get;
@@ -84,6 +86,8 @@ fn dispatch(arguments: Arguments) -> Result<(), Failure> {
         Verb::Demo(options) => demo::demo(&options),
         Verb::Status(options) => wait_for(status::status(options)),
         Verb::Get(options) => wait_for(get::get(options)),
+        Verb::Discover(options) => wait_for(discover::discover(options)),
+        Verb::Check(options) => wait_for(check::check(options)),
         Verb::Add(options) => wait_for(add::add(options)),
         Verb::Join(options) => wait_for(join::set(options, true)),
         Verb::Leave(options) => wait_for(join::set(options, false)),

@@ -3,6 +3,7 @@
 mod approvals;
 pub mod cluster_config;
 pub mod context;
+pub mod dns_endpoint;
 pub mod enrolment;
 mod events;
 pub mod foreign_cluster;

@@ -13,6 +13,7 @@ pub mod body;
 pub mod certificates;
 pub mod client;
 pub mod gateway;
+pub mod guesses;
 pub mod keyfile;
 pub mod limits;
 pub mod listener;

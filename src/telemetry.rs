@@ -160,11 +160,14 @@ fn write_field(writer: &mut Writer<'_>, field: &Field, value: &dyn fmt::Debug) -
     }
 }
 
-/// Replaces control characters by their escapes.
+/// Replaces characters that steer a terminal, or turn the order in which a line is read, by their
+/// escapes.
 pub(crate) fn escape(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for character in text.chars() {
-        if character.is_control() {
+        let deceives = matches!(character,
+            '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
+        if character.is_control() || deceives {
             safe.extend(character.escape_default());
         } else {
             safe.push(character);
@@ -182,13 +185,13 @@ mod tests {
     #[test]
     fn control_characters_do_not_reach_the_terminal() {
         let written = logged(|| {
-            let name = "ro\u{1b}[31mme\nINFO forged";
+            let name = "ro\u{1b}[31mme\nINFO \u{202e}forged";
             tracing::info!(%name, quoted = name, "Found {name}");
         });
         assert_eq!(written.lines().count(), 1, "{written}");
         assert!(!written.contains('\u{1b}'), "{written}");
         assert!(
-            written.contains(r"name=ro\u{1b}[31mme\nINFO forged"),
+            written.contains(r"name=ro\u{1b}[31mme\nINFO \u{202e}forged"),
             "{written}"
         );
     }

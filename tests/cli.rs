@@ -83,6 +83,7 @@ fn no_daemon_is_3_in_one_line_with_the_mend() {
         &["add", "milan"],
         &["kubeconfig"],
         &["kubeconfig", "--path"],
+        &["kubeconfig", "--user", "bob"],
     ] {
         let output = landbridge(arguments);
         let error = text(&output.stderr);

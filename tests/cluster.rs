@@ -3,14 +3,18 @@
 //! The cluster is an API server on loopback that knows nothing of us; what is special about a real
 //! one (other definitions, other clients) does not matter to the daemon.
 
+#[path = "support/daemon.rs"]
+#[expect(dead_code, reason = "tests of attacks start daemons in other ways too")]
+mod daemon;
+
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
     sync::Arc,
     time::{Duration, Instant},
 };
 
+use daemon::Daemon;
 use k8s_openapi::{
     api::core::v1::{Node, Secret},
     apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
@@ -26,10 +30,6 @@ use landbridge::{
         loopback::{self, Credentials},
         store::{Commit, Memory},
     },
-};
-use nix::{
-    sys::signal::{Signal, kill},
-    unistd::Pid,
 };
 use serde_json::json;
 use tempfile::TempDir;
@@ -161,7 +161,7 @@ async fn what_the_nodes_of_a_cluster_have_left_is_offered() {
         nodes.contains("\"phase\": \"Peered\"").then_some(())
     })
     .await;
-    let kubeconfig = machine.directory.path().join("data/kubeconfig");
+    let kubeconfig = machine.data().join("kubeconfig");
     let client = client_of(&kubeconfig).await;
     let remote: Api<Node> = Api::all(client);
     let list = remote
@@ -230,85 +230,6 @@ impl Drop for Cluster {
     fn drop(&mut self) {
         self.stop.cancel();
     }
-}
-
-/// The built program on loopback, without a LAN and without a tunnel.
-struct Daemon {
-    child: Child,
-    directory: TempDir,
-}
-
-impl Daemon {
-    fn start(name: &str, kubeconfig: Option<&Path>) -> Self {
-        let directory = tempfile::tempdir().expect("a directory");
-        let path = |file: &str| directory.path().join(file);
-        fs::write(path("secret"), "0123456789abcdef".repeat(4)).expect("writable");
-        let settings = json!({
-            "cluster": {"name": name},
-            "dataDir": path("data"),
-            "peer": {"listen": "127.0.0.1:0"},
-            "tunnel": {"mode": "off"},
-            "api": {"listen": "127.0.0.1:0"},
-            "dashboard": {"listen": "127.0.0.1:0"},
-            "lan": {"enabled": false},
-            "trust": {"fleetSecretFile": path("secret")},
-        });
-        fs::write(path("landbridge.yaml"), settings.to_string()).expect("writable");
-        set_private(&path("secret"));
-        let mut command = Command::new(env!("CARGO_BIN_EXE_landbridge"));
-        command
-            .arg("run")
-            .arg("--config")
-            .arg(path("landbridge.yaml"));
-        if let Some(kubeconfig) = kubeconfig {
-            command.arg("--kubeconfig").arg(kubeconfig);
-        }
-        let log = fs::File::create(path("log")).expect("writable");
-        let child = command
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn();
-        Self {
-            child: child.expect("the program starts"),
-            directory,
-        }
-    }
-
-    fn log(&self) -> String {
-        fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
-    }
-
-    /// The URL of the peer endpoint, once the daemon says its port.
-    fn endpoint(&self) -> Option<String> {
-        let log = self.log();
-        let line = log.lines().find(|line| line.contains("Landbridge runs"))?;
-        let port = line.split("port=").nth(1)?.split_whitespace().next()?;
-        Some(format!("https://127.0.0.1:{port}"))
-    }
-
-    fn landbridge(&self, arguments: &[&str]) -> String {
-        let output = Command::new(env!("CARGO_BIN_EXE_landbridge"))
-            .args(arguments)
-            .arg("--data-dir")
-            .arg(self.directory.path().join("data"))
-            .output()
-            .expect("the program runs");
-        String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
-    }
-}
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        let id = i32::try_from(self.child.id()).expect("a process id");
-        let _ = kill(Pid::from_raw(id), Signal::SIGTERM);
-        drop(self.child.wait());
-    }
-}
-
-fn set_private(path: &Path) {
-    use std::os::unix::fs::PermissionsExt as _;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).expect("our own file");
 }
 
 async fn client_of(kubeconfig: &Path) -> Client {

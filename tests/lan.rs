@@ -8,6 +8,8 @@
 mod lab;
 #[path = "lan/trust.rs"]
 mod trust;
+#[path = "lan/verbs.rs"]
+mod verbs;
 
 use std::{net::Ipv4Addr, process::Command, time::Duration};
 

@@ -127,7 +127,9 @@ impl ClusterName {
     }
 }
 
-fn is_printable(character: char) -> bool {
+/// Tells whether a character of a stranger's text can be shown: it is no control, bidirectional or
+/// zero-width character, which could steer a terminal or deceive a reader.
+pub fn is_printable(character: char) -> bool {
     !character.is_control()
         && !matches!(character,
             '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')

@@ -53,6 +53,10 @@ pub(super) enum Verb {
     Status(Status),
     /// List the clusters that are known, like kubectl get foreignclusters
     Get(Get),
+    /// Look once for clusters on the LAN or in a domain, without a daemon
+    Discover(Discover),
+    /// Check whether this machine and its network are fit
+    Check(Check),
     /// Add a cluster that discovery cannot reach
     Add(Add),
     /// Peer with a cluster
@@ -244,6 +248,48 @@ pub(super) enum GetOutput {
 }
 
 #[derive(Debug, Args)]
+pub(super) struct Discover {
+    /// Look on the LAN, which is also what happens without --domain
+    #[arg(long)]
+    pub(super) lan: bool,
+    /// Look in this DNS domain; may be given several times
+    #[arg(long, value_name = "DOMAIN")]
+    pub(super) domain: Vec<String>,
+    /// How long to look
+    #[arg(long, value_name = "DURATION", default_value = "3s", value_parser = duration)]
+    pub(super) timeout: Duration,
+    /// How to print
+    #[arg(short, long, value_enum, default_value_t = StatusOutput::Text)]
+    pub(super) output: StatusOutput,
+    #[command(flatten)]
+    pub(super) settings: Settings,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Check {
+    #[command(subcommand)]
+    pub(super) verb: CheckVerb,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum CheckVerb {
+    /// Check on each interface whether multicast goes out and comes in
+    Lan(CheckLan),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct CheckLan {
+    /// How long to listen
+    #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = duration)]
+    pub(super) timeout: Duration,
+    /// How to print
+    #[arg(short, long, value_enum, default_value_t = StatusOutput::Text)]
+    pub(super) output: StatusOutput,
+    #[command(flatten)]
+    pub(super) settings: Settings,
+}
+
+#[derive(Debug, Args)]
 pub(super) struct Add {
     /// The peer endpoint of the cluster: https://host:port, or host for port 5870
     pub(super) url: String,
@@ -343,8 +389,14 @@ pub(super) struct Kubeconfig {
     #[command(flatten)]
     pub(super) settings: Settings,
     /// Print where it is: export KUBECONFIG=$(landbridge kubeconfig --path)
-    #[arg(long)]
+    #[arg(long, conflicts_with = "user")]
     pub(super) path: bool,
+    /// Issue a certificate to this user instead, who may do what roles and bindings allow
+    #[arg(long)]
+    pub(super) user: Option<String>,
+    /// A group that the user is in; may be given twice
+    #[arg(long = "group", requires = "user")]
+    pub(super) groups: Vec<String>,
 }
 
 #[derive(Debug, Args)]

@@ -24,7 +24,10 @@ use crate::{
         backoff::Backoff,
         peering::{Answer, Connected, Failure, Link, SILENCE, Session},
     },
-    peer::client::Connection,
+    peer::{
+        client::Connection,
+        limits::{Buckets, Rate},
+    },
 };
 
 /// The wait before the first new try to reach a peer.
@@ -33,9 +36,19 @@ const RETRY_BASE: Duration = Duration::from_millis(500);
 const RETRY_CEILING: Duration = Duration::from_secs(30);
 /// How many wake-ups may wait for the controller. More say nothing new, so the rest is dropped.
 const NUDGES: usize = 256;
+/// A session on which nothing was heard for so long, with a heartbeat every two seconds, makes us ask
+/// whether the peer is still announced.
+const SUSPICION: Duration = Duration::from_millis(2500);
+/// How many suspicions may wait. More are dropped: a peer that stays silent is suspected again.
+const SUSPECTS: usize = 64;
 /// A watch is renewed on the same connection after this time, in seconds (kube's own value).
 const WATCH_SECONDS: u32 = 290;
 
+/// How fast the changes of one peer are taken; then it has to wait.
+const CHANGES: Rate = Rate {
+    burst: 50,
+    each: Duration::from_millis(100),
+};
 /// How soon a peer that refused us is asked again when it comes to us. Two that refuse each other
 /// are not faster than this.
 const ASK_SOON: jiff::SignedDuration = jiff::SignedDuration::from_secs(10);
@@ -49,6 +62,8 @@ pub struct Links {
     entries: Arc<Mutex<BTreeMap<String, Entry>>>,
     nudges: mpsc::Sender<ObjectRef<ForeignCluster>>,
     wakes: Mutex<Option<mpsc::Receiver<ObjectRef<ForeignCluster>>>>,
+    suspects: mpsc::Sender<ClusterId>,
+    suspected: Mutex<Option<mpsc::Receiver<ClusterId>>>,
 }
 
 #[derive(Debug)]
@@ -84,10 +99,13 @@ impl Drop for Entry {
 impl Default for Links {
     fn default() -> Self {
         let (nudges, wakes) = mpsc::channel(NUDGES);
+        let (suspects, suspected) = mpsc::channel(SUSPECTS);
         Self {
             entries: Arc::default(),
             nudges,
             wakes: Mutex::new(Some(wakes)),
+            suspects,
+            suspected: Mutex::new(Some(suspected)),
         }
     }
 }
@@ -151,6 +169,7 @@ impl Links {
         if let Some(connected) = &entry.link.connected {
             let url = connected.url.clone();
             entry.link.failures.insert(url, failure);
+            drop(self.suspects.try_send(connected.cluster_id.clone()));
         }
         entry.disconnect();
         entry.postpone(now);
@@ -252,6 +271,7 @@ impl Links {
             connection,
             entries: Arc::clone(&self.entries),
             nudges: self.nudges.clone(),
+            suspects: self.suspects.clone(),
             clock,
         };
         entry.watch = Some(tokio::spawn(session.run(request)).abort_handle());
@@ -281,6 +301,14 @@ impl Links {
     /// Hands out the wake-ups, once.
     pub(crate) fn wakes(&self) -> Option<mpsc::Receiver<ObjectRef<ForeignCluster>>> {
         self.wakes
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
+    }
+
+    /// Hands out the peers that fell silent, once.
+    pub(crate) fn suspected(&self) -> Option<mpsc::Receiver<ClusterId>> {
+        self.suspected
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .take()
@@ -322,6 +350,7 @@ struct Watch {
     connection: Arc<Connection>,
     entries: Arc<Mutex<BTreeMap<String, Entry>>>,
     nudges: mpsc::Sender<ObjectRef<ForeignCluster>>,
+    suspects: mpsc::Sender<ClusterId>,
     clock: Clock,
 }
 
@@ -338,9 +367,10 @@ enum End {
 impl Watch {
     async fn run(self, request: PeeringRequest) {
         let mut revision = request.metadata.resource_version.unwrap_or_default();
+        let mut pace = Buckets::new(CHANGES, CHANGES, Instant::now());
         let end = loop {
             let began = Instant::now();
-            match self.stretch(&mut revision).await {
+            match self.stretch(&mut revision, &mut pace).await {
                 End::Renew => tokio::time::sleep_until(began + RENEW_PAUSE).await,
                 end @ (End::Deleted | End::Lost(_)) => break end,
             }
@@ -360,7 +390,7 @@ impl Watch {
     }
 
     /// Watches until the stream ends. Heartbeats count as being heard; silence ends it.
-    async fn stretch(&self, revision: &mut String) -> End {
+    async fn stretch(&self, revision: &mut String, pace: &mut Buckets) -> End {
         let parameters = WatchParams::default()
             .fields(&format!("metadata.name={}", self.own_id))
             .timeout(WATCH_SECONDS);
@@ -371,21 +401,31 @@ impl Watch {
                 Ok(Err(error)) => return End::Lost(error.to_string()),
                 Err(_) => return End::Lost("the peer does not answer the watch".to_owned()),
             };
+        let mut heard = Instant::now();
         loop {
-            let event = match tokio::time::timeout(silence, events.next()).await {
+            let event = match tokio::time::timeout(SUSPICION, events.next()).await {
                 Ok(Some(Ok(event))) => event,
                 Ok(Some(Err(error))) => return End::Lost(error.to_string()),
                 Ok(None) if self.connection.is_closed() => {
                     return End::Lost("the connection was closed".to_owned());
                 }
                 Ok(None) => return End::Renew,
+                Err(_) if heard.elapsed() < silence => {
+                    self.suspect();
+                    continue;
+                }
                 Err(_) => return End::Lost("the session is silent".to_owned()),
             };
+            heard = Instant::now();
             match event {
                 WatchEvent::Added(request) | WatchEvent::Modified(request) => {
                     if let Some(newer) = &request.metadata.resource_version {
                         revision.clone_from(newer);
                     }
+                    if let Some(wait) = pace.wait(&self.name, Instant::now()) {
+                        tokio::time::sleep(wait).await;
+                    }
+                    pace.take(&self.name, Instant::now());
                     self.hear(Some(request));
                 }
                 WatchEvent::Bookmark(bookmark) => {
@@ -428,7 +468,13 @@ impl Watch {
         }
     }
 
+    fn suspect(&self) {
+        let peer = self.connection.proven.cluster_id.clone();
+        drop(self.suspects.try_send(peer));
+    }
+
     fn lose(&self, message: String) {
+        self.suspect();
         tracing::debug!(cluster = %self.name, %message, "Session lost");
         let now = (self.clock)();
         self.update(|entry| {
@@ -456,3 +502,6 @@ impl Watch {
         drop(self.nudges.try_send(ObjectRef::new(&self.name)));
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,8 +1,11 @@
 //! From sightings to ForeignClusters: every candidate is asked to prove its key before anything
 //! follows from it.
 
-use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
+mod known;
 
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use futures::StreamExt as _;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt as _;
 use tokio::{
@@ -15,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Context,
     context::chance,
-    enrolment::{self, Newcomer, claimed_id},
+    enrolment::{self, Newcomer},
     foreign_cluster::{introduce, reach},
     search_domain,
 };
@@ -24,6 +27,7 @@ use crate::{
         ClusterId,
         foreign_cluster::{DiscoveryType, PeerEndpoint},
     },
+    discovery::mdns::MdnsHandle,
     engine::{
         peering::{Connected, Dial, Neighbour},
         roster::{Bounds, Candidate, Change, Key, Roster},
@@ -44,15 +48,18 @@ struct Proof {
     id: Option<ClusterId>,
 }
 
-/// Runs until the shutdown. `boot` is what our own announcements carry.
+/// Runs until the shutdown. `boot` is what our own announcements carry, `lan` can be asked to look
+/// again.
 pub async fn run(
     context: Arc<Context>,
     boot: String,
+    lan: Option<MdnsHandle>,
     mut events: mpsc::Receiver<Event>,
     shutdown: CancellationToken,
 ) {
     let mut roster = Roster::new(context.own.cluster_id.clone(), boot, Bounds::default());
-    roster.set_known(known_ids(&context).await);
+    let mut known = known::follow(context.client.clone());
+    let mut suspects = context.links.suspected();
     let gate = Arc::new(Semaphore::new(PROBES));
     let mut probes: JoinSet<Option<Proof>> = JoinSet::new();
     loop {
@@ -71,12 +78,22 @@ pub async fn run(
         tokio::select! {
             () = shutdown.cancelled() => return,
             event = events.recv() => match event {
-                Some(event) => roster.handle_event(event, context.now()),
+                Some(event) => {
+                    note(&event);
+                    roster.handle_event(event, context.now());
+                }
                 None => return,
             },
             Some(Ok(Some(proof))) = probes.join_next() => {
                 roster.handle_proof(&proof.key, proof.endpoint, proof.id.as_ref(), chance(), context.now());
             }
+            Some(ids) = known.next() => {
+                if let Some(lan) = &lan {
+                    lan.set_known(ids.clone());
+                }
+                roster.set_known(ids);
+            }
+            Some(peer) = next_suspect(&mut suspects) => verify(lan.as_ref(), &roster, &peer),
             forgotten = context.neighbours.forgotten() => {
                 for id in forgotten {
                     roster.handle_forgotten(&id, context.now());
@@ -89,19 +106,41 @@ pub async fn run(
     }
 }
 
+fn note(event: &Event) {
+    match event {
+        Event::Seen(sighting) => tracing::debug!(
+            source = sighting.source.as_str(),
+            instance = %sighting.instance,
+            endpoints = ?sighting.endpoints,
+            "Advertisement seen"
+        ),
+        Event::Gone { source, instance } => {
+            tracing::debug!(source = source.as_str(), %instance, "Advertisement withdrawn");
+        }
+    }
+}
+
 fn until(context: &Context, due: jiff::Timestamp) -> Duration {
     Duration::try_from(due.duration_since(context.now()))
         .unwrap_or(Duration::ZERO)
         .min(IDLE)
 }
 
-async fn known_ids(context: &Context) -> BTreeSet<ClusterId> {
-    match enrolment::list(context).await {
-        Ok(objects) => objects.iter().filter_map(claimed_id).collect(),
-        Err(error) => {
-            tracing::warn!(%error, "Known clusters are not preferred until they are found again");
-            BTreeSet::new()
-        }
+async fn next_suspect(suspects: &mut Option<mpsc::Receiver<ClusterId>>) -> Option<ClusterId> {
+    match suspects {
+        Some(suspects) => suspects.recv().await,
+        None => None,
+    }
+}
+
+/// Has the announcements of a silent peer confirmed, or they are gone within two seconds.
+fn verify(lan: Option<&MdnsHandle>, roster: &Roster, peer: &ClusterId) {
+    let Some(lan) = lan else {
+        return;
+    };
+    for instance in roster.advertisements(peer) {
+        tracing::debug!(instance, "Is a silent peer still announced?");
+        lan.verify(&instance);
     }
 }
 

@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::Arc,
+    time::Duration,
 };
 
 use ipnet::{IpNet, Ipv4Net};
@@ -16,14 +17,15 @@ use super::{
 };
 use crate::{
     api::{ClusterConfigSpec, ClusterId, ClusterName, labels},
-    config::{Config, TunnelMode},
+    config::{Config, TunnelMode, ZoneStyle},
     controllers::{Context, cluster_config, context::Parts, reception::FrontDesk},
     discovery::{
-        dns::Servers, interfaces::InterfaceRules, publish::Publisher, source::Announcement,
+        dns::Servers, interfaces::InterfaceRules, publish::Destination, source::Announcement,
     },
     engine::{
         addresses::OwnNetworks,
         addressing::{Ground, external_range},
+        domain::zone::Style,
         peering::{Own, OwnTunnel},
     },
     peer::{
@@ -68,7 +70,7 @@ pub(super) struct Assembly {
 #[derive(Debug, Clone)]
 pub(super) struct Dns {
     pub(super) servers: Servers,
-    pub(super) publisher: Option<Publisher>,
+    pub(super) published: Option<Destination>,
 }
 
 /// Puts everything together.
@@ -133,7 +135,7 @@ pub(super) async fn assemble(config: &Config, target: Target) -> Result<Assembly
 }
 
 /// What of this machine's networks matters, and what follows them.
-fn networks(
+pub(super) fn networks(
     config: &Config,
     pod_cidr: Ipv4Net,
     service_cidr: Ipv4Net,
@@ -193,6 +195,7 @@ impl Assembly {
             name: self.context.own.cluster_name.clone(),
             boot: self.boot.clone(),
             port: self.peer_port,
+            ttl: Duration::from_secs(u64::from(policy.discovery_config.ttl)),
             advertise: policy.discovery_config.enable_advertisement,
             discover: policy.discovery_config.enable_discovery,
         }
@@ -255,8 +258,12 @@ fn dns(config: &Config) -> Result<Dns, Error> {
     let servers = Servers::parse(&config.dns.servers)?;
     let publish = &config.dns.publish;
     let key_file = publish.tsig_key_file.clone();
-    let publisher = Publisher::from_settings(&publish.zone, &publish.server, key_file)?;
-    Ok(Dns { servers, publisher })
+    let style = match publish.style {
+        ZoneStyle::Rfc6763 => Style::Rfc6763,
+        ZoneStyle::Liqo => Style::Liqo,
+    };
+    let published = Destination::from_settings(&publish.zone, &publish.server, key_file, style)?;
+    Ok(Dns { servers, published })
 }
 
 /// The ranges of the policy object, which rule once it exists; the settings stand in for a text

@@ -12,13 +12,16 @@ pub enum Error {
     #[error(transparent)]
     Config(#[from] crate::config::Error),
     /// Indicates a data directory that cannot be used.
-    #[error("cannot use the data directory {}: {source}; choose another one with --data-dir", path.display())]
+    #[error("cannot use {}: {source}; choose another data directory with --data-dir", path.display())]
     DataDir {
-        /// The directory.
+        /// The directory, or what in it.
         path: PathBuf,
         /// What the system said.
         source: io::Error,
     },
+    /// Indicates a data directory that others could change.
+    #[error("the data directory is not safe: {0}")]
+    OpenDataDir(#[from] crate::peer::keyfile::Error),
     /// Indicates a second daemon on one data directory.
     #[error("another landbridge uses {}; stop it, or choose another directory with --data-dir", path.display())]
     DataDirInUse {

@@ -10,7 +10,7 @@ use std::{
 };
 
 use kube::Client;
-use nix::fcntl::{Flock, FlockArg};
+use nix::fcntl::{Flock, FlockArg, OFlag};
 use tokio::net::TcpListener;
 
 use super::{Error, Target, clock, installation};
@@ -22,7 +22,7 @@ use crate::{
         loopback::Credentials,
         store::{Commit, Sqlite},
     },
-    peer::certificates::Identity,
+    peer::{certificates::Identity, keyfile},
 };
 
 /// The store of the embedded API in the data directory.
@@ -123,14 +123,19 @@ fn claim(directory: &Path) -> Result<Flock<fs::File>, Error> {
         .mode(0o700)
         .create(directory)
         .map_err(refuse)?;
+    keyfile::check_directory(directory)?;
     let path: PathBuf = directory.join(LOCK);
     let file = fs::OpenOptions::new()
         .create(true)
         .truncate(false)
         .write(true)
         .mode(0o600)
+        .custom_flags(OFlag::O_NOFOLLOW.bits())
         .open(&path)
-        .map_err(refuse)?;
+        .map_err(|source| Error::DataDir {
+            path: path.clone(),
+            source,
+        })?;
     let mut lock =
         Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|_| Error::DataDirInUse {
             path: directory.to_owned(),

@@ -6,7 +6,7 @@
 //! | policy, networks, announcement, leaf rotation | shutdown |
 //! | LAN discovery | shutdown, after its goodbye |
 //! | search in DNS domains | shutdown |
-//! | our records in a DNS zone | shutdown, after they are withdrawn |
+//! | our records in a DNS zone, and how that goes | shutdown, after they are withdrawn |
 //! | roster, ForeignClusters, PeeringRequests, tokens | shutdown |
 //! | tunnels | shutdown, after interface, routes and rules are gone |
 //! | peer endpoint | shutdown, after running requests |
@@ -25,6 +25,7 @@ use super::{
     Error, Target,
     build::{Assembly, assemble},
     platform::Embedded,
+    publication::Publication,
     self_description,
 };
 use crate::{
@@ -36,7 +37,6 @@ use crate::{
     },
     discovery::{
         mdns::Mdns,
-        publish,
         source::{Announcement, EventSink, Source as _},
     },
     kubeapi,
@@ -95,8 +95,11 @@ pub(super) async fn run(config: Config, target: Target) -> Result<(), Error> {
             kubeapi::loopback::serve(listener, api, &credentials, end).await
         })
     });
-    introduce(&assembly, description).await;
-    start_discovery(&mut tasks, &assembly, &config);
+    introduce(&assembly, description.clone()).await;
+    let announced = start_discovery(&mut tasks, &assembly, &config);
+    if let Some(publication) = Publication::new(&assembly, &config, announced, description) {
+        tasks.start(|stop| publication.run(stop));
+    }
     start_tunnel(&mut tasks, &assembly);
     start_controllers(&mut tasks, &assembly);
     start_services(&mut tasks, assembly);
@@ -123,24 +126,21 @@ async fn introduce(assembly: &Assembly, description: BTreeMap<String, String>) {
     );
 }
 
-/// The sources of discovery, the roster that they report to, and what we announce.
-fn start_discovery(tasks: &mut Tasks, assembly: &Assembly, config: &Config) {
+/// The sources of discovery, the roster that they report to, and what we announce, which is returned.
+fn start_discovery(
+    tasks: &mut Tasks,
+    assembly: &Assembly,
+    config: &Config,
+) -> watch::Receiver<Announcement> {
     let (events, found) = EventSink::channel();
     let base = assembly.announcement(&assembly.context.policy());
     let (announcement, announced) = watch::channel(base.clone());
-    if config.lan.enabled {
-        let (source, _handle) = Mdns::new(assembly.rules.clone(), announced);
+    let lan = config.lan.enabled.then(|| {
+        let (source, handle) = Mdns::new(assembly.rules.clone(), announced.clone());
         let events = events.clone();
         tasks.start(|stop| Box::new(source).run(events, stop));
-    }
-    if let Some(publisher) = assembly.dns.publisher.clone() {
-        let sources = publish::Sources {
-            announcement: announcement.subscribe(),
-            own: assembly.own_networks.clone(),
-            advertise: config.peer.advertise.parse().ok(),
-        };
-        tasks.start(|stop| publish::run(publisher, sources, stop));
-    }
+        handle
+    });
     let search = search_domain::Settings {
         servers: assembly.dns.servers.clone(),
         own: assembly.own_networks.clone(),
@@ -150,10 +150,11 @@ fn start_discovery(tasks: &mut Tasks, assembly: &Assembly, config: &Config) {
     tasks.start(|stop| search_domain::run(context, search, stop));
     let context = Arc::clone(&assembly.context);
     let boot = assembly.boot.clone();
-    tasks.start(|stop| roster::run(context, boot, found, stop));
+    tasks.start(|stop| roster::run(context, boot, lan, found, stop));
     let policy = assembly.context.config.clone();
     // The roster ends when nobody can report to it any more, so one sender stays here.
     tasks.start(|stop| keep_announcing(policy, base, announcement, events, stop));
+    announced
 }
 
 /// Follows the switches of the policy in what we announce.

@@ -15,6 +15,10 @@ use crate::api::{
     peering_request::Acceptance,
 };
 
+pub mod bounds;
+
+use bounds::defect;
+
 /// How long an offer holds at the most. It ends with the session that carries it, so this only
 /// bounds how long a copy of it can be believed.
 const LIFETIME: SignedDuration = SignedDuration::from_hours(24 * 30);
@@ -254,31 +258,6 @@ fn hard(offer: &Offer) -> BTreeMap<String, Quantity> {
         .as_ref()
         .and_then(|quota| quota.hard.clone())
         .unwrap_or_default()
-}
-
-/// Says why an offer cannot be meant, if it cannot: an empty, negative or absurd amount.
-pub fn defect(offer: &Offer) -> Option<String> {
-    /// More of anything than any cluster has: 2^60 units or bytes.
-    const ABSURD: i128 = 1 << 60;
-    let hard = hard(offer);
-    if hard.is_empty() {
-        return Some("the offer is empty".to_owned());
-    }
-    if hard.len() > 64 {
-        return Some(format!(
-            "the offer names {} resources, at most 64 are accepted",
-            hard.len()
-        ));
-    }
-    hard.iter()
-        .find_map(|(resource, quantity)| match parse_milli(&quantity.0) {
-            None => Some(format!("the offered {resource} is not a quantity")),
-            Some(milli) if milli < 0 => Some(format!("the offered {resource} is negative")),
-            Some(milli) if milli / 1_000 > ABSURD => {
-                Some(format!("the offered {resource} is absurd"))
-            }
-            Some(_) => None,
-        })
 }
 
 /// Decides about an offer. `others` is the number of offers of other clusters that are accepted;

@@ -43,8 +43,10 @@ pub use network::{LocalNetwork, RemoteNetwork, TunnelWish};
 pub use node::{NodeWish, node_name};
 pub(crate) use view::View;
 
-/// A session that is silent for longer does not answer (protocol: a heartbeat every 5 s).
+/// A session that is silent for longer does not answer (a heartbeat comes every 2 s).
 pub const SILENCE: SignedDuration = SignedDuration::from_secs(15);
+/// The same for a peer that is not announced any more: that and silence together are enough.
+pub const SILENCE_OF_THE_LOST: SignedDuration = SignedDuration::from_secs(6);
 /// How long an expired find stays before it is forgotten.
 pub const GRACE: SignedDuration = SignedDuration::from_secs(10);
 /// How long after our start a peer that was known before may take to announce itself again: the
@@ -309,7 +311,7 @@ fn check_again(view: &View<'_>) -> Timestamp {
         moments.insert(answer.ask_again);
     }
     if let Some(session) = &view.facts.link.session {
-        moments.insert(session.heard + SILENCE);
+        moments.insert(session.heard + view.patience());
     }
     if view.facts.node.is_some() && view.is_alive() {
         moments.insert(view.facts.lease_renewed.unwrap_or(view.now) + LEASE_RENEWAL);

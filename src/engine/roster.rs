@@ -29,13 +29,17 @@ use entry::{Entry, HintKey};
 /// How much a roster holds and how fast it speaks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bounds {
-    /// The most candidates at a time.
+    /// The most candidates at a time that were heard on a LAN.
     pub candidates: usize,
+    /// The most candidates at a time that are listed in a domain.
+    pub listed: usize,
     /// The most unproven candidates that share their least crowded address.
     pub candidates_per_address: usize,
-    /// The most candidates that appear in a second, and at once after a pause.
+    /// The most candidates of a LAN, where anybody can name any, that appear in a second, and at once
+    /// after a pause. What is listed in a domain is bounded by whoever reads the domain.
     pub new_per_second: u32,
-    /// For how long changes are collected before they are told: IPv4 and IPv6 arrive apart.
+    /// For how long further changes are collected before they are told. The first sighting of a
+    /// candidate is told at once.
     pub debounce: Duration,
     /// For how long a withdrawn advertisement is kept, in case it comes back or was forged.
     pub damping: Duration,
@@ -49,6 +53,7 @@ impl Default for Bounds {
     fn default() -> Self {
         Self {
             candidates: 1024,
+            listed: 16_384,
             candidates_per_address: 16,
             new_per_second: 20,
             debounce: Duration::from_millis(75),
@@ -159,6 +164,14 @@ impl Roster {
         }
     }
 
+    /// Returns the names of the advertisements of a cluster on a LAN.
+    pub fn advertisements(&self, id: &ClusterId) -> Vec<String> {
+        self.entries
+            .get(&Key::Cluster(id.clone()))
+            .map(|entry| entry.advertisements(DiscoveryType::Lan))
+            .unwrap_or_default()
+    }
+
     /// Takes the ids that are known already: they come first and are never turned away.
     pub fn set_known(&mut self, ids: BTreeSet<ClusterId>) {
         self.known = ids;
@@ -173,11 +186,11 @@ impl Roster {
             }
             Event::Seen(sighting) if sighting.endpoints.is_empty() => {
                 let key = HintKey::of(&sighting);
-                self.withdraw(|hint| *hint == key);
+                self.withdraw(sighting.source, |hint| *hint == key);
             }
             Event::Seen(sighting) => self.see(&sighting, now),
             Event::Gone { source, instance } => {
-                self.withdraw(|hint| hint.is_of(source, &instance));
+                self.withdraw(source, |hint| hint.is_of(source, &instance));
             }
         }
         self.settle();
@@ -238,7 +251,7 @@ impl Roster {
             .iter()
             .filter_map(|(key, entry)| {
                 let told = entry.told_due(&self.bounds);
-                let told = if entry.is_told() || self.is_known(key) {
+                let told = if entry.is_told() || self.is_unpaced(key, entry) {
                     told
                 } else {
                     told.map(|due| due.max(next_new))
@@ -276,6 +289,11 @@ impl Roster {
 
     fn is_known(&self, key: &Key) -> bool {
         matches!(key, Key::Cluster(id) if self.known.contains(id))
+    }
+
+    /// Returns whether the pace for strangers does not count: it is known, or listed in a domain.
+    fn is_unpaced(&self, key: &Key, entry: &Entry) -> bool {
+        self.is_known(key) || entry.is_listed()
     }
 
     fn check_duplicate(&mut self, sighting: &Sighting, now: Timestamp) {
@@ -365,8 +383,14 @@ impl Roster {
         }
     }
 
-    fn withdraw(&mut self, concerned: impl Fn(&HintKey) -> bool) {
-        let deadline = self.clock.elapsed() + self.bounds.damping;
+    fn withdraw(&mut self, source: DiscoveryType, concerned: impl Fn(&HintKey) -> bool) {
+        // On a LAN the advertiser was waited for already.
+        let damping = if source == DiscoveryType::Lan {
+            Duration::ZERO
+        } else {
+            self.bounds.damping
+        };
+        let deadline = self.clock.elapsed() + damping;
         for entry in self.entries.values_mut() {
             entry.withdraw(&concerned, deadline);
         }
@@ -384,8 +408,13 @@ impl Roster {
 
     /// Says whether a newcomer may stay, and evicts another one for it if need be.
     fn make_room(&mut self, newcomer: &Key, sighting: &Sighting) -> bool {
+        if sighting.source == DiscoveryType::Wan {
+            let listed = self.entries.values().filter(|entry| entry.is_listed());
+            return listed.count() < self.bounds.listed;
+        }
+        let has_room = self.heard() < self.bounds.candidates;
         if self.is_known(newcomer) {
-            return self.entries.len() < self.bounds.candidates || self.evict(usize::MIN, |_| true);
+            return has_room || self.evict(usize::MIN, |_| true);
         }
         let crowd = sighting
             .endpoints
@@ -402,7 +431,13 @@ impl Roster {
                     .any(|address| addresses.contains(&address))
             });
         }
-        self.entries.len() < self.bounds.candidates || self.evict(crowd, |_| true)
+        has_room || self.evict(crowd, |_| true)
+    }
+
+    /// How many candidates were heard on a LAN only.
+    fn heard(&self) -> usize {
+        let heard = self.entries.values().filter(|entry| !entry.is_listed());
+        heard.count()
     }
 
     /// Evicts the unproven candidate that failed, or else the one from the most crowded address if
@@ -412,7 +447,7 @@ impl Roster {
         let victim = self
             .entries
             .iter()
-            .filter(|(key, entry)| !entry.proven && !self.is_known(key) && eligible(entry))
+            .filter(|(key, entry)| !entry.proven && !self.is_unpaced(key, entry) && eligible(entry))
             .map(|(key, entry)| {
                 let own_crowd = crowd_of(entry, &crowds);
                 let rank = (entry.has_failed(), own_crowd);
@@ -477,8 +512,11 @@ impl Roster {
     /// stand for the fewest candidates already told and not proven, so that a flood waits behind the
     /// others.
     fn tell_new(&mut self, waiting: Vec<Key>) {
-        let (known, mut strangers): (Vec<Key>, Vec<Key>) =
-            waiting.into_iter().partition(|key| self.is_known(key));
+        let (known, mut strangers): (Vec<Key>, Vec<Key>) = waiting.into_iter().partition(|key| {
+            self.entries
+                .get(key)
+                .is_none_or(|entry| self.is_unpaced(key, entry))
+        });
         for key in known {
             self.tell(&key);
         }

@@ -7,6 +7,7 @@ use super::{
     apply::Application,
     body::{self, Parsed},
     catalog::{Resource, Role},
+    chores::Chore,
     intent::Intent,
     patch::Patch,
     present::{Presenter, as_shown, as_stored},
@@ -20,9 +21,13 @@ use axum::{
     http::{HeaderValue, Response, StatusCode, header},
 };
 use serde_json::Value;
+use std::sync::Arc;
 
 /// How often a write is tried again when others write the same object meanwhile.
 const ATTEMPTS: usize = 16;
+
+/// How long the warnings of an answer are together at most, as those of a real server.
+const WARNING_BYTES: usize = 4 * 1_024;
 
 /// Computes the wanted state of an object from the one that is there.
 type Change<'a> = &'a (dyn Fn(&Case<'_>, &Value) -> Result<Value, Refusal> + Sync);
@@ -47,7 +52,7 @@ impl Server {
         let catalog = self.catalog();
         let case = self.case(&catalog, target, intent, &parsed.duplicates);
         let admitted = case.admit_new(parsed.object)?;
-        self.check_namespace(target)?;
+        self.check_namespace(target, &name_of(&admitted.object))?;
         let object = self.insert(resource, target, intent, &admitted).await?;
         let shown = as_shown(resource, object);
         Ok(warn(
@@ -58,7 +63,7 @@ impl Server {
 
     async fn insert(
         &self,
-        resource: &Resource,
+        resource: &Arc<Resource>,
         target: &Target,
         intent: &Intent,
         admitted: &Admitted,
@@ -86,11 +91,17 @@ impl Server {
         };
         self.after_write(resource);
         self.expire(resource).await?;
-        // The namespace may have begun to end while this was written: then this ends too.
-        if self.check_namespace(target).is_err() {
-            self.empty_namespace(&target.namespace).await?;
+        // Namespace and owners may have begun to end while this was written: then this ends too.
+        if self.check_namespace(target, &name).is_err() {
+            let namespace = target.namespace.clone();
+            self.carry_out([Chore::Empty(namespace)]).await?;
         }
-        Ok(stored.value())
+        let object = stored.value();
+        if has_owners(&object) {
+            let adopted = Chore::Adopted(Arc::clone(resource), object.clone());
+            self.carry_out([adopted]).await?;
+        }
+        Ok(object)
     }
 
     /// Answers a PUT.
@@ -159,7 +170,7 @@ impl Server {
             };
             self.authorize(&intent.user, deed)?;
             let admitted = case.admit_new(applied.new_object(setting, name)?)?;
-            self.check_namespace(target)?;
+            self.check_namespace(target, name)?;
             let object = self.insert(resource, target, intent, &admitted).await?;
             let shown = presenter.object(StatusCode::CREATED, as_shown(resource, object));
             return Ok(warn(shown, &admitted.warnings));
@@ -207,7 +218,8 @@ impl Server {
                     admitted.object = as_shown(resource, stored.value());
                     self.after_write(resource);
                     if deletes {
-                        self.released(resource, &stored.value()).await?;
+                        let released = Chore::Released(resource.role, stored.value());
+                        self.carry_out([released]).await?;
                     }
                     return Ok(admitted);
                 }
@@ -241,7 +253,7 @@ impl Server {
     }
 
     /// Refuses to create in a namespace that is not there or on its way out.
-    fn check_namespace(&self, target: &Target) -> Result<(), Refusal> {
+    fn check_namespace(&self, target: &Target, object: &str) -> Result<(), Refusal> {
         if !target.resource.namespaced {
             return Ok(());
         }
@@ -262,10 +274,7 @@ impl Server {
         {
             return Ok(());
         }
-        let why = format!(
-            "unable to create new content in namespace {name} because it is being terminated"
-        );
-        Err(Refusal::forbidden(target.resource.subject(""), &why))
+        Err(Refusal::terminating(target.resource.subject(object), name))
     }
 
     /// A change of a definition changes what is served.
@@ -290,8 +299,18 @@ pub(super) fn is_finished(resource: &Resource, object: &Value) -> bool {
     metadata.get("deletionTimestamp").is_some() && !held
 }
 
+fn has_owners(object: &Value) -> bool {
+    let owners = object.field("metadata").field("ownerReferences").as_array();
+    owners.is_some_and(|owners| !owners.is_empty())
+}
+
 fn warn(mut response: Response<Body>, warnings: &[String]) -> Response<Body> {
+    let mut room = WARNING_BYTES;
     for warning in warnings {
+        let Some(left) = room.checked_sub(warning.len()) else {
+            break;
+        };
+        room = left;
         let quoted = warning.replace('\\', "\\\\").replace('"', "\\\"");
         if let Ok(value) = HeaderValue::from_str(&format!("299 - \"{quoted}\"")) {
             response.headers_mut().append(header::WARNING, value);

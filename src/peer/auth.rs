@@ -26,7 +26,8 @@ use super::{
     certificates::Proven,
     client::Http,
     gateway::Gateway,
-    limits::{Buckets, Guesses, Rate},
+    guesses::Guesses,
+    limits::{Buckets, Rate},
     refusal::{Refusal, json_response},
 };
 use crate::{

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::api::{
     foreign_cluster::DiscoveryType,
-    identity::ClusterId,
+    identity::{ClusterId, is_printable},
     labels::reason,
     wire::{Decision, IdentityAnswer, IdentityRequest, Ids},
 };
@@ -322,10 +322,10 @@ fn retry_after(headers: &HeaderMap) -> Duration {
     Duration::from_secs(seconds.clamp(1, 300))
 }
 
-/// Makes a peer's text fit for a log or an object: short, and without control characters.
+/// Makes a peer's text fit for a log or an object: short, and without characters that deceive.
 fn printable(text: &str) -> String {
     text.chars()
-        .filter(|character| !character.is_control())
+        .filter(|character| is_printable(*character))
         .take(200)
         .collect()
 }

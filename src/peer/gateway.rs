@@ -31,7 +31,7 @@ use tokio::time::Instant;
 use super::{
     auth::{BODY_LIMIT, BODY_TIME, Reception},
     body,
-    limits::{Buckets, Rate},
+    limits::{Buckets, Guests, Rate},
     permissions::{self, Permit},
     refusal::{Refusal, json_response, status_response},
 };
@@ -46,7 +46,7 @@ mod watch;
 use watch::Watch;
 
 /// How often a watch says that it lives; 15 s of silence mean that it does not (protocol, section 6).
-pub const HEARTBEAT: Duration = Duration::from_secs(5);
+pub const HEARTBEAT: Duration = Duration::from_secs(2);
 /// Who writes in the name of peers, as a field manager.
 const FIELD_MANAGER: &str = "landbridge-gateway";
 /// How often a change is tried again when another one came in between.
@@ -63,6 +63,8 @@ const WRITING: (Rate, Rate) = (
     },
 );
 
+/// How many watches all peers, and one of them, may have open.
+const WATCHES: (usize, usize) = (1024, 8);
 /// How often one peer, and all together, may ask for anything at all.
 const ASKING: (Rate, Rate) = (
     Rate {
@@ -81,6 +83,7 @@ pub struct Gateway {
     reception: Arc<dyn Reception>,
     asking: Mutex<Buckets>,
     writing: Mutex<Buckets>,
+    watching: Arc<Guests<ClusterId>>,
 }
 
 impl fmt::Debug for Gateway {
@@ -98,6 +101,7 @@ impl Gateway {
             reception,
             asking: Mutex::new(Buckets::new(ASKING.0, ASKING.1, now)),
             writing: Mutex::new(Buckets::new(WRITING.0, WRITING.1, now)),
+            watching: Guests::new(WATCHES.0, WATCHES.1),
         }
     }
 
@@ -280,6 +284,7 @@ impl Gateway {
         bookmarks: bool,
         seconds: u32,
     ) -> Result<Response<Body>, Failure> {
+        let place = Guests::enter(&self.watching, own.clone()).ok_or_else(too_many)?;
         let mut ready = Vec::new();
         let revision = if let Some(revision) = since {
             revision
@@ -293,7 +298,7 @@ impl Gateway {
             .fields(&own_name(own))
             .timeout(seconds.clamp(1, 294));
         let events = self.api.watch(&parameters, &revision).await?;
-        let watch = Watch::new(events, own, Arc::clone(&self.reception))
+        let watch = Watch::new(events, own, Arc::clone(&self.reception), place)
             .starting_with(ready, revision)
             .ending_at(Instant::now() + Duration::from_secs(u64::from(seconds)))
             .with_bookmarks(bookmarks);
@@ -332,13 +337,12 @@ fn count(buckets: &Mutex<Buckets>, own: &ClusterId) -> Result<(), Refusal> {
         .lock()
         .unwrap_or_else(PoisonError::into_inner)
         .try_take(own.as_str(), Instant::now())
-        .map_err(|_| {
-            Refusal::new(
-                429,
-                "TooManyRequests",
-                "too much at once: try again in a second",
-            )
-        })
+        .map_err(|_| too_many())
+}
+
+fn too_many() -> Refusal {
+    let message = "too much at once: try again in a second";
+    Refusal::new(429, "TooManyRequests", message)
 }
 
 /// Passes on what the API says about the object; what went wrong inside is nobody's business.

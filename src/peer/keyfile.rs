@@ -12,6 +12,8 @@ use zeroize::Zeroizing;
 
 /// The largest file that is read as a key.
 const SIZE_LIMIT: u64 = 64 * 1024;
+/// Who owns what belongs to nobody of our user namespace (Linux's default overflowuid).
+const UNMAPPED_USER: u32 = 65534;
 
 /// Indicates that a secret file cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -111,6 +113,42 @@ pub fn create(path: &Path, content: &str) -> Result<(), Error> {
     File::open(directory)
         .and_then(|directory| directory.sync_all())
         .map_err(io_error("write", directory))
+}
+
+/// Refuses a directory for secrets that somebody else could change: the directory itself, and those
+/// above it, where whoever may rename an entry can put another in its place.
+pub fn check_directory(directory: &Path) -> Result<(), Error> {
+    judge_directory(directory)?;
+    let real = fs::canonicalize(directory).map_err(io_error("read", directory))?;
+    for above in real.ancestors().skip(1) {
+        let metadata = fs::symlink_metadata(above).map_err(io_error("read", above))?;
+        judge_above(above, &metadata)?;
+    }
+    Ok(())
+}
+
+/// A directory above belongs to root or to us. It may be changed by others only where nobody can
+/// rename what is not theirs, and by our own group, which on many systems is ours alone.
+fn judge_above(path: &Path, metadata: &fs::Metadata) -> Result<(), Error> {
+    let user = nix::unistd::geteuid().as_raw();
+    if ![0, user, UNMAPPED_USER].contains(&metadata.uid()) {
+        return Err(Error::Owner {
+            path: path.to_owned(),
+            owner: metadata.uid(),
+        });
+    }
+    let group = nix::unistd::getegid().as_raw();
+    let mode = metadata.mode() & 0o1777;
+    let others = mode & 0o002 != 0;
+    let group = mode & 0o020 != 0 && ![0, group, UNMAPPED_USER].contains(&metadata.gid());
+    if mode & 0o1000 == 0 && (others || group) {
+        return Err(Error::Permissions {
+            path: path.to_owned(),
+            mode: mode & 0o777,
+            wanted: "go-w",
+        });
+    }
+    Ok(())
 }
 
 fn prepare_directory(directory: &Path) -> Result<(), Error> {
@@ -225,6 +263,30 @@ mod tests {
         let error = create(&directory.join("key"), "secret").unwrap_err();
         assert!(error.to_string().contains("chmod 700"), "{error}");
         assert!(!directory.join("key").exists());
+    }
+
+    #[test]
+    fn a_directory_below_one_that_others_can_change_is_refused() {
+        let root = tempfile::tempdir().unwrap();
+        let above = root.path().join("above");
+        let directory = above.join("state");
+        prepare_directory(&directory).unwrap();
+        let open = |mode| fs::set_permissions(&above, fs::Permissions::from_mode(mode)).unwrap();
+        for (mode, allowed) in [
+            (0o755, true),
+            (0o700, true),
+            (0o775, true),
+            (0o1777, true),
+            (0o777, false),
+            (0o757, false),
+        ] {
+            open(mode);
+            let checked = check_directory(&directory);
+            assert_eq!(checked.is_ok(), allowed, "{mode:o}: {checked:?}");
+        }
+        open(0o777);
+        let error = check_directory(&directory).unwrap_err().to_string();
+        assert!(error.contains("chmod go-w"), "{error}");
     }
 
     #[test]

@@ -2,13 +2,7 @@
 //!
 //! A connection counts as a stranger's until its cluster is accepted: few of them, for a short time.
 
-use std::{
-    collections::BTreeMap,
-    net::{IpAddr, SocketAddr},
-    pin::pin,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
 use axum::{body::Body, http::Request};
 use hyper::body::Incoming;
@@ -18,7 +12,6 @@ use hyper_util::{
 };
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
     time::{sleep, timeout},
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
@@ -28,14 +21,19 @@ use tower::Service as _;
 use super::{
     auth::{PeerEndpoint, Session},
     certificates::{Proven, verify_chain},
+    limits::{Guest, Guests},
     tls::{Credentials, EXPORTER_LABEL, server_config},
 };
 use crate::{api::identity::ClusterId, engine::addresses::normalise};
 
-/// How many connections there are at most.
-const CONNECTIONS: usize = 256;
-/// How many of them strangers may have, so that accepted peers always find a place.
+mod places;
+
+use places::{Stranger, Strangers};
+
+/// How many connections strangers may have, as everybody is at first.
 const STRANGERS: usize = 128;
+/// How many accepted peers may have in all, beside those.
+const ACCEPTED: usize = 256;
 /// How many one address may have while it is a stranger's.
 const STRANGERS_PER_ADDRESS: usize = 8;
 /// How many an accepted peer may have.
@@ -73,9 +71,8 @@ pub async fn serve(
     let door = Door {
         acceptor: TlsAcceptor::from(Arc::new(server_config(&credentials)?)),
         endpoint,
-        places: Arc::new(Semaphore::new(CONNECTIONS)),
-        strangers: Guests::new(STRANGERS, STRANGERS_PER_ADDRESS),
-        accepted: Guests::new(CONNECTIONS, CONNECTIONS_PER_PEER),
+        strangers: Strangers::new(STRANGERS, STRANGERS_PER_ADDRESS),
+        accepted: Guests::new(ACCEPTED, CONNECTIONS_PER_PEER),
         shutdown,
     };
     let connections = TaskTracker::new();
@@ -86,7 +83,8 @@ pub async fn serve(
         };
         match accepted {
             Ok((stream, address)) => {
-                if let Some(place) = door.place(address) {
+                // Without a place it is closed at once.
+                if let Some(place) = Strangers::enter(&door.strangers, normalise(address).ip()) {
                     connections.spawn(door.clone().receive(stream, address, place));
                 }
             }
@@ -106,42 +104,30 @@ pub async fn serve(
 struct Door {
     acceptor: TlsAcceptor,
     endpoint: PeerEndpoint,
-    places: Arc<Semaphore>,
-    strangers: Arc<Guests<IpAddr>>,
+    strangers: Arc<Strangers>,
     accepted: Arc<Guests<ClusterId>>,
     shutdown: CancellationToken,
 }
 
-/// The right to a connection: one of all, and one of the strangers' or of the peer's own.
-struct Place {
-    _one_of_all: OwnedSemaphorePermit,
-    of_whom: Whose,
-}
-
 /// For whom a connection counts. Held for the sake of being dropped.
-enum Whose {
-    Stranger(#[expect(dead_code, reason = "counts until dropped")] Guest<IpAddr>),
+enum Place {
+    Stranger(#[expect(dead_code, reason = "counts until dropped")] Stranger),
     Accepted(#[expect(dead_code, reason = "counts until dropped")] Guest<ClusterId>),
 }
 
 impl Door {
-    /// Finds a place for a new connection; without one it is closed at once.
-    fn place(&self, address: SocketAddr) -> Option<Place> {
-        let one_of_all = Arc::clone(&self.places).try_acquire_owned().ok()?;
-        let stranger = Guests::enter(&self.strangers, normalise(address).ip())?;
-        Some(Place {
-            _one_of_all: one_of_all,
-            of_whom: Whose::Stranger(stranger),
-        })
-    }
-
-    async fn receive(self, stream: TcpStream, address: SocketAddr, place: Place) {
+    async fn receive(self, stream: TcpStream, address: SocketAddr, place: Stranger) {
+        let away = place.away();
         let shaken = tokio::select! {
             shaken = self.handshake(stream, address) => shaken,
+            () = away.cancelled() => return,
             () = self.shutdown.cancelled() => return,
         };
         match shaken {
-            Ok((stream, session)) => self.serve(stream, session, place).await,
+            Ok((stream, session)) => {
+                place.shaken();
+                self.serve(stream, session, place).await;
+            }
             Err(reason) => tracing::debug!(%address, reason, "Connection was not let in"),
         }
     }
@@ -163,7 +149,7 @@ impl Door {
         Ok((stream, session))
     }
 
-    async fn serve(&self, stream: TlsStream<TcpStream>, session: Session, mut place: Place) {
+    async fn serve(&self, stream: TlsStream<TcpStream>, session: Session, place: Stranger) {
         let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
         let peer = session.peer.clone();
         let endpoint = self.endpoint.clone();
@@ -175,25 +161,25 @@ impl Door {
         let builder = http_builder(is_http2);
         let connection = builder.serve_connection(TokioIo::new(stream), service);
         let mut connection = pin!(connection);
-        let mut leaving = pin!(self.leave(peer, &mut place));
+        let mut leaving = pin!(self.leave(peer, place));
         let ended = tokio::select! {
-            ended = connection.as_mut() => Some(ended),
-            () = leaving.as_mut() => None,
-        };
-        let ended = if let Some(ended) = ended {
-            ended
-        } else {
-            connection.as_mut().graceful_shutdown();
-            timeout(GRACE, connection).await.unwrap_or(Ok(()))
+            ended = connection.as_mut() => ended,
+            grace = leaving.as_mut() => {
+                connection.as_mut().graceful_shutdown();
+                timeout(grace, connection).await.unwrap_or(Ok(()))
+            }
         };
         if let Err(error) = ended {
             tracing::debug!(%error, "Connection of a peer ended");
         }
     }
 
-    /// Waits for the reason to end a connection: the shutdown, or a stranger's time is up. Who is
-    /// accepted by then gives the stranger's place back and stays.
-    async fn leave(&self, peer: Option<Proven>, place: &mut Place) {
+    /// Waits for the reason to end a connection: the shutdown, a stranger's time is up, or its place
+    /// is needed. Who is accepted by then gives the stranger's place back and stays. Returns for how
+    /// long requests may go on.
+    async fn leave(&self, peer: Option<Proven>, place: Stranger) -> Duration {
+        let away = place.away();
+        let mut place = Place::Stranger(place);
         let stranger_time = async {
             let looks = if peer.is_some() { STRANGER_LOOKS } else { 1 };
             for look in 0..=looks {
@@ -204,14 +190,15 @@ impl Door {
                     && self.endpoint.accepted(&peer.cluster_id).await
                     && let Some(guest) = Guests::enter(&self.accepted, peer.cluster_id.clone())
                 {
-                    place.of_whom = Whose::Accepted(guest);
+                    place = Place::Accepted(guest);
                     std::future::pending::<()>().await;
                 }
             }
         };
         tokio::select! {
-            () = stranger_time => {}
-            () = self.shutdown.cancelled() => {}
+            () = stranger_time => GRACE,
+            () = self.shutdown.cancelled() => GRACE,
+            () = away.cancelled() => Duration::ZERO,
         }
     }
 }
@@ -251,85 +238,5 @@ fn http_builder(is_http2: bool) -> auto::Builder<TokioExecutor> {
         builder.http2_only()
     } else {
         builder.http1_only()
-    }
-}
-
-/// How many connections are open, by whom they count for.
-#[derive(Debug)]
-struct Guests<Key> {
-    inside: Mutex<BTreeMap<Key, usize>>,
-    in_all: usize,
-    for_each: usize,
-}
-
-impl<Key: Ord + Clone> Guests<Key> {
-    fn new(in_all: usize, for_each: usize) -> Arc<Self> {
-        Arc::new(Self {
-            inside: Mutex::default(),
-            in_all,
-            for_each,
-        })
-    }
-
-    fn enter(guests: &Arc<Self>, key: Key) -> Option<Guest<Key>> {
-        let mut inside = guests.inside.lock().unwrap_or_else(PoisonError::into_inner);
-        let total: usize = inside.values().sum();
-        let own = inside.get(&key).copied().unwrap_or_default();
-        if total >= guests.in_all || own >= guests.for_each {
-            return None;
-        }
-        inside.insert(key.clone(), own + 1);
-        Some(Guest {
-            guests: Arc::clone(guests),
-            key,
-        })
-    }
-}
-
-/// One of the guests; leaves when dropped.
-#[derive(Debug)]
-struct Guest<Key: Ord + Clone> {
-    guests: Arc<Guests<Key>>,
-    key: Key,
-}
-
-impl<Key: Ord + Clone> Drop for Guest<Key> {
-    fn drop(&mut self) {
-        let mut inside = self
-            .guests
-            .inside
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        match inside.get_mut(&self.key) {
-            Some(count) if *count > 1 => *count -= 1,
-            _ => {
-                inside.remove(&self.key);
-            }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::net::Ipv4Addr;
-
-    use super::*;
-
-    #[test]
-    fn strangers_are_few_per_address_and_in_all_and_places_come_back() {
-        let strangers = Guests::new(STRANGERS, STRANGERS_PER_ADDRESS);
-        let address = |index: u32| IpAddr::from(Ipv4Addr::from(0x0a00_0000 + index));
-        let first: Vec<_> = (0..STRANGERS_PER_ADDRESS)
-            .map(|_| Guests::enter(&strangers, address(0)).unwrap())
-            .collect();
-        assert!(Guests::enter(&strangers, address(0)).is_none());
-        let others: Vec<_> = (1..1000)
-            .filter_map(|index| Guests::enter(&strangers, address(index)))
-            .collect();
-        assert_eq!(first.len() + others.len(), STRANGERS);
-        drop(first);
-        assert!(Guests::enter(&strangers, address(0)).is_some());
-        drop(others);
-        assert!(strangers.inside.lock().unwrap().is_empty());
     }
 }

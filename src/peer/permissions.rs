@@ -18,7 +18,7 @@ use super::refusal::Refusal;
 use crate::{
     api::{
         foreign_cluster::ClusterIdentity,
-        identity::{ClusterId, ClusterName},
+        identity::{ClusterId, ClusterName, is_printable},
         peering_request::{PeeringRequestSpec, SessionNetwork},
     },
     engine::addresses::{AuthUrl, normalise},
@@ -246,7 +246,7 @@ fn admit_network(
 }
 
 fn bounded(field: &str, text: &str) -> Result<(), Refusal> {
-    if text.len() > TEXT_LIMIT || text.chars().any(char::is_control) {
+    if text.len() > TEXT_LIMIT || !text.chars().all(is_printable) {
         return Err(Refusal::invalid(format!(
             "{field}: at most {TEXT_LIMIT} printable characters"
         )));

@@ -1,4 +1,7 @@
-"""python-zeroconf on a machine of the lab: `browse TYPE...`, or `announce TYPE ID PORT ADDRESS` until the input ends."""
+"""python-zeroconf on a machine of the lab.
+
+`browse TYPE...` tells what is there, `follow TYPE` what comes and goes; `announce TYPE ID PORT ADDRESS` lasts until the input ends.
+"""
 
 import json
 import socket
@@ -37,6 +40,23 @@ def browse(types):
     zeroconf.close()
 
 
+def follow(kind):
+    class Listener:
+        def add_service(self, zeroconf, kind, name):
+            if zeroconf.get_service_info(kind, name, 3000) is not None:
+                print("=", name, flush=True)
+
+        def remove_service(self, zeroconf, kind, name):
+            print("-", name, flush=True)
+
+        update_service = lambda *_: None
+
+    zeroconf = Zeroconf()
+    zeroconf.add_service_listener(kind + ".local.", Listener())
+    sys.stdin.read()
+    zeroconf.close()
+
+
 def announce(kind, identity, port, address):
     zeroconf = Zeroconf()
     info = ServiceInfo(
@@ -47,13 +67,15 @@ def announce(kind, identity, port, address):
         properties={"v": "1", "id": identity, "name": "milan"},
         server="python.local.",
     )
+    print("registers", flush=True)
     zeroconf.register_service(info, strict=False)
     sys.stdin.read()
     zeroconf.close()
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "browse":
-        browse(sys.argv[2:])
+    verb, *rest = sys.argv[1:]
+    if verb == "browse":
+        browse(rest)
     else:
-        announce(*sys.argv[2:])
+        {"follow": follow, "announce": announce}[verb](*rest)

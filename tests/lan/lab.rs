@@ -267,15 +267,20 @@ impl Lab {
     /// Waits until every machine has found every other one and is peered with it in both directions.
     pub(crate) fn until_peered(&self) {
         for (here, there) in self.pairs() {
-            self.until(PEERING, &format!("{here} and {there} are peered"), || {
-                let object = self.peer(here, there)?;
-                let status = &object["status"];
-                let both = [&status["outgoing"]["joined"], &status["incoming"]["joined"]];
-                let joined = both.iter().all(|joined| **joined == true);
-                let network = condition(&object, "NetworkReady");
-                (status["phase"] == "Peered" && joined && network).then_some(())
-            });
+            self.until_peered_with(here, there);
         }
+    }
+
+    /// Waits until one machine is peered with another one in both directions.
+    pub(crate) fn until_peered_with(&self, here: &str, there: &str) {
+        self.until(PEERING, &format!("{here} and {there} are peered"), || {
+            let object = self.peer(here, there)?;
+            let status = &object["status"];
+            let both = [&status["outgoing"]["joined"], &status["incoming"]["joined"]];
+            let joined = both.iter().all(|joined| **joined == true);
+            let network = condition(&object, "NetworkReady");
+            (status["phase"] == "Peered" && joined && network).then_some(())
+        });
     }
 
     /// Returns the address of a peer's machine through the tunnel.
@@ -408,19 +413,29 @@ impl Lab {
         command
     }
 
-    /// Does work in the network namespace of a machine, in a thread that ends with it.
+    /// Does work in the network namespace of a machine and waits for its end.
     fn within<T: Send + 'static>(
         &self,
         machine: &str,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> T {
+        self.beside(machine, work)
+            .join()
+            .expect("the work ends well")
+    }
+
+    /// Does work in the network namespace of a machine, in a thread of its own.
+    pub(crate) fn beside<T: Send + 'static>(
+        &self,
+        machine: &str,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> thread::JoinHandle<T> {
         let path = format!("/run/netns/{}{machine}", self.prefix);
-        let thread = thread::spawn(move || {
+        thread::spawn(move || {
             let file = File::open(path).expect("the namespace");
             setns(file, CloneFlags::CLONE_NEWNET).expect("root may enter");
             work()
-        });
-        thread.join().expect("the work ends well")
+        })
     }
 
     /// Tells of a daemon that ended by itself.

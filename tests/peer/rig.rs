@@ -27,11 +27,15 @@ use landbridge::{
         certificates::Identity,
         client::{Target, TlsConnector},
         listener,
-        tls::Credentials,
+        tls::{Credentials, client_config},
         trust::{FleetSecret, Role},
     },
 };
-use tokio::{net::TcpListener, sync::watch};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::watch,
+};
+use tokio_rustls::client::TlsStream;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub(crate) const SECRET: &str = "0123456789abcdef0123456789abcdef";
@@ -211,5 +215,43 @@ pub(crate) fn request(id: &ClusterId) -> IdentityRequest {
         token: None,
         token_proof: None,
         proof: None,
+    }
+}
+
+/// Connects without a certificate. The verifier of a real client is not the point here: it takes
+/// ours.
+pub(crate) async fn nobody(address: SocketAddr, protocol: &str) -> TlsStream<TcpStream> {
+    let stream = TcpStream::connect(address).await.unwrap();
+    nobody_on(stream, protocol).await.unwrap()
+}
+
+/// Finishes a handshake without a certificate on a connection that is there.
+pub(crate) async fn nobody_on(
+    stream: TcpStream,
+    protocol: &str,
+) -> std::io::Result<TlsStream<TcpStream>> {
+    let (mut config, _) = client_config(&credentials(), None).unwrap();
+    config.client_auth_cert_resolver = Arc::new(NoCertificate);
+    config.alpn_protocols = vec![protocol.into()];
+    let name = rustls::pki_types::ServerName::try_from("localhost").unwrap();
+    tokio_rustls::TlsConnector::from(Arc::new(config))
+        .connect(name, stream)
+        .await
+}
+
+#[derive(Debug)]
+struct NoCertificate;
+
+impl rustls::client::ResolvesClientCert for NoCertificate {
+    fn resolve(
+        &self,
+        _: &[&[u8]],
+        _: &[rustls::SignatureScheme],
+    ) -> Option<Arc<rustls::sign::CertifiedKey>> {
+        None
+    }
+
+    fn has_certs(&self) -> bool {
+        false
     }
 }

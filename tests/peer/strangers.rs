@@ -8,7 +8,7 @@ use landbridge::{
     api::labels::reason,
     peer::{
         client::{ConnectError, Connection, Connector as _},
-        tls::{client_config, server_config},
+        tls::server_config,
     },
 };
 use tokio::{
@@ -17,7 +17,7 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 
-use crate::rig::{Cluster, connector, credentials, target, was_connected};
+use crate::rig::{Cluster, connector, credentials, nobody, target, was_connected};
 
 #[tokio::test]
 async fn what_speaks_no_tls_is_not_a_peer_or_not_reachable() {
@@ -119,7 +119,7 @@ async fn a_proven_peer_that_speaks_no_http_is_not_a_peer() {
 #[tokio::test]
 async fn a_plain_https_client_reads_ids_over_http_1() {
     let rome = Cluster::start().await;
-    let mut stream = plain_client(&rome).await;
+    let mut stream = nobody(rome.address, "http/1.1").await;
     stream
         .write_all(b"GET /ids HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
         .await
@@ -129,7 +129,7 @@ async fn a_plain_https_client_reads_ids_over_http_1() {
     let answer = String::from_utf8(answer).unwrap();
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     assert!(answer.contains(r#""guestNamespace":"liqo""#), "{answer}");
-    let mut stream = plain_client(&rome).await;
+    let mut stream = nobody(rome.address, "http/1.1").await;
     stream
         .write_all(b"POST /identity HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 2\r\n\r\n{}")
         .await
@@ -142,7 +142,7 @@ async fn a_plain_https_client_reads_ids_over_http_1() {
 #[tokio::test]
 async fn a_head_that_is_too_large_is_refused() {
     let rome = Cluster::start().await;
-    let mut stream = plain_client(&rome).await;
+    let mut stream = nobody(rome.address, "http/1.1").await;
     let head = format!(
         "GET /ids HTTP/1.1\r\nhost: x\r\nx: {}\r\n\r\n",
         "y".repeat(40_000)
@@ -213,35 +213,4 @@ async fn serve_http(answer: axum::response::Response) -> Connection {
         .connect(&target(address))
         .await
         .unwrap()
-}
-
-async fn plain_client(rome: &Cluster) -> tokio_rustls::client::TlsStream<TcpStream> {
-    // The verifier of a real client is not the point here: it takes ours and shows no certificate.
-    let (config, _) = client_config(&credentials(), None).unwrap();
-    let mut config = config;
-    config.client_auth_cert_resolver = Arc::new(NoCertificate);
-    config.alpn_protocols = vec![];
-    let stream = TcpStream::connect(rome.address).await.unwrap();
-    let name = rustls::pki_types::ServerName::try_from("localhost").unwrap();
-    tokio_rustls::TlsConnector::from(Arc::new(config))
-        .connect(name, stream)
-        .await
-        .unwrap()
-}
-
-#[derive(Debug)]
-struct NoCertificate;
-
-impl rustls::client::ResolvesClientCert for NoCertificate {
-    fn resolve(
-        &self,
-        _: &[&[u8]],
-        _: &[rustls::SignatureScheme],
-    ) -> Option<Arc<rustls::sign::CertifiedKey>> {
-        None
-    }
-
-    fn has_certs(&self) -> bool {
-        false
-    }
 }

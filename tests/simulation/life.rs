@@ -137,7 +137,7 @@ impl World {
             sighting: sighting(cluster, index, self.lan.address(index), &boot),
         };
         self.lan.plug(index, plug);
-        let roster = roster::run(Arc::clone(&context), boot, found, stop.clone());
+        let roster = roster::run(Arc::clone(&context), boot, None, found, stop.clone());
         life.run("roster", roster);
         let objects = foreign_cluster::run(Arc::clone(&context), stop.clone());
         life.run("foreign_cluster", objects);

@@ -38,7 +38,8 @@ pub(in crate::cli) struct Report {
     #[serde(skip_serializing_if = "Option::is_none")]
     not_ready: Option<String>,
     /// What the daemon says about itself: clusterName, clusterID, version, peerEndpoint,
-    /// tunnelPort, tunnelAddress, apiServer, publicKey.
+    /// tunnelPort, tunnelAddress, apiServer, publicKey; dnsZone and dnsProblem where it is to be
+    /// listed in a zone.
     #[serde(flatten)]
     about: BTreeMap<String, String>,
     /// The other clusters.
@@ -113,6 +114,12 @@ impl Report {
         if let Some(reason) = &self.not_ready {
             let sign = tint("×", Tone::Bad);
             lines.push(format!("{sign} the daemon is not ready: {reason}\n"));
+        }
+        let say = |key: &str| self.about.get(key).filter(|text| !text.is_empty());
+        if let (Some(zone), Some(problem)) = (say("dnsZone"), say("dnsProblem")) {
+            let text = format!("this cluster is not listed in the DNS domain {zone}: {problem}");
+            let sign = tint("‼", Tone::Care);
+            lines.push(format!("{sign} {}\n", crate::telemetry::escape(&text)));
         }
         for peer in &self.peers {
             if let Some(complaint) = peer.complaint() {
@@ -270,6 +277,21 @@ mod tests {
             serde_json::to_value(&report).expect("JSON")["tunnelPort"],
             json!("5871")
         );
+    }
+
+    #[test]
+    fn a_zone_that_does_not_list_us_is_told() {
+        let mut report = report(&[cluster("milan", true, Some(Phase::Peered), &[])]);
+        let mut say = |key: &str, text: &str| report.about.insert(key.to_owned(), text.to_owned());
+        say("dnsZone", "a.test");
+        say("dnsProblem", "");
+        assert!(report.text().starts_with("√ all is well"));
+        report
+            .about
+            .insert("dnsProblem".to_owned(), "TSIG key rejected".to_owned());
+        let complaint =
+            "‼ this cluster is not listed in the DNS domain a.test: TSIG key rejected\n";
+        assert!(report.text().starts_with(complaint), "{}", report.text());
     }
 
     #[test]

@@ -19,7 +19,7 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use super::servers::{Servers, ServersError};
+use super::servers::{Place, Servers, ServersError};
 use crate::engine::domain::{CNAME_DEPTH, Problem};
 
 /// How often a server that is busy is asked again, and the first wait.
@@ -43,6 +43,7 @@ pub(super) struct Asker {
 
 /// One name server, and whether it has failed to answer in this look.
 struct Server {
+    place: Place,
     resolver: TokioResolver,
     silent: AtomicBool,
 }
@@ -66,10 +67,14 @@ impl Asker {
         concurrency: usize,
         deadline: Instant,
     ) -> Result<Self, ServersError> {
-        let servers = servers.resolvers()?.into_iter().map(|resolver| Server {
-            resolver,
-            silent: AtomicBool::new(false),
-        });
+        let servers = servers
+            .resolvers()?
+            .into_iter()
+            .map(|(place, resolver)| Server {
+                place,
+                resolver,
+                silent: AtomicBool::new(false),
+            });
         Ok(Self {
             servers: servers.collect(),
             preferred: AtomicUsize::new(0),
@@ -101,7 +106,7 @@ impl Asker {
             if unknown.is_some() && server.silent.load(Ordering::Relaxed) {
                 continue;
             }
-            match ask_one(&server.resolver, name, kind).await {
+            match ask_one(server, name, kind).await {
                 Reply::Said(answer) => {
                     self.preferred.store(index, Ordering::Relaxed);
                     return Ok(answer);
@@ -127,19 +132,19 @@ impl Asker {
     }
 }
 
-async fn ask_one(server: &TokioResolver, name: &Name, kind: RecordType) -> Reply {
+async fn ask_one(server: &Server, name: &Name, kind: RecordType) -> Reply {
     let mut wait = BUSY.1;
     for _ in 0..BUSY.0 {
-        match server.lookup(name.clone(), kind).await {
+        match server.resolver.lookup(name.clone(), kind).await {
             Err(NetError::Busy) => {
                 tokio::time::sleep(wait).await;
                 wait *= 2;
             }
-            Err(error) => return from_error(name, kind, error),
+            Err(error) => return from_error(name, kind, error, &server.place),
             Ok(lookup) => return from_answers(name, kind, lookup.answers()),
         }
     }
-    Reply::Silent("the name server is busy".to_owned())
+    Reply::Silent(format!("the name server {} is busy", server.place))
 }
 
 /// Takes the records of the wanted type at the end of the chain of CNAME records.
@@ -178,7 +183,7 @@ fn from_answers(name: &Name, kind: RecordType, answers: &[Record]) -> Reply {
     clippy::wildcard_enum_match_arm,
     reason = "the library's errors are many, and those without a name here are told alike"
 )]
-fn from_error(name: &Name, kind: RecordType, error: NetError) -> Reply {
+fn from_error(name: &Name, kind: RecordType, error: NetError, place: &Place) -> Reply {
     let shown = format!("{kind} {}", super::read::text(name));
     match error {
         NetError::Dns(DnsError::NoRecordsFound(none)) => {
@@ -193,13 +198,13 @@ fn from_error(name: &Name, kind: RecordType, error: NetError) -> Reply {
             }
         }
         NetError::Dns(DnsError::ResponseCode(code)) => {
-            Reply::Silent(format!("the name server answers {code} to {shown}"))
+            Reply::Silent(format!("the name server {place} answers {code} to {shown}"))
         }
-        NetError::Timeout => Reply::Silent(format!("no name server answers to {shown}")),
+        NetError::Timeout => Reply::Silent(format!(
+            "the name server {place} does not answer to {shown}"
+        )),
         NetError::Truncated => Reply::Silent(format!("the answer to {shown} is cut off")),
-        NetError::Io(_) | NetError::NoConnections => {
-            Reply::Silent("no name server can be reached".to_owned())
-        }
+        NetError::Io(_) | NetError::NoConnections => Reply::Silent(place.unreachable()),
         other => {
             tracing::debug!(question = shown, error = %other, "A name server's answer cannot be used");
             Reply::Silent(format!("the answer to {shown} cannot be read"))

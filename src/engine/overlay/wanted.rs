@@ -9,8 +9,11 @@ use ipnet::Ipv4Net;
 
 use super::{INTERFACE, LARGEST_MTU, Overlay, Peer, PublicKey, SMALLEST_MTU};
 use crate::{
-    api::{identity::ClusterId, tunnel_endpoint::TunnelEndpoint},
-    engine::addressing::{Refusal, Remap, check_claim, overlap},
+    api::{foreign_cluster::DiscoveryType, identity::ClusterId, tunnel_endpoint::TunnelEndpoint},
+    engine::{
+        addresses::{OwnNetworks, judge},
+        addressing::{Refusal, Remap, check_claim, overlap},
+    },
 };
 
 /// The phase of a TunnelEndpoint whose addresses are negotiated (Liqo's word).
@@ -162,7 +165,7 @@ fn read(local: &Local, object: &TunnelEndpoint) -> Result<Read, Rejection> {
     let fallback = format!("{}:{}", spec.endpoint_ip, backend(PORT));
     for text in backend(ENDPOINTS).split(',').chain([fallback.as_str()]) {
         if let Ok(endpoint) = text.trim().parse()
-            && is_usable(&endpoint)
+            && is_usable(endpoint, local)
             && !endpoints.contains(&endpoint)
             && endpoints.len() < ENDPOINT_LIMIT
         {
@@ -238,13 +241,13 @@ fn claim(admission: &mut Admission, local: &Local, read: Read) -> Result<Cluster
     Ok(cluster)
 }
 
-fn is_usable(endpoint: &SocketAddr) -> bool {
-    let address = endpoint.ip().to_canonical();
-    let refused = address.is_unspecified()
-        || address.is_loopback()
-        || address.is_multicast()
-        || matches!(address, IpAddr::V4(address) if address.is_broadcast());
-    endpoint.port() != 0 && !refused
+/// Judges what stands in the object by the policy for all dials.
+fn is_usable(endpoint: SocketAddr, local: &Local) -> bool {
+    let own = OwnNetworks {
+        pod_cidr: Some(local.range.into()),
+        ..OwnNetworks::default()
+    };
+    judge(endpoint, DiscoveryType::Wan, &own).is_ok()
 }
 
 /// Drops endpoints inside of the tunnel, since a tunnel through itself is a loop.
@@ -347,7 +350,7 @@ mod tests {
         object.spec.endpoint_ip = "10.245.0.1".to_owned();
         object.spec.backend_config.insert(
             ENDPOINTS.to_owned(),
-            "127.0.0.1:1, 0.0.0.0:1,224.0.0.1:1,10.244.0.9:1,[::ffff:127.0.0.1]:1,1.2.3.4:0,x,192.168.7.2:1"
+            "127.0.0.1:1, 0.0.0.0:1,224.0.0.1:1,10.244.0.9:1,[::ffff:127.0.0.1]:1,1.2.3.4:0,169.254.169.254:80,x,192.168.7.2:1"
                 .to_owned(),
         );
         let admission = admit(&local(), [&object]);

@@ -11,10 +11,14 @@ use super::{Step, View};
 use crate::{
     api::{
         NetworkConfigSpec, NetworkConfigStatus, TunnelEndpointSpec, TunnelEndpointStatus,
+        foreign_cluster::DiscoveryType,
         network_config::{BACKEND_WIREGUARD, UNCHANGED},
         peering_request::{HomeSession, SessionNetwork},
     },
-    engine::addressing::{self, Remap},
+    engine::{
+        addresses::{OwnNetworks, judge},
+        addressing::{self, Remap},
+    },
 };
 
 /// The keys of `backend_config`: Liqo's two, and ours.
@@ -265,15 +269,15 @@ fn endpoints(view: &View<'_>, told: &SessionNetwork) -> Vec<String> {
     endpoints
 }
 
+/// Judges a peer's word by the policy for all dials. It may name places far away, as a domain may.
 fn is_dialable(view: &View<'_>, address: std::net::SocketAddr) -> bool {
     let ground = &view.facts.ground;
-    let inside = match address.ip() {
-        std::net::IpAddr::V4(ip) => {
-            ground.pods.contains(&ip) || ground.services.is_some_and(|range| range.contains(&ip))
-        }
-        std::net::IpAddr::V6(_) => false,
+    let own = OwnNetworks {
+        pod_cidr: Some(ground.pods.into()),
+        service_cidr: ground.services.map(Into::into),
+        ..OwnNetworks::default()
     };
-    !inside && !address.ip().is_unspecified() && !address.ip().is_multicast() && address.port() != 0
+    judge(address, DiscoveryType::Wan, &own).is_ok()
 }
 
 fn tunnel(view: &View<'_>, local: &LocalNetwork, remote: &RemoteNetwork) -> Option<TunnelWish> {

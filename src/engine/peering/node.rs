@@ -106,7 +106,7 @@ fn wish(view: &View<'_>) -> Option<NodeWish> {
     let advertised: &Offer = &view.facts.advertisement.as_ref()?.spec.offer;
     let capacity = advertised.resource_quota.as_ref()?.hard.clone()?;
     let name = node_name(&cluster_id);
-    let mut labels = advertised.labels.clone().unwrap_or_default();
+    let mut labels = offer::bounds::node_labels(advertised);
     labels.extend(
         [
             (VIRTUAL_NODE_TYPE, VIRTUAL_NODE),

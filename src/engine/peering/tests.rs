@@ -212,6 +212,20 @@ fn silence_takes_nothing_away() {
 }
 
 #[test]
+fn silence_of_a_peer_that_is_not_announced_any_more_is_believed_sooner() {
+    let mut model = Model::peered();
+    model.object.spec.discovery_type = DiscoveryType::Lan;
+    model.facts.neighbour = Some(Neighbour {
+        expired: Some(model.now),
+        ..Neighbour::default()
+    });
+    model.now += SILENCE_OF_THE_LOST;
+    model.peer.answers = false;
+    let taken = run(&mut model);
+    assert_eq!(taken.first().map(String::as_str), Some("Disconnect"));
+}
+
+#[test]
 fn a_deletion_waits_for_the_peer_until_its_deadline() {
     let mut model = Model::peered();
     model.peer.answers = false;

@@ -7,6 +7,7 @@ use super::{View, network, node};
 use crate::{
     api::{
         foreign_cluster::Phase,
+        identity::is_printable,
         labels::{condition, reason},
         peering_request::Acceptance,
     },
@@ -304,7 +305,7 @@ fn offer_verdict(view: &View<'_>) -> Verdict {
         .and_then(|one| one.status.as_ref());
     match answer.map(|status| status.advertisement_status) {
         Some(Acceptance::Refused) => {
-            let why = offer::defect(offered);
+            let why = offer::bounds::defect(offered);
             let why = why.unwrap_or_else(|| {
                 "more offers than maxAcceptableAdvertisement, or a person refused".to_owned()
             });
@@ -437,7 +438,7 @@ fn unknown(kind: &'static str, message: &str) -> Verdict {
 /// A message that may carry a peer's words: bounded, and without control characters.
 pub(super) fn shown(text: &str) -> String {
     text.chars()
-        .filter(|character| !character.is_control())
+        .filter(|character| is_printable(*character))
         .take(MESSAGE_LIMIT)
         .collect()
 }

@@ -1,8 +1,11 @@
 //! What follows at once from an object and the facts: the questions that every part of a plan asks.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
-use super::{Answer, Connected, Dial, Facts, GRACE, REAPPEARANCE, SILENCE, WITHDRAWAL_DEADLINE};
+use super::{
+    Answer, Connected, Dial, Facts, GRACE, REAPPEARANCE, SILENCE, SILENCE_OF_THE_LOST,
+    WITHDRAWAL_DEADLINE,
+};
 use crate::{
     api::{
         ClusterId, ForeignCluster, ForeignClusterStatus,
@@ -179,8 +182,17 @@ impl<'a> View<'a> {
             .link
             .session
             .as_ref()
-            .is_none_or(|session| self.now < session.heard + SILENCE);
+            .is_none_or(|session| self.now < session.heard + self.patience());
         self.connected.is_some() && heard
+    }
+
+    /// How long a session may be silent.
+    pub(crate) fn patience(&self) -> SignedDuration {
+        if self.expired.is_some() {
+            SILENCE_OF_THE_LOST
+        } else {
+            SILENCE
+        }
     }
 
     /// Whether the session carries news: it stands and is heard.

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use futures::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
-use rustls::pki_types::ServerName;
+use rustls::{CertificateError, pki_types::ServerName};
 use tokio::{
     net::TcpStream,
     sync::{Semaphore, watch},
@@ -15,7 +15,7 @@ use super::{ConnectError, Connection, Connector, Target, transport};
 use crate::{
     engine::addresses::{AuthUrl, Host, OwnNetworks, judge, normalise},
     peer::{
-        certificates::Proven,
+        certificates::{self, Proven},
         tls::{Credentials, EXPORTER_LABEL, client_config},
     },
 };
@@ -193,7 +193,9 @@ impl TlsConnector {
             }
         }
         // rustls reports what it cannot understand or accept as invalid data.
-        if error.kind() == std::io::ErrorKind::InvalidData {
+        if let Some(reason) = refused_chain(error) {
+            not_a_peer(place, reason)
+        } else if error.kind() == std::io::ErrorKind::InvalidData {
             not_a_peer(place, error)
         } else {
             unreachable(place, error)
@@ -217,6 +219,16 @@ async fn resolve(name: &str, url: &AuthUrl) -> Result<Vec<SocketAddr>, ConnectEr
         .map_err(|_| late(place.clone(), "resolve"))?
         .map_err(|error| unreachable(&place, &error))?;
     Ok(found.collect())
+}
+
+/// Finds out why our own verifier did not take a chain.
+fn refused_chain(error: &std::io::Error) -> Option<&certificates::Error> {
+    let Some(rustls::Error::InvalidCertificate(CertificateError::Other(other))) =
+        error.get_ref()?.downcast_ref::<rustls::Error>()
+    else {
+        return None;
+    };
+    other.0.downcast_ref()
 }
 
 /// Ranks what several addresses said: the most telling answer is reported.

@@ -16,7 +16,7 @@ use crate::peer::body;
 /// How long a watch may be silent: three heartbeats (protocol, section 6).
 const SILENCE: Duration = Duration::from_secs(15);
 /// The largest single answer, and the largest line of a watch, in bytes.
-const OBJECT_LIMIT: usize = 1024 * 1024;
+const OBJECT_LIMIT: usize = 64 * 1024;
 
 /// Makes the client.
 pub(super) fn client(http: Http) -> kube::Client {

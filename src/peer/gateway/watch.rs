@@ -14,7 +14,7 @@ use tokio::time::{Instant, Interval};
 use super::{HEARTBEAT, shown};
 use crate::{
     api::{identity::ClusterId, peering_request::PeeringRequest},
-    peer::auth::Reception,
+    peer::{auth::Reception, limits::Guest},
 };
 
 type Events = Pin<Box<dyn Stream<Item = Result<WatchEvent<PeeringRequest>, kube::Error>> + Send>>;
@@ -29,6 +29,8 @@ pub(super) struct Watch {
     until: Option<Instant>,
     own: ClusterId,
     reception: Arc<dyn Reception>,
+    /// Counts until the watch ends.
+    _place: Guest<ClusterId>,
 }
 
 impl Watch {
@@ -37,6 +39,7 @@ impl Watch {
         events: impl Stream<Item = Result<WatchEvent<PeeringRequest>, kube::Error>> + Send + 'static,
         own: &ClusterId,
         reception: Arc<dyn Reception>,
+        place: Guest<ClusterId>,
     ) -> Self {
         Self {
             events: Box::pin(events),
@@ -47,6 +50,7 @@ impl Watch {
             until: None,
             own: own.clone(),
             reception,
+            _place: place,
         }
     }
 

@@ -1,0 +1,189 @@
+//! Who may have a connection: a bounded number of strangers, few for each address, and accepted
+//! peers apart from them.
+//!
+//! When all places of strangers are taken, a newcomer gets that of somebody else, so that nobody can
+//! keep others out by staying: of one who does not finish the handshake, else of one from the most
+//! crowded address; the oldest goes first.
+
+use std::{
+    cmp::Reverse,
+    collections::BTreeMap,
+    net::IpAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+/// How long an honest handshake takes at the most, when places are scarce.
+const HONEST_HANDSHAKE: Duration = Duration::from_millis(500);
+
+/// The places of strangers.
+#[derive(Debug)]
+pub(super) struct Strangers {
+    inside: Mutex<Inside>,
+    in_all: usize,
+    for_each: usize,
+}
+
+#[derive(Debug, Default)]
+struct Inside {
+    next: u64,
+    open: BTreeMap<u64, Connection>,
+}
+
+#[derive(Debug)]
+struct Connection {
+    address: IpAddr,
+    since: Instant,
+    shaken: bool,
+    away: CancellationToken,
+}
+
+impl Strangers {
+    /// Makes places, so many in all and for each address.
+    pub(super) fn new(in_all: usize, for_each: usize) -> Arc<Self> {
+        Arc::new(Self {
+            inside: Mutex::default(),
+            in_all,
+            for_each,
+        })
+    }
+
+    /// Gives a place to a newcomer, unless its address has its share already.
+    pub(super) fn enter(strangers: &Arc<Self>, address: IpAddr) -> Option<Stranger> {
+        let mut inside = strangers.lock();
+        if inside.crowd(address) >= strangers.for_each {
+            return None;
+        }
+        if inside.open.len() >= strangers.in_all {
+            inside.send_one_away(Instant::now());
+        }
+        let ticket = inside.next;
+        inside.next += 1;
+        let away = CancellationToken::new();
+        let connection = Connection {
+            address,
+            since: Instant::now(),
+            shaken: false,
+            away: away.clone(),
+        };
+        inside.open.insert(ticket, connection);
+        Some(Stranger {
+            strangers: Arc::clone(strangers),
+            ticket,
+            away,
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inside> {
+        self.inside.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inside {
+    fn crowd(&self, address: IpAddr) -> usize {
+        let all = self.open.values();
+        all.filter(|one| one.address == address).count()
+    }
+
+    fn send_one_away(&mut self, now: Instant) {
+        let mut crowds: BTreeMap<IpAddr, usize> = BTreeMap::new();
+        for one in self.open.values() {
+            *crowds.entry(one.address).or_default() += 1;
+        }
+        let rank = |(ticket, one): &(&u64, &Connection)| {
+            let dawdles = !one.shaken && now.duration_since(one.since) > HONEST_HANDSHAKE;
+            let crowd = crowds.get(&one.address).copied().unwrap_or_default();
+            (Reverse(dawdles), Reverse(crowd), **ticket)
+        };
+        let ticket = self.open.iter().min_by_key(rank).map(|(ticket, _)| *ticket);
+        if let Some(one) = ticket.and_then(|ticket| self.open.remove(&ticket)) {
+            tracing::debug!(address = %one.address, "Stranger made room for another one");
+            one.away.cancel();
+        }
+    }
+}
+
+/// The place of a stranger; free again when this is dropped.
+#[derive(Debug)]
+pub(super) struct Stranger {
+    strangers: Arc<Strangers>,
+    ticket: u64,
+    away: CancellationToken,
+}
+
+impl Stranger {
+    /// Notes that the handshake is over.
+    pub(super) fn shaken(&self) {
+        if let Some(one) = self.strangers.lock().open.get_mut(&self.ticket) {
+            one.shaken = true;
+        }
+    }
+
+    /// Returns what is cancelled when somebody else needs the place.
+    pub(super) fn away(&self) -> CancellationToken {
+        self.away.clone()
+    }
+}
+
+impl Drop for Stranger {
+    fn drop(&mut self) {
+        self.strangers.lock().open.remove(&self.ticket);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    fn address(index: u32) -> IpAddr {
+        IpAddr::from(Ipv4Addr::from(0x0a00_0000 + index))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_address_has_few_places_and_they_come_back() {
+        let strangers = Strangers::new(16, 4);
+        let first: Vec<_> = (0..4)
+            .map(|_| Strangers::enter(&strangers, address(0)).unwrap())
+            .collect();
+        assert!(Strangers::enter(&strangers, address(0)).is_none());
+        assert!(Strangers::enter(&strangers, address(1)).is_some());
+        drop(first);
+        assert!(Strangers::enter(&strangers, address(0)).is_some());
+        assert!(strangers.lock().open.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_newcomer_gets_the_place_of_the_oldest_of_the_most_crowded_address() {
+        let strangers = Strangers::new(5, 4);
+        let lonely = Strangers::enter(&strangers, address(0)).unwrap();
+        let crowd: Vec<_> = (0..4)
+            .map(|_| Strangers::enter(&strangers, address(1)).unwrap())
+            .collect();
+        let newcomer = Strangers::enter(&strangers, address(2)).unwrap();
+        assert!(crowd[0].away().is_cancelled());
+        assert!(!lonely.away().is_cancelled() && !newcomer.away().is_cancelled());
+        assert_eq!(strangers.lock().open.len(), 5);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_does_not_finish_the_handshake_goes_before_who_has() {
+        let strangers = Strangers::new(4, 3);
+        let crowd: Vec<_> = (0..3)
+            .map(|_| Strangers::enter(&strangers, address(1)).unwrap())
+            .collect();
+        crowd.iter().for_each(Stranger::shaken);
+        let slow = Strangers::enter(&strangers, address(2)).unwrap();
+        let quick = Strangers::enter(&strangers, address(3)).unwrap();
+        assert!(!slow.away().is_cancelled(), "it may still be honest");
+        tokio::time::advance(HONEST_HANDSHAKE * 2).await;
+        quick.shaken();
+        let _newcomer = Strangers::enter(&strangers, address(4)).unwrap();
+        assert!(slow.away().is_cancelled());
+        assert!(!crowd[1].away().is_cancelled());
+    }
+}
