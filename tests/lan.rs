@@ -10,6 +10,8 @@ mod forgery;
 mod lab;
 #[path = "lan/multicast.rs"]
 mod multicast;
+#[path = "lan/trust.rs"]
+mod trust;
 #[path = "lan/verbs.rs"]
 mod verbs;
 #[path = "lan/wire.rs"]
