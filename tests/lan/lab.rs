@@ -46,6 +46,7 @@ pub(crate) struct Lab {
     machines: Vec<String>,
     environment: BTreeMap<String, String>,
     is_fleet: bool,
+    level: &'static str,
     directory: TempDir,
     daemons: RefCell<BTreeMap<String, Child>>,
 }
@@ -76,6 +77,7 @@ impl Lab {
             machines: machines.iter().map(|name| (*name).to_owned()).collect(),
             environment: BTreeMap::new(),
             is_fleet: true,
+            level: "debug",
             directory: tempfile::tempdir().expect("a directory"),
             daemons: RefCell::default(),
         };
@@ -94,6 +96,11 @@ impl Lab {
     /// Gives daemons that start later no secret in common.
     pub(crate) fn be_strangers(&mut self) {
         self.is_fleet = false;
+    }
+
+    /// Has daemons that start later log what this filter lets through.
+    pub(crate) fn log_at(&mut self, level: &'static str) {
+        self.level = level;
     }
 
     /// Returns what all names of this lab begin with.
@@ -150,7 +157,7 @@ impl Lab {
                 "--name",
                 machine,
                 "--log-level",
-                "debug",
+                self.level,
                 "--data-dir",
             ])
             .arg(self.data_dir(machine))
@@ -239,7 +246,8 @@ impl Lab {
             .unwrap_or_else(|error| panic!("{machine}: {method} {path}: {error}\n{}", self.story()))
     }
 
-    fn try_request(
+    /// Asks the API of a machine, and returns its answer or why there is none.
+    pub(crate) fn try_request(
         &self,
         machine: &str,
         method: &str,
@@ -471,11 +479,13 @@ impl Lab {
             })
     }
 
-    fn data_dir(&self, machine: &str) -> PathBuf {
+    /// Returns the data directory of a machine.
+    pub(crate) fn data_dir(&self, machine: &str) -> PathBuf {
         self.directory.path().join(machine)
     }
 
-    fn log(&self, machine: &str) -> PathBuf {
+    /// Returns the file that a machine logs to.
+    pub(crate) fn log(&self, machine: &str) -> PathBuf {
         self.directory.path().join(format!("{machine}.log"))
     }
 

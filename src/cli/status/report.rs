@@ -11,7 +11,7 @@ use crate::{
     api::{
         ForeignCluster, TunnelEndpoint,
         foreign_cluster::{ForeignClusterStatus, Phase},
-        labels::{cluster_config, condition},
+        labels::{cluster_config, condition, reason},
         network_config::UNCHANGED,
     },
     cli::{
@@ -106,6 +106,13 @@ impl Report {
         }
         let missing: Vec<String> = wanted.filter_map(Peer::complaint).collect();
         (!missing.is_empty()).then(|| missing.join("; "))
+    }
+
+    /// Returns the DNS domain that the daemon is listed in, if it is to be and is.
+    pub(in crate::cli) fn listed_in(&self) -> Option<&str> {
+        let well = self.about.get("dnsProblem").is_some_and(String::is_empty);
+        let zone = self.about.get("dnsZone").filter(|_| well);
+        zone.map(String::as_str)
     }
 
     /// Writes the report for people: what is not well comes first.
@@ -262,7 +269,9 @@ fn why(cluster: &ForeignCluster, status: &ForeignClusterStatus) -> String {
                 condition::OUTGOING_PEERED | condition::NETWORK_READY
             )
     });
-    match road.map(|kind| find(kind)).find_map(|found| found) {
+    let refused =
+        find(condition::OUTGOING_PEERED).filter(|one| one.reason == reason::REFUSED_BY_PEER);
+    match refused.or_else(|| road.map(|kind| find(kind)).find_map(|found| found)) {
         Some(condition) if condition.message.is_empty() => condition.reason.clone(),
         Some(condition) => condition.message.clone(),
         None if cluster.spec.join => String::new(),
