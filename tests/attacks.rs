@@ -30,6 +30,9 @@ mod lab;
 mod local_user;
 #[path = "attacks/names.rs"]
 mod names;
+#[path = "tunnel/pair.rs"]
+#[expect(dead_code, reason = "tests of the tunnel use the rest")]
+mod pair;
 #[path = "attacks/quotas.rs"]
 mod quotas;
 #[path = "attacks/ranges.rs"]
@@ -37,3 +40,5 @@ mod ranges;
 #[path = "peer/rig.rs"]
 #[expect(dead_code, reason = "tests of peers use the rest")]
 mod rig;
+#[path = "attacks/tunnel.rs"]
+mod tunnel;
