@@ -13,6 +13,7 @@ pub mod labels;
 pub mod network_config;
 pub mod peering_request;
 pub mod search_domain;
+pub mod token;
 pub mod tunnel_endpoint;
 pub mod wire;
 

@@ -3,11 +3,14 @@
 mod add;
 mod approve;
 mod args;
+mod check;
 mod completions;
 mod config;
 mod connection;
 mod crd;
 mod demo;
+mod deny;
+mod discover;
 mod dns;
 mod fleet_secret;
 mod get;
@@ -18,6 +21,7 @@ mod output;
 mod peers;
 mod run;
 mod status;
+mod token;
 mod version;
 
 use std::process::ExitCode;
@@ -82,10 +86,15 @@ fn dispatch(arguments: Arguments) -> Result<(), Failure> {
         Verb::Demo(options) => demo::demo(&options),
         Verb::Status(options) => wait_for(status::status(options)),
         Verb::Get(options) => wait_for(get::get(options)),
+        Verb::Discover(options) => wait_for(discover::discover(options)),
+        Verb::Check(options) => wait_for(check::check(options)),
         Verb::Add(options) => wait_for(add::add(options)),
         Verb::Join(options) => wait_for(join::set(options, true)),
         Verb::Leave(options) => wait_for(join::set(options, false)),
         Verb::Approve(options) => wait_for(approve::approve(options)),
+        Verb::Deny(options) => wait_for(deny::deny(options)),
+        Verb::Block(options) => wait_for(deny::block(options)),
+        Verb::Token(options) => wait_for(token::token(options.verb)),
         Verb::FleetSecret(options) => fleet_secret::fleet_secret(&options),
         Verb::Kubeconfig(options) => kubeconfig::kubeconfig(&options),
         Verb::Crd(options) => crd::crd(&options),

@@ -270,10 +270,24 @@ pub struct Dns {
 pub struct Publish {
     /// The zone; nothing is published when empty.
     pub zone: String,
-    /// The name server that takes the updates.
+    /// The name server that takes the updates; empty leaves the zone to the cluster's ExternalDNS.
     pub server: String,
     /// The file with the key that signs the updates.
     pub tsig_key_file: PathBuf,
+    /// How the zone lists its clusters.
+    #[serde(deserialize_with = "values::style")]
+    pub style: ZoneStyle,
+}
+
+/// How a zone lists its clusters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ZoneStyle {
+    /// As DNS service discovery asks (RFC 6763).
+    #[default]
+    Rfc6763,
+    /// As Liqo 0.2 documents it.
+    Liqo,
 }
 
 /// Who is accepted without a person.
@@ -291,10 +305,10 @@ pub struct Trust {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Incoming {
-    /// The fleet secret, or a person decides.
+    /// The fleet secret, a token, or a person decides.
     #[default]
     Ask,
-    /// The fleet secret or a token.
+    /// The fleet secret or a token; nobody waits for a person.
     Token,
     /// Nothing: everybody is accepted (Liqo's `allowEmptyToken`).
     Open,

@@ -3,6 +3,7 @@
 mod approvals;
 pub mod cluster_config;
 pub mod context;
+pub mod dns_endpoint;
 pub mod enrolment;
 mod events;
 pub mod foreign_cluster;
@@ -13,6 +14,7 @@ pub mod reception;
 pub mod roster;
 pub mod search_domain;
 pub mod status;
+pub mod tokens;
 pub mod tunnel_endpoint;
 
 pub use context::{Clock, Context};

@@ -10,13 +10,17 @@ mod error;
 mod installation;
 mod networks;
 mod platform;
+mod publication;
 mod run;
 mod self_description;
+pub mod survey;
+mod user;
 pub mod zone;
 
 use std::path::PathBuf;
 
 pub use error::Error;
+pub use user::kubeconfig_for;
 
 use crate::config::Config;
 

@@ -2,11 +2,12 @@
 
 pub mod dns;
 pub mod interfaces;
+pub mod lan_check;
+pub mod lan_look;
 pub mod mdns;
 pub mod publish;
 pub mod record;
 pub mod source;
-pub mod survey;
 
 /// Indicates why discovery on the LAN could not start or go on.
 #[derive(Debug, thiserror::Error)]
@@ -24,15 +25,9 @@ pub enum DiscoveryError {
     /// Indicates that the interfaces of this machine could not be listed.
     #[error("cannot list the network interfaces: {0}")]
     Interfaces(std::io::Error),
-    /// Indicates that the mDNS library refused a request or has died.
-    #[error("multicast DNS stopped working: {0}")]
-    Mdns(#[from] mdns_sd::Error),
-    /// Indicates that the mDNS library does not answer.
-    #[error("multicast DNS does not answer")]
-    Silent,
-    /// Indicates more records than anybody sane has on a LAN.
-    #[error("{0} clusters are announced on the LAN, which looks like a flood: starting afresh")]
-    Flood(i64),
+    /// Indicates that the system gives no socket for multicast DNS, in IPv4 or in IPv6.
+    #[error("no socket for multicast DNS: {0}")]
+    Socket(std::io::Error),
 }
 
 /// How a source of discovery is doing, for a condition that a person reads.
@@ -47,7 +42,15 @@ pub enum Health {
         interfaces: Vec<String>,
     },
     /// It waits for an interface that may be used: up, multicast and allowed by the rules.
-    NoInterface,
+    NoInterface {
+        /// The names of those that are up and allowed and do not know multicast.
+        without_multicast: Vec<String>,
+    },
+    /// Multicast does not pass on any interface: not even what we send ourselves comes back.
+    Blocked {
+        /// The names of the interfaces.
+        interfaces: Vec<String>,
+    },
     /// It is switched off by the configuration.
     SwitchedOff,
     /// Another program holds the port for itself; tried again with growing waits.

@@ -13,3 +13,4 @@ pub mod peering;
 pub mod policy;
 pub mod roster;
 pub mod sighting;
+pub mod tokens;

@@ -20,6 +20,7 @@ mod body;
 mod builtin;
 mod cascade;
 mod catalog;
+mod chores;
 mod delete;
 mod dependents;
 mod directory;

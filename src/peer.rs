@@ -13,12 +13,14 @@ pub mod body;
 pub mod certificates;
 pub mod client;
 pub mod gateway;
+pub mod guesses;
 pub mod keyfile;
 pub mod limits;
 pub mod listener;
 pub mod permissions;
 pub mod refusal;
 pub mod tls;
+pub mod token;
 pub mod trust;
 
 /// The port of the peer endpoint where nothing else is said.

@@ -56,7 +56,7 @@ fn wrong_usage_is_2() {
         &["run", "--kubeconfig", "f", "--in-cluster"],
         &["run", "--pod-cidr", "10.0.0.1"],
         &["run", "--config", "/nowhere/landbridge.yaml"],
-        &["demo", "--scenario", "dns"],
+        &["demo", "--scenario", "carrier-pigeon"],
         &["add", "http://milan"],
         &["version", "--log-level", "loud"],
     ] {
@@ -83,6 +83,7 @@ fn no_daemon_is_3_in_one_line_with_the_mend() {
         &["add", "milan"],
         &["kubeconfig"],
         &["kubeconfig", "--path"],
+        &["kubeconfig", "--user", "bob"],
     ] {
         let output = landbridge(arguments);
         let error = text(&output.stderr);

@@ -4,10 +4,18 @@
     reason = "a rig that cannot be used fails its test"
 )]
 
+#[path = "dns/belonging.rs"]
+mod belonging;
 #[path = "dns/bind.rs"]
 mod bind;
+#[path = "dns/corpus.rs"]
+mod corpus;
 #[path = "dns/daemon.rs"]
 mod daemon;
+#[path = "dns/discover.rs"]
+mod discover;
+#[path = "dns/hostile.rs"]
+mod hostile;
 #[path = "dns/lab.rs"]
 mod lab;
 #[path = "dns/lookup.rs"]

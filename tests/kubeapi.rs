@@ -1,4 +1,6 @@
 //! The embedded API against what a real one answered, and against its clients.
+//!
+//! `kubeapi/behaviours.md` says which test shows which behaviour.
 #![expect(
     clippy::unwrap_used,
     clippy::indexing_slicing,
@@ -14,6 +16,8 @@ mod answers;
 mod apply;
 #[path = "kubeapi/bad_input.rs"]
 mod bad_input;
+#[path = "kubeapi/behaviours.rs"]
+mod behaviours;
 #[path = "kubeapi/clients.rs"]
 mod clients;
 #[path = "kubeapi/collection.rs"]
@@ -22,9 +26,13 @@ mod collection;
 mod corpus;
 #[path = "kubeapi/durability.rs"]
 mod durability;
+#[path = "kubeapi/reading.rs"]
+mod reading;
 #[path = "kubeapi/recorded.rs"]
 mod recorded;
 #[path = "kubeapi/rig.rs"]
 mod rig;
 #[path = "kubeapi/watches.rs"]
 mod watches;
+#[path = "kubeapi/writing.rs"]
+mod writing;

@@ -562,7 +562,8 @@ fn auth_says_who_one_is_and_what_one_may() {
         !denied.success && denied.stdout.trim() == "no",
         "{denied:?}"
     );
-    assert!(bob("auth whoami").stdout.contains("bob"));
+    let who = bob("auth whoami").stdout;
+    assert!(who.contains("bob") && who.contains("dev"), "{who}");
     assert!(
         bob("get fc")
             .stderr

@@ -16,3 +16,5 @@ mod identity;
 mod rig;
 #[path = "peer/strangers.rs"]
 mod strangers;
+#[path = "peer/tokens.rs"]
+mod tokens;

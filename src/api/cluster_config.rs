@@ -192,6 +192,9 @@ pub struct AuthConfig {
     /// Whether a cluster is accepted unseen.
     #[serde(default)]
     pub allow_empty_token: bool,
+    /// Whether a cluster that is not trusted has to show a token, instead of waiting for a person.
+    #[serde(default)]
+    pub require_token: bool,
 }
 
 /// Which address ranges are in use.

@@ -149,6 +149,8 @@ pub mod reason {
     pub const PINNED: &str = "Pinned";
     /// Both sides know the fleet secret.
     pub const FLEET_SECRET: &str = "FleetSecret";
+    /// It showed a token that this cluster gave out, or knows the one that it gave us.
+    pub const TOKEN: &str = "Token";
     /// `authConfig.allowEmptyToken` lets everybody in unseen.
     pub const EMPTY_TOKEN_ALLOWED: &str = "EmptyTokenAllowed";
     /// A person has to decide.

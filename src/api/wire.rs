@@ -49,9 +49,16 @@ pub struct IdentityRequest {
     /// The URL at which the asking cluster's own peer endpoint can be reached, possibly empty.
     #[serde(rename = "authUrl", default, skip_serializing_if = "String::is_empty")]
     pub auth_url: String,
-    /// A token that the answering cluster gave out.
+    /// A token that the answering cluster gave out, for whoever cannot make a proof of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token: Option<Token>,
+    /// The proof of such a token in the role of the asking cluster, 64 hexadecimal digits.
+    #[serde(
+        rename = "tokenProof",
+        default,
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub token_proof: Option<String>,
     /// The proof of the fleet secret in the role of the asking cluster, 64 hexadecimal digits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proof: Option<String>,
@@ -63,10 +70,23 @@ pub struct IdentityRequest {
     pub nonce: Option<String>,
 }
 
-/// A token that lets its bearer in, kept out of logs.
+impl IdentityRequest {
+    /// Tells whether a token is shown, in one way or the other. Liqo's peers send an empty one.
+    pub fn shows_token(&self) -> bool {
+        self.token_proof.is_some() || self.token.as_ref().is_some_and(|token| !token.0.is_empty())
+    }
+}
+
+/// A token that lets its bearer in, kept out of logs and zeroed after use.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Token(pub String);
+
+impl Drop for Token {
+    fn drop(&mut self) {
+        zeroize::Zeroize::zeroize(&mut self.0);
+    }
+}
 
 impl std::fmt::Debug for Token {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -85,6 +105,13 @@ pub struct IdentityAnswer {
     /// The proof of the fleet secret in the role of the answering cluster, 64 hexadecimal digits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proof: Option<String>,
+    /// The proof of the token that was shown, in the role of the answering cluster.
+    #[serde(
+        rename = "tokenProof",
+        default,
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub token_proof: Option<String>,
     /// The answering cluster's nonce of the approval code, after a commitment.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nonce: Option<String>,

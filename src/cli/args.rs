@@ -53,14 +53,24 @@ pub(super) enum Verb {
     Status(Status),
     /// List the clusters that are known, like kubectl get foreignclusters
     Get(Get),
+    /// Look once for clusters on the LAN or in a domain, without a daemon
+    Discover(Discover),
+    /// Check whether this machine and its network are fit
+    Check(Check),
     /// Add a cluster that discovery cannot reach
     Add(Add),
     /// Peer with a cluster
     Join(Named),
     /// Take a peering down
     Leave(Named),
-    /// Accept the identity of a cluster
+    /// Accept the identity of a cluster, also of one that was denied or blocked
     Approve(Named),
+    /// Refuse a cluster until it is approved: nothing is peered with it, and it is told so
+    Deny(Named),
+    /// Deny a cluster, forget that it was trusted, and join it no more
+    Block(Named),
+    /// Make, list and revoke tokens that let a cluster in without a person
+    Token(Token),
     /// Make a secret by which all machines of one owner accept each other
     FleetSecret(FleetSecret),
     /// Print the kubeconfig of the embedded API
@@ -176,7 +186,7 @@ pub(super) struct Demo {
 pub(super) enum Scenario {
     /// By multicast DNS on one LAN
     Lan,
-    /// In a DNS domain (not in this version)
+    /// By a DNS domain, from networks that multicast does not cross; needs BIND
     Dns,
     /// By a ForeignCluster that a person writes
     Manual,
@@ -238,6 +248,48 @@ pub(super) enum GetOutput {
 }
 
 #[derive(Debug, Args)]
+pub(super) struct Discover {
+    /// Look on the LAN, which is also what happens without --domain
+    #[arg(long)]
+    pub(super) lan: bool,
+    /// Look in this DNS domain; may be given several times
+    #[arg(long, value_name = "DOMAIN")]
+    pub(super) domain: Vec<String>,
+    /// How long to look
+    #[arg(long, value_name = "DURATION", default_value = "3s", value_parser = duration)]
+    pub(super) timeout: Duration,
+    /// How to print
+    #[arg(short, long, value_enum, default_value_t = StatusOutput::Text)]
+    pub(super) output: StatusOutput,
+    #[command(flatten)]
+    pub(super) settings: Settings,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Check {
+    #[command(subcommand)]
+    pub(super) verb: CheckVerb,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum CheckVerb {
+    /// Check on each interface whether multicast goes out and comes in
+    Lan(CheckLan),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct CheckLan {
+    /// How long to listen
+    #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = duration)]
+    pub(super) timeout: Duration,
+    /// How to print
+    #[arg(short, long, value_enum, default_value_t = StatusOutput::Text)]
+    pub(super) output: StatusOutput,
+    #[command(flatten)]
+    pub(super) settings: Settings,
+}
+
+#[derive(Debug, Args)]
 pub(super) struct Add {
     /// The peer endpoint of the cluster: https://host:port, or host for port 5870
     pub(super) url: String,
@@ -265,13 +317,86 @@ pub(super) struct FleetSecret {
     pub(super) file: Option<PathBuf>,
 }
 
+/// How a token gets a cluster in.
+const TOKEN_HELP: &str = "\
+A token lets a cluster in that no person here has approved:
+
+  milan $ landbridge token create --uses 1 --expires 1h    # prints the token, this once
+  rome  $ landbridge token store milan                     # asks for it, and shows it to milan at once
+
+Both sides then say Trusted with the reason Token. The token itself is never sent: what is shown is a
+proof that is good between these two clusters and in one session.";
+
+#[derive(Debug, Args)]
+#[command(after_help = TOKEN_HELP)]
+pub(super) struct Token {
+    #[command(subcommand)]
+    pub(super) verb: TokenVerb,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum TokenVerb {
+    /// Make a token and print it, this once: only its hash is kept
+    Create(TokenCreate),
+    /// List the tokens that were made here
+    List(TokenList),
+    /// Take tokens back; whoever used one stays accepted until landbridge deny
+    Revoke(TokenRevoke),
+    /// Store a token that another cluster gave us, read from standard input
+    Store(Named),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct TokenCreate {
+    /// After how long it is worth nothing: 30m, 24h, 7d, or never
+    #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = lifetime)]
+    pub(super) expires: Lifetime,
+    /// How many clusters may use it: 1 to 1000, or any
+    #[arg(long, value_name = "N", default_value = "1", value_parser = uses)]
+    pub(super) uses: Uses,
+    /// What it is called in lists and logs [default: made up]
+    #[arg(long)]
+    pub(super) name: Option<String>,
+    #[command(flatten)]
+    pub(super) connect: Connect,
+}
+
+/// How long a token is worth something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Lifetime(pub(super) Option<jiff::SignedDuration>);
+
+/// How many clusters may use a token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Uses(pub(super) Option<u32>);
+
+#[derive(Debug, Args)]
+pub(super) struct TokenList {
+    #[command(flatten)]
+    pub(super) connect: Connect,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct TokenRevoke {
+    /// The names of the tokens
+    #[arg(required = true)]
+    pub(super) names: Vec<String>,
+    #[command(flatten)]
+    pub(super) connect: Connect,
+}
+
 #[derive(Debug, Args)]
 pub(super) struct Kubeconfig {
     #[command(flatten)]
     pub(super) settings: Settings,
     /// Print where it is: export KUBECONFIG=$(landbridge kubeconfig --path)
-    #[arg(long)]
+    #[arg(long, conflicts_with = "user")]
     pub(super) path: bool,
+    /// Issue a certificate to this user instead, who may do what roles and bindings allow
+    #[arg(long)]
+    pub(super) user: Option<String>,
+    /// A group that the user is in; may be given twice
+    #[arg(long = "group", requires = "user")]
+    pub(super) groups: Vec<String>,
 }
 
 #[derive(Debug, Args)]
@@ -355,6 +480,41 @@ fn duration(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| "write a duration like 60s or 2m".to_owned())
 }
 
+/// Reads for how long a token is worth something; days are 24 hours.
+fn lifetime(text: &str) -> Result<Lifetime, String> {
+    if text == "never" {
+        return Ok(Lifetime(None));
+    }
+    let days = text
+        .strip_suffix('d')
+        .and_then(|days| days.parse::<i64>().ok());
+    let parsed = match days {
+        Some(days) if (1..=3650).contains(&days) => {
+            Some(jiff::SignedDuration::from_hours(days * 24))
+        }
+        Some(_) => None,
+        None => text.parse::<jiff::SignedDuration>().ok(),
+    };
+    let usable = |life: &jiff::SignedDuration| {
+        life.is_positive() && *life <= jiff::SignedDuration::from_hours(3650 * 24)
+    };
+    let life = parsed.filter(usable);
+    let life = life.ok_or_else(|| "write a duration like 30m, 24h or 7d, or never".to_owned())?;
+    Ok(Lifetime(Some(life)))
+}
+
+fn uses(text: &str) -> Result<Uses, String> {
+    if text == "any" {
+        return Ok(Uses(None));
+    }
+    let number = text
+        .parse::<u32>()
+        .ok()
+        .filter(|uses| (1..=1000).contains(uses));
+    let number = number.ok_or_else(|| "write a number from 1 to 1000, or any".to_owned())?;
+    Ok(Uses(Some(number)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -362,6 +522,22 @@ mod tests {
     #[test]
     fn the_definition_is_sound() {
         command().debug_assert();
+    }
+
+    #[test]
+    fn a_token_has_an_end_and_a_count_unless_told_otherwise() {
+        let hours = |hours| Lifetime(Some(jiff::SignedDuration::from_hours(hours)));
+        assert_eq!(lifetime("24h"), Ok(hours(24)));
+        assert_eq!(lifetime("7d"), Ok(hours(168)));
+        assert_eq!(lifetime("never"), Ok(Lifetime(None)));
+        for wrong in ["", "0s", "-1h", "soon", "0d", "99999999999d", "99999999h"] {
+            assert!(lifetime(wrong).is_err(), "{wrong}");
+        }
+        assert_eq!(uses("1000"), Ok(Uses(Some(1000))));
+        assert_eq!(uses("any"), Ok(Uses(None)));
+        for wrong in ["", "0", "1001", "-1", "many"] {
+            assert!(uses(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

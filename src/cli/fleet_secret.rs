@@ -40,7 +40,7 @@ pub(super) fn write(path: &Path) -> Result<(), Failure> {
 }
 
 /// Makes 256 random bits, as hexadecimal digits.
-fn make() -> Result<String, Failure> {
+pub(super) fn make() -> Result<String, Failure> {
     let mut bytes = [0_u8; 32];
     SystemRandom::new()
         .fill(&mut bytes)

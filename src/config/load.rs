@@ -341,8 +341,8 @@ mod tests {
             "lan.interfaces.allow: \"eth0\" is not a list of names",
         ),
         (
-            "trust: {incoming: token}\n",
-            "trust.incoming: token is not available in this version",
+            "trust: {incoming: nobody}\n",
+            "trust.incoming: \"nobody\" is unknown: use ask, token or open",
         ),
         (
             "clusterConfig:\n  discoveryConfig:\n    ttl: 5\n",

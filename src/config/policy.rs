@@ -32,7 +32,10 @@ pub(super) fn spec(config: &Config) -> Result<ClusterConfigSpec, Error> {
         ),
     ];
     let mut spec = default_spec();
-    let open = json!({"authConfig": {"allowEmptyToken": config.trust.incoming == Incoming::Open}});
+    let open = json!({"authConfig": {
+        "allowEmptyToken": config.trust.incoming == Incoming::Open,
+        "requireToken": config.trust.incoming == Incoming::Token,
+    }});
     json_patch::merge(&mut spec, &open);
     for (path, owner, value) in owned {
         if let Some(other) = keys::lookup(&given, path).filter(|other| **other != json!(value)) {

@@ -9,7 +9,7 @@ use ipnet::Ipv4Net;
 use serde::{Deserialize, Deserializer, de::Error as _};
 use serde_json::Value;
 
-use super::{Incoming, TunnelMode};
+use super::{Incoming, TunnelMode, ZoneStyle};
 use crate::api::ClusterName;
 
 /// The smallest packet that every IPv4 host must take (RFC 791, section 3.1).
@@ -108,14 +108,22 @@ pub(super) fn tunnel_mode<'de, D: Deserializer<'de>>(from: D) -> Result<TunnelMo
     }
 }
 
+pub(super) fn style<'de, D: Deserializer<'de>>(from: D) -> Result<ZoneStyle, D::Error> {
+    match text(from, "rfc6763 or liqo")?.as_str() {
+        "rfc6763" => Ok(ZoneStyle::Rfc6763),
+        "liqo" => Ok(ZoneStyle::Liqo),
+        other => Err(D::Error::custom(format!(
+            "{other:?} is not a style of zones: use rfc6763 or liqo"
+        ))),
+    }
+}
+
 pub(super) fn incoming<'de, D: Deserializer<'de>>(from: D) -> Result<Incoming, D::Error> {
-    match text(from, "ask or open")?.as_str() {
+    match text(from, "ask, token or open")?.as_str() {
         "ask" => Ok(Incoming::Ask),
+        "token" => Ok(Incoming::Token),
         "open" => Ok(Incoming::Open),
-        "token" => Err(D::Error::custom(
-            "token is not available in this version: use ask with a fleetSecretFile",
-        )),
-        other => Err(unknown(other, "ask or open")),
+        other => Err(unknown(other, "ask, token or open")),
     }
 }
 

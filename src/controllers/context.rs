@@ -11,9 +11,9 @@ use jiff::Timestamp;
 use kube::Client;
 use tokio::sync::{Notify, watch};
 
-use super::{approvals::Approvals, events::Events, links::Links};
+use super::{approvals::Approvals, events::Events, links::Links, tokens::Tokens};
 use crate::{
-    api::{ClusterConfigSpec, ClusterId},
+    api::{ClusterConfigSpec, ClusterId, ClusterName},
     engine::peering::{Neighbour, Own},
     peer::{client::Connector, trust::FleetSecret},
 };
@@ -27,7 +27,7 @@ pub struct Context {
     pub client: Client,
     /// The way to other clusters.
     pub connector: Arc<dyn Connector>,
-    /// Who we are.
+    /// Who we are; see [`Context::own_name`] for what we are called now.
     pub own: Own,
     /// The range of our services.
     pub service_cidr: Ipv4Net,
@@ -49,6 +49,8 @@ pub struct Context {
     pub(crate) events: Events,
     /// The approval codes of peers that came to us.
     pub(crate) approvals: Approvals,
+    /// The tokens that we gave out and were given.
+    pub(crate) tokens: Tokens,
     /// Held while a ForeignCluster is looked for and created, so that two finds make one object.
     pub(crate) enrolment: tokio::sync::Mutex<()>,
     /// Held while a peer takes of what all peers share, so that no two take the same.
@@ -106,6 +108,7 @@ impl Context {
             neighbours: Neighbours::default(),
             events: Events::default(),
             approvals: Approvals::default(),
+            tokens: Tokens::default(),
             enrolment: tokio::sync::Mutex::new(()),
             sharing: tokio::sync::Mutex::new(()),
         })
@@ -114,6 +117,16 @@ impl Context {
     /// Tells the time.
     pub fn now(&self) -> Timestamp {
         (self.clock)()
+    }
+
+    /// Returns our name as it stands now: the one of the policy, if it has one.
+    pub fn own_name(&self) -> ClusterName {
+        let config = self.config.borrow();
+        let named = config.discovery_config.cluster_name.as_deref();
+        let named = named.map(ClusterName::neutralise);
+        named
+            .filter(|name| !name.as_str().is_empty())
+            .unwrap_or_else(|| self.own.cluster_name.clone())
     }
 
     /// Returns the policy as it stands now.

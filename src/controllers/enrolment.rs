@@ -13,9 +13,13 @@ use crate::{
     api::{
         ClusterId, ClusterName, ForeignCluster, ForeignClusterSpec, SearchDomain,
         foreign_cluster::{ClusterIdentity, DiscoveryType, IncomingPeering, TrustMode},
-        labels::{self, reason},
+        labels,
     },
-    engine::{naming, peering::status::STAGE_JOIN_REQUESTED, policy},
+    engine::{
+        naming,
+        peering::status::STAGE_JOIN_REQUESTED,
+        policy::{self, Evidence},
+    },
 };
 
 /// A cluster whose key was proven, as somebody found it.
@@ -31,8 +35,8 @@ pub struct Newcomer {
     pub source: DiscoveryType,
     /// The SearchDomains that it was found through, the most promising first.
     pub search_domains: Vec<SearchDomain>,
-    /// Whether it has shown that it knows the fleet secret.
-    pub trusted: bool,
+    /// What it has shown besides its key.
+    pub evidence: Option<Evidence>,
 }
 
 /// Finds the ForeignCluster of a cluster id.
@@ -181,10 +185,10 @@ async fn create(
         spec: ForeignClusterSpec {
             cluster_identity: Some(identity(newcomer)),
             namespace: Some(labels::NAMESPACE.to_owned()),
-            join: found && belonging::joins(newcomer, &config, newcomer.trusted),
+            join: found && belonging::joins(newcomer, &config, newcomer.evidence.is_some()),
             discovery_type: newcomer.source,
             auth_url: newcomer.auth_url.clone(),
-            trust_mode: if newcomer.trusted {
+            trust_mode: if newcomer.evidence.is_some() {
                 TrustMode::Trusted
             } else {
                 TrustMode::Untrusted
@@ -225,7 +229,8 @@ async fn update(
         spec.insert("discoveryType".into(), json!(source));
         marks.insert(labels::DISCOVERY_TYPE.into(), json!(source));
         if is_undecided(present) {
-            let trusted = newcomer.trusted || present.spec.trust_mode == TrustMode::Trusted;
+            let shown = newcomer.evidence.is_some();
+            let trusted = shown || present.spec.trust_mode == TrustMode::Trusted;
             let join = belonging::joins(newcomer, &context.policy().discovery_config, trusted);
             spec.insert("join".into(), json!(join));
         }
@@ -234,9 +239,11 @@ async fn update(
     if (takes_over || follows) && present.spec.auth_url != newcomer.auth_url {
         spec.insert("authUrl".into(), json!(newcomer.auth_url));
     }
-    if newcomer.trusted && present.spec.trust_mode != TrustMode::Trusted {
+    if let Some(evidence) = newcomer.evidence
+        && present.spec.trust_mode != TrustMode::Trusted
+    {
         spec.insert("trustMode".into(), json!(TrustMode::Trusted));
-        notes.insert(labels::TRUSTED_BY.into(), json!(reason::FLEET_SECRET));
+        notes.insert(labels::TRUSTED_BY.into(), json!(evidence.reason()));
     }
     if let Some(domain) = belonging::unlabelled(present, newcomer) {
         marks.insert(labels::SEARCH_DOMAIN.into(), json!(domain));
@@ -298,11 +305,8 @@ fn object_labels(newcomer: &Newcomer) -> BTreeMap<String, String> {
 fn object_annotations(context: &Context, newcomer: &Newcomer) -> BTreeMap<String, String> {
     let second = context.now().as_second().to_string();
     let mut annotations = BTreeMap::from([(labels::LAST_UPDATE.to_owned(), second)]);
-    if newcomer.trusted {
-        annotations.insert(
-            labels::TRUSTED_BY.to_owned(),
-            reason::FLEET_SECRET.to_owned(),
-        );
+    if let Some(evidence) = newcomer.evidence {
+        annotations.insert(labels::TRUSTED_BY.to_owned(), evidence.reason().to_owned());
     }
     annotations
 }
@@ -316,7 +320,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        api::{self, ClusterConfigSpec},
+        api::{self, ClusterConfigSpec, labels::reason},
         controllers::context::Parts,
         engine::peering::Own,
         kubeapi::{KubeApi, Options, store},
@@ -367,7 +371,7 @@ mod tests {
             auth_url: "https://10.0.0.2:5870".to_owned(),
             source,
             search_domains: Vec::new(),
-            trusted: false,
+            evidence: None,
         }
     }
 
@@ -409,7 +413,7 @@ mod tests {
     async fn what_a_visit_made_makes_way_for_what_a_person_wrote() {
         let context = context().await;
         let visitor = Newcomer {
-            trusted: true,
+            evidence: Some(Evidence::FleetSecret),
             ..newcomer(DiscoveryType::IncomingPeering)
         };
         enrol(&context, &visitor).await.unwrap();

@@ -276,7 +276,7 @@ async fn carry_out(
         Step::AddFinalizer => projection::add_finalizer(context, object).await,
         Step::RemoveFinalizer => projection::remove_finalizer(context, object).await,
         Step::FillIdentity(id, name) => contact::fill_identity(context, object, &id, &name).await,
-        Step::SetTrust(mode) => projection::set_trust(context, object, mode).await,
+        Step::SetTrust(mode, by) => projection::set_trust(context, object, mode, by).await,
         Step::Forget => projection::forget(context, object).await,
         Step::DismissRequest => projection::dismiss_request(context, object).await,
         Step::WriteAdvertisement(offer, answer) => {

@@ -36,6 +36,11 @@ const RETRY_BASE: Duration = Duration::from_millis(500);
 const RETRY_CEILING: Duration = Duration::from_secs(30);
 /// How many wake-ups may wait for the controller. More say nothing new, so the rest is dropped.
 const NUDGES: usize = 256;
+/// A session on which nothing was heard for so long, with a heartbeat every two seconds, makes us ask
+/// whether the peer is still announced.
+const SUSPICION: Duration = Duration::from_millis(2500);
+/// How many suspicions may wait. More are dropped: a peer that stays silent is suspected again.
+const SUSPECTS: usize = 64;
 /// A watch is renewed on the same connection after this time, in seconds (kube's own value).
 const WATCH_SECONDS: u32 = 290;
 
@@ -44,6 +49,10 @@ const CHANGES: Rate = Rate {
     burst: 50,
     each: Duration::from_millis(100),
 };
+/// How soon a peer that refused us is asked again when it comes to us. Two that refuse each other
+/// are not faster than this.
+const ASK_SOON: jiff::SignedDuration = jiff::SignedDuration::from_secs(10);
+
 /// The shortest time between two beginnings of a watch, whatever the peer does.
 const RENEW_PAUSE: Duration = Duration::from_secs(1);
 
@@ -53,6 +62,8 @@ pub struct Links {
     entries: Arc<Mutex<BTreeMap<String, Entry>>>,
     nudges: mpsc::Sender<ObjectRef<ForeignCluster>>,
     wakes: Mutex<Option<mpsc::Receiver<ObjectRef<ForeignCluster>>>>,
+    suspects: mpsc::Sender<ClusterId>,
+    suspected: Mutex<Option<mpsc::Receiver<ClusterId>>>,
 }
 
 #[derive(Debug)]
@@ -88,10 +99,13 @@ impl Drop for Entry {
 impl Default for Links {
     fn default() -> Self {
         let (nudges, wakes) = mpsc::channel(NUDGES);
+        let (suspects, suspected) = mpsc::channel(SUSPECTS);
         Self {
             entries: Arc::default(),
             nudges,
             wakes: Mutex::new(Some(wakes)),
+            suspects,
+            suspected: Mutex::new(Some(suspected)),
         }
     }
 }
@@ -155,6 +169,7 @@ impl Links {
         if let Some(connected) = &entry.link.connected {
             let url = connected.url.clone();
             entry.link.failures.insert(url, failure);
+            drop(self.suspects.try_send(connected.cluster_id.clone()));
         }
         entry.disconnect();
         entry.postpone(now);
@@ -174,6 +189,28 @@ impl Links {
             entry.backoff.reset();
         }
         self.nudge(name);
+    }
+
+    /// Has the peer asked again at once, because we have something new to show. A session that
+    /// stands needs nothing.
+    pub(crate) fn ask_anew(&self, name: &str) {
+        if let Some(entry) = self.lock().get_mut(name)
+            && entry.link.session.is_none()
+        {
+            entry.link.answer = None;
+        }
+        self.try_now(name);
+    }
+
+    /// Has a peer that refused us asked again soon, because it was heard of.
+    pub(crate) fn ask_soon(&self, name: &str, now: jiff::Timestamp) {
+        if let Some(answer) = self
+            .lock()
+            .get_mut(name)
+            .and_then(|entry| entry.link.answer.as_mut())
+        {
+            answer.ask_again = answer.ask_again.min(now + ASK_SOON);
+        }
     }
 
     /// Notes what the peer answered.
@@ -234,6 +271,7 @@ impl Links {
             connection,
             entries: Arc::clone(&self.entries),
             nudges: self.nudges.clone(),
+            suspects: self.suspects.clone(),
             clock,
         };
         entry.watch = Some(tokio::spawn(session.run(request)).abort_handle());
@@ -263,6 +301,14 @@ impl Links {
     /// Hands out the wake-ups, once.
     pub(crate) fn wakes(&self) -> Option<mpsc::Receiver<ObjectRef<ForeignCluster>>> {
         self.wakes
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
+    }
+
+    /// Hands out the peers that fell silent, once.
+    pub(crate) fn suspected(&self) -> Option<mpsc::Receiver<ClusterId>> {
+        self.suspected
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .take()
@@ -304,6 +350,7 @@ struct Watch {
     connection: Arc<Connection>,
     entries: Arc<Mutex<BTreeMap<String, Entry>>>,
     nudges: mpsc::Sender<ObjectRef<ForeignCluster>>,
+    suspects: mpsc::Sender<ClusterId>,
     clock: Clock,
 }
 
@@ -354,16 +401,22 @@ impl Watch {
                 Ok(Err(error)) => return End::Lost(error.to_string()),
                 Err(_) => return End::Lost("the peer does not answer the watch".to_owned()),
             };
+        let mut heard = Instant::now();
         loop {
-            let event = match tokio::time::timeout(silence, events.next()).await {
+            let event = match tokio::time::timeout(SUSPICION, events.next()).await {
                 Ok(Some(Ok(event))) => event,
                 Ok(Some(Err(error))) => return End::Lost(error.to_string()),
                 Ok(None) if self.connection.is_closed() => {
                     return End::Lost("the connection was closed".to_owned());
                 }
                 Ok(None) => return End::Renew,
+                Err(_) if heard.elapsed() < silence => {
+                    self.suspect();
+                    continue;
+                }
                 Err(_) => return End::Lost("the session is silent".to_owned()),
             };
+            heard = Instant::now();
             match event {
                 WatchEvent::Added(request) | WatchEvent::Modified(request) => {
                     if let Some(newer) = &request.metadata.resource_version {
@@ -415,7 +468,13 @@ impl Watch {
         }
     }
 
+    fn suspect(&self) {
+        let peer = self.connection.proven.cluster_id.clone();
+        drop(self.suspects.try_send(peer));
+    }
+
     fn lose(&self, message: String) {
+        self.suspect();
         tracing::debug!(cluster = %self.name, %message, "Session lost");
         let now = (self.clock)();
         self.update(|entry| {

@@ -28,7 +28,7 @@ use crate::{
     },
     engine::{
         offer, peering,
-        policy::{self, Evidence, Trust},
+        policy::{self, Trust},
     },
 };
 
@@ -211,7 +211,7 @@ pub(super) fn admitted(context: &Context, object: &ForeignCluster) -> Trust {
     let empty = context.policy().auth_config.allow_empty_token;
     policy::admit(
         &object.spec,
-        &policy::trust(&object.spec, None, Evidence::default(), empty),
+        &policy::trust(&object.spec, None, None, empty),
     )
 }
 

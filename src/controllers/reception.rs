@@ -17,7 +17,7 @@ use crate::{
         labels,
         wire::{Decision, Features, IdentityAnswer, IdentityRequest, Ids, PROTOCOL},
     },
-    engine::policy::Trust,
+    engine::policy::{Evidence, Trust},
     peer::{
         self,
         approval::Nonce,
@@ -28,6 +28,18 @@ use crate::{
 
 /// How many clusters that nobody approved may stand in our objects because they came to us.
 const STRANGERS: usize = 64;
+
+/// What a cluster has shown besides its key, and what follows.
+#[derive(Debug, Default)]
+struct Showing {
+    evidence: Option<Evidence>,
+    /// Our proof of the fleet secret.
+    proof: Option<String>,
+    /// Our proof of the token.
+    token_proof: Option<String>,
+    /// The answer of a cluster that leaves no trace here.
+    refusal: Option<IdentityAnswer>,
+}
 
 /// Receives peers with the objects of a [`Context`].
 #[derive(Debug, Clone)]
@@ -54,12 +66,10 @@ impl FrontDesk {
         if *id == context.own.cluster_id {
             return Ok(refused("that is our own identity"));
         }
-        let known = self.knows_fleet_secret(session, id, &request);
         let present = enrolment::find(context, id).await?;
-        if present.is_none() && !known && self.is_crowded().await? {
-            return Ok(refused(
-                "too many clusters wait for a person here; try again later",
-            ));
+        let showing = self.look_at(session, &request, present.as_ref()).await?;
+        if let Some(refusal) = showing.refusal {
+            return Ok(refusal);
         }
         let newcomer = Newcomer {
             cluster_id: id.clone(),
@@ -67,25 +77,70 @@ impl FrontDesk {
             auth_url: place(&request.auth_url, session),
             source: DiscoveryType::IncomingPeering,
             search_domains: Vec::new(),
-            trusted: known && !present.as_ref().is_some_and(is_blocked),
+            evidence: showing.evidence,
         };
         let object = enrolment::enrol(context, &newcomer).await?;
         let admitted = admitted(context, &object);
-        if admitted == Trust::Waiting && request.token.is_some() {
-            return Ok(refused(
-                "this version takes no tokens; use a fleet secret, or let a person approve the cluster",
-            ));
-        }
         let nonce = self.agree_on_code(session, id, &request, &admitted);
         // The peer is there, so a try that was put off may happen now.
         context.links.try_now(&object.name_any());
-        let own_id = &context.own.cluster_id;
-        let secret = context.fleet.as_ref().filter(|_| known);
+        context.links.ask_soon(&object.name_any(), context.now());
         Ok(IdentityAnswer {
-            proof: secret.map(|one| one.proof(Role::Foreign, id, own_id, &session.exporter)),
+            proof: showing.proof,
+            token_proof: showing.token_proof,
             nonce: nonce.map(Nonce::to_text),
             ..answer(&admitted)
         })
+    }
+
+    /// Looks at what a cluster shows besides its key, in the order of the protocol (section 4).
+    async fn look_at(
+        &self,
+        session: &Session,
+        request: &IdentityRequest,
+        present: Option<&ForeignCluster>,
+    ) -> Result<Showing, Error> {
+        let (context, id) = (&self.context, &request.cluster_id);
+        let policy = context.policy().auth_config;
+        let mut showing = Showing::default();
+        if present.is_some_and(is_blocked) {
+            return Ok(showing);
+        }
+        let known = self.knows_fleet_secret(session, id, request);
+        if let Some(secret) = context.fleet.as_ref().filter(|_| known) {
+            let own_id = &context.own.cluster_id;
+            showing.proof = Some(secret.proof(Role::Foreign, id, own_id, &session.exporter));
+            showing.evidence = Some(Evidence::FleetSecret);
+        }
+        let is_in = known
+            || policy.allow_empty_token
+            || present.is_some_and(|object| admitted(context, object).is_accepted());
+        if request.shows_token() {
+            let tokens = &context.tokens;
+            let redeemed = tokens.redeem(context, session, request, !is_in).await?;
+            if !is_in && !redeemed.as_ref().is_some_and(|redeemed| redeemed.lets_in) {
+                showing.refusal = Some(refused(
+                    "the token is wrong, expired or used up: ask for another one",
+                ));
+                return Ok(showing);
+            }
+            if !is_in {
+                showing.evidence = Some(Evidence::Token);
+            }
+            showing.token_proof = redeemed.map(|redeemed| redeemed.proof);
+        } else if !is_in && policy.require_token {
+            showing.refusal = Some(IdentityAnswer {
+                decision: Decision::EmptyRefused,
+                ..refused("a token is needed: landbridge token create makes one at the peer")
+            });
+        }
+        let is_stranger = present.is_none() && showing.evidence.is_none();
+        if showing.refusal.is_none() && is_stranger && self.is_crowded().await? {
+            showing.refusal = Some(refused(
+                "too many clusters wait for a person here; try again later",
+            ));
+        }
+        Ok(showing)
     }
 
     fn knows_fleet_secret(
@@ -155,6 +210,7 @@ fn refused(message: &str) -> IdentityAnswer {
         decision: Decision::Refused,
         message: message.to_owned(),
         proof: None,
+        token_proof: None,
         nonce: None,
     }
 }
@@ -172,6 +228,7 @@ fn answer(admitted: &Trust) -> IdentityAnswer {
         decision,
         message: message.to_owned(),
         proof: None,
+        token_proof: None,
         nonce: None,
     }
 }
@@ -181,7 +238,7 @@ impl Reception for FrontDesk {
         let own = &self.context.own;
         Box::pin(futures::future::ready(Ids {
             cluster_id: own.cluster_id.clone(),
-            cluster_name: own.cluster_name.clone(),
+            cluster_name: self.context.own_name(),
             guest_namespace: labels::NAMESPACE.to_owned(),
             landbridge: Some(Features {
                 protocol: PROTOCOL,
@@ -205,6 +262,7 @@ impl Reception for FrontDesk {
                         decision: Decision::Waiting,
                         message: "the peer cannot decide just now".to_owned(),
                         proof: None,
+                        token_proof: None,
                         nonce: None,
                     }
                 })

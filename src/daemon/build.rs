@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::Arc,
+    time::Duration,
 };
 
 use ipnet::{IpNet, Ipv4Net};
@@ -16,14 +17,15 @@ use super::{
 };
 use crate::{
     api::{ClusterConfigSpec, ClusterId, ClusterName, labels},
-    config::{Config, TunnelMode},
+    config::{Config, TunnelMode, ZoneStyle},
     controllers::{Context, cluster_config, context::Parts, reception::FrontDesk},
     discovery::{
-        dns::Servers, interfaces::InterfaceRules, publish::Publisher, source::Announcement,
+        dns::Servers, interfaces::InterfaceRules, publish::Destination, source::Announcement,
     },
     engine::{
         addresses::OwnNetworks,
         addressing::{Ground, external_range},
+        domain::zone::Style,
         peering::{Own, OwnTunnel},
     },
     peer::{
@@ -68,7 +70,7 @@ pub(super) struct Assembly {
 #[derive(Debug, Clone)]
 pub(super) struct Dns {
     pub(super) servers: Servers,
-    pub(super) publisher: Option<Publisher>,
+    pub(super) published: Option<Destination>,
 }
 
 /// Puts everything together.
@@ -133,7 +135,7 @@ pub(super) async fn assemble(config: &Config, target: Target) -> Result<Assembly
 }
 
 /// What of this machine's networks matters, and what follows them.
-fn networks(
+pub(super) fn networks(
     config: &Config,
     pod_cidr: Ipv4Net,
     service_cidr: Ipv4Net,
@@ -186,16 +188,9 @@ fn own_tunnel(config: &Config, driver: &dyn Driver) -> OwnTunnel {
 }
 
 impl Assembly {
-    /// What we tell the LAN under a policy.
-    pub(super) fn announcement(&self, policy: &ClusterConfigSpec) -> Announcement {
-        Announcement {
-            cluster_id: self.context.own.cluster_id.clone(),
-            name: self.context.own.cluster_name.clone(),
-            boot: self.boot.clone(),
-            port: self.peer_port,
-            advertise: policy.discovery_config.enable_advertisement,
-            discover: policy.discovery_config.enable_discovery,
-        }
+    /// What we tell the LAN at present.
+    pub(super) fn announcement(&self) -> Announcement {
+        announcement(&self.context, &self.boot, self.peer_port)
     }
 
     /// What `landbridge status` shows about us.
@@ -243,6 +238,20 @@ impl Assembly {
     }
 }
 
+/// What we tell the LAN under the policy as it stands now.
+pub(super) fn announcement(context: &Context, boot: &str, port: u16) -> Announcement {
+    let switches = context.policy().discovery_config;
+    Announcement {
+        cluster_id: context.own.cluster_id.clone(),
+        name: context.own_name(),
+        boot: boot.to_owned(),
+        port,
+        ttl: Duration::from_secs(u64::from(switches.ttl)),
+        advertise: switches.enable_advertisement,
+        discover: switches.enable_discovery,
+    }
+}
+
 fn fleet_secret(config: &Config) -> Result<Option<FleetSecret>, Error> {
     let path = &config.trust.fleet_secret_file;
     if path.as_os_str().is_empty() {
@@ -255,8 +264,12 @@ fn dns(config: &Config) -> Result<Dns, Error> {
     let servers = Servers::parse(&config.dns.servers)?;
     let publish = &config.dns.publish;
     let key_file = publish.tsig_key_file.clone();
-    let publisher = Publisher::from_settings(&publish.zone, &publish.server, key_file)?;
-    Ok(Dns { servers, publisher })
+    let style = match publish.style {
+        ZoneStyle::Rfc6763 => Style::Rfc6763,
+        ZoneStyle::Liqo => Style::Liqo,
+    };
+    let published = Destination::from_settings(&publish.zone, &publish.server, key_file, style)?;
+    Ok(Dns { servers, published })
 }
 
 /// The ranges of the policy object, which rule once it exists; the settings stand in for a text

@@ -6,8 +6,8 @@
 //! | policy, networks, announcement, leaf rotation | shutdown |
 //! | LAN discovery | shutdown, after its goodbye |
 //! | search in DNS domains | shutdown |
-//! | our records in a DNS zone | shutdown, after they are withdrawn |
-//! | roster, ForeignClusters, PeeringRequests | shutdown |
+//! | our records in a DNS zone, and how that goes | shutdown, after they are withdrawn |
+//! | roster, ForeignClusters, PeeringRequests, tokens | shutdown |
 //! | tunnels | shutdown, after interface, routes and rules are gone |
 //! | peer endpoint | shutdown, after running requests |
 //! | own node (embedded only) | shutdown |
@@ -23,20 +23,19 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Error, Target,
-    build::{Assembly, assemble},
+    build::{self, Assembly, assemble},
     platform::Embedded,
+    publication::Publication,
     self_description,
 };
 use crate::{
-    api::ClusterConfigSpec,
     config::Config,
     controllers::{
-        cluster_config, foreign_cluster, own_node, peering_request, roster, search_domain,
-        tunnel_endpoint,
+        Context, cluster_config, foreign_cluster, own_node, peering_request, roster, search_domain,
+        tokens, tunnel_endpoint,
     },
     discovery::{
         mdns::Mdns,
-        publish,
         source::{Announcement, EventSink, Source as _},
     },
     kubeapi,
@@ -95,8 +94,11 @@ pub(super) async fn run(config: Config, target: Target) -> Result<(), Error> {
             kubeapi::loopback::serve(listener, api, &credentials, end).await
         })
     });
-    introduce(&assembly, description).await;
-    start_discovery(&mut tasks, &assembly, &config);
+    introduce(&assembly, description.clone()).await;
+    let announced = start_discovery(&mut tasks, &assembly, &config);
+    if let Some(publication) = Publication::new(&assembly, &config, announced, description) {
+        tasks.start(|stop| publication.run(stop));
+    }
     start_tunnel(&mut tasks, &assembly);
     start_controllers(&mut tasks, &assembly);
     start_services(&mut tasks, assembly);
@@ -123,24 +125,20 @@ async fn introduce(assembly: &Assembly, description: BTreeMap<String, String>) {
     );
 }
 
-/// The sources of discovery, the roster that they report to, and what we announce.
-fn start_discovery(tasks: &mut Tasks, assembly: &Assembly, config: &Config) {
+/// The sources of discovery, the roster that they report to, and what we announce, which is returned.
+fn start_discovery(
+    tasks: &mut Tasks,
+    assembly: &Assembly,
+    config: &Config,
+) -> watch::Receiver<Announcement> {
     let (events, found) = EventSink::channel();
-    let base = assembly.announcement(&assembly.context.policy());
-    let (announcement, announced) = watch::channel(base.clone());
-    if config.lan.enabled {
-        let (source, _handle) = Mdns::new(assembly.rules.clone(), announced);
+    let (announcement, announced) = watch::channel(assembly.announcement());
+    let lan = config.lan.enabled.then(|| {
+        let (source, handle) = Mdns::new(assembly.rules.clone(), announced.clone());
         let events = events.clone();
         tasks.start(|stop| Box::new(source).run(events, stop));
-    }
-    if let Some(publisher) = assembly.dns.publisher.clone() {
-        let sources = publish::Sources {
-            announcement: announcement.subscribe(),
-            own: assembly.own_networks.clone(),
-            advertise: config.peer.advertise.parse().ok(),
-        };
-        tasks.start(|stop| publish::run(publisher, sources, stop));
-    }
+        handle
+    });
     let search = search_domain::Settings {
         servers: assembly.dns.servers.clone(),
         own: assembly.own_networks.clone(),
@@ -150,30 +148,32 @@ fn start_discovery(tasks: &mut Tasks, assembly: &Assembly, config: &Config) {
     tasks.start(|stop| search_domain::run(context, search, stop));
     let context = Arc::clone(&assembly.context);
     let boot = assembly.boot.clone();
-    tasks.start(|stop| roster::run(context, boot, found, stop));
-    let policy = assembly.context.config.clone();
+    tasks.start(|stop| roster::run(context, boot, lan, found, stop));
     // The roster ends when nobody can report to it any more, so one sender stays here.
-    tasks.start(|stop| keep_announcing(policy, base, announcement, events, stop));
+    let context = Arc::clone(&assembly.context);
+    tasks.start(|stop| keep_announcing(context, announcement, events, stop));
+    announced
 }
 
-/// Follows the switches of the policy in what we announce.
+/// Follows the policy in what we announce.
 async fn keep_announcing(
-    mut policy: watch::Receiver<ClusterConfigSpec>,
-    base: Announcement,
+    context: Arc<Context>,
     announcement: watch::Sender<Announcement>,
     _events: EventSink,
     stop: CancellationToken,
 ) {
+    let mut policy = context.config.clone();
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
             changed = policy.changed() => if changed.is_err() { return },
         }
-        let switches = policy.borrow_and_update().discovery_config.clone();
-        announcement.send_replace(Announcement {
-            advertise: switches.enable_advertisement,
-            discover: switches.enable_discovery,
-            ..base.clone()
+        policy.borrow_and_update();
+        announcement.send_if_modified(|present| {
+            let wanted = build::announcement(&context, &present.boot, present.port);
+            let news = *present != wanted;
+            *present = wanted;
+            news
         });
     }
 }
@@ -194,6 +194,7 @@ fn start_controllers(tasks: &mut Tasks, assembly: &Assembly) {
     let context = || Arc::clone(&assembly.context);
     tasks.start(|stop| foreign_cluster::run(context(), stop));
     tasks.start(|stop| peering_request::run(context(), stop));
+    tasks.start(|stop| tokens::run(context(), stop));
 }
 
 /// Networks, policy, certificates and the peer endpoint.

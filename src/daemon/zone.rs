@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 pub use crate::engine::domain::zone::{Style, ZoneError, domain};
 use crate::{
     api::{ClusterId, ClusterName},
-    engine::domain::zone::{Listed, render, url},
+    engine::domain::zone::{Listing, render, url},
 };
 
 /// Writes the zone of a domain that lists the daemon with this description.
@@ -19,12 +19,14 @@ pub fn of(
     style: Style,
 ) -> Result<String, ZoneError> {
     let text = |key: &str| description.get(key).map_or("", String::as_str);
-    let listed = Listed {
+    let listing = Listing {
         cluster_id: text("clusterID")
             .parse::<ClusterId>()
             .map_err(|error| ZoneError::Identity(error.to_string()))?,
         name: ClusterName::neutralise(text("clusterName")),
-        url: url(text("peerEndpoint"))?,
+        port: 0,
+        addresses: Vec::new(),
+        advertise: Some(url(text("peerEndpoint"))?),
     };
-    Ok(render(domain, &listed, style))
+    Ok(render(domain, &listing, style))
 }

@@ -8,19 +8,21 @@
 mod ask;
 mod dnssec;
 mod read;
+mod recorded;
 mod servers;
 
 use std::{collections::BTreeSet, sync::Mutex, time::Duration};
 
 use futures::{StreamExt as _, stream};
 use hickory_proto::rr::{Name, RData, RecordType};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use crate::engine::domain::{
-    ANSWERS, BROWSE_DOMAINS, Entry, INSTANCES, Look, Problem, SERVICE_TYPES, Service,
+    BROWSE_DOMAINS, Entry, INSTANCES, Look, Problem, SERVICE_TYPES, Service,
 };
-use ask::Asker;
+use ask::{Answer, Ask, Asker};
 pub(in crate::discovery) use read::text;
+pub use recorded::look_at_recorded;
 pub use servers::{Servers, ServersError};
 
 /// How many questions may be open at a time: a server holds 32 on one TCP connection.
@@ -32,6 +34,11 @@ const LOOK_LIMIT: Duration = Duration::from_secs(30);
 
 /// Looks at a domain once. Never fails: what went wrong is part of the look.
 pub async fn look(servers: &Servers, domain: &str) -> Look {
+    look_within(servers, domain, LOOK_LIMIT).await
+}
+
+/// Looks at a domain once, and for no longer than this.
+pub async fn look_within(servers: &Servers, domain: &str, limit: Duration) -> Look {
     let failed = |problem| Look {
         incomplete: Some(problem),
         ..Look::default()
@@ -40,17 +47,27 @@ pub async fn look(servers: &Servers, domain: &str) -> Look {
         Ok(domain) => domain,
         Err(problem) => return failed(problem),
     };
-    let asker = match Asker::new(servers, CONCURRENCY, Instant::now() + LOOK_LIMIT) {
+    let deadline = Instant::now() + limit;
+    let asker = match Asker::new(servers, CONCURRENCY, deadline) {
         Ok(asker) => asker,
         Err(error) => return failed(Problem::Passing(error.to_string())),
     };
-    let looker = Looker {
-        asker,
-        ttl: Mutex::new(None),
-    };
-    let (mut look, dnssec) = tokio::join!(looker.look(&domain), dnssec::status(servers, &domain));
-    look.dnssec = dnssec;
+    let looker = Looker::new(asker);
+    let status = timeout_at(deadline, dnssec::status(servers, &domain));
+    let (mut look, dnssec) = tokio::join!(looker.look(&domain), status);
+    look.dnssec = dnssec.unwrap_or_default();
     look
+}
+
+/// Asks one question and returns the records.
+pub(in crate::discovery) async fn lookup(
+    servers: &Servers,
+    name: &Name,
+    kind: RecordType,
+) -> Result<Vec<RData>, Problem> {
+    let asker = Asker::new(servers, 1, Instant::now() + LOOK_LIMIT)
+        .map_err(|error| Problem::Passing(error.to_string()))?;
+    Ok(asker.ask(name, kind).await?.records)
 }
 
 fn parse(domain: &str) -> Result<Name, Problem> {
@@ -67,8 +84,8 @@ fn parse(domain: &str) -> Result<Name, Problem> {
 }
 
 /// One look in the making.
-struct Looker {
-    asker: Asker,
+struct Looker<A> {
+    asker: A,
     ttl: Mutex<Option<Duration>>,
 }
 
@@ -79,7 +96,12 @@ struct Listed {
     described: bool,
 }
 
-impl Looker {
+impl<A: Ask> Looker<A> {
+    fn new(asker: A) -> Self {
+        let ttl = Mutex::new(None);
+        Self { asker, ttl }
+    }
+
     async fn look(&self, domain: &Name) -> Look {
         let mut look = Look::default();
         let mut seen = BTreeSet::new();
@@ -215,7 +237,7 @@ impl Looker {
         let mut problem = None;
         for outcome in [v4, v6] {
             match outcome {
-                Ok(records) => addresses.extend(records.iter().filter_map(RData::ip_addr)),
+                Ok(records) => addresses.extend(read::addresses(&records)),
                 Err(error) => {
                     problem.get_or_insert(error);
                 }
@@ -227,20 +249,15 @@ impl Looker {
         }
     }
 
-    /// Asks a question and notes for how long its answer holds. A list of instances may be long,
-    /// anything else not.
+    /// Asks a question and notes for how long its answer holds.
     async fn ask(&self, name: &Name, kind: RecordType) -> Result<Vec<RData>, Problem> {
-        let answer = self.asker.ask(name, kind).await?;
-        if let Some(ttl) = answer.ttl {
+        let Answer { records, ttl } = self.asker.ask(name, kind).await?;
+        if let Some(ttl) = ttl {
             let mut least = self
                 .ttl
                 .lock()
                 .unwrap_or_else(std::sync::PoisonError::into_inner);
             *least = Some(least.map_or(ttl, |least| least.min(ttl)));
-        }
-        let mut records = answer.records;
-        if kind != RecordType::PTR && kind != RecordType::SRV {
-            records.truncate(ANSWERS);
         }
         Ok(records)
     }

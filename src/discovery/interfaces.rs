@@ -1,13 +1,17 @@
 //! Which interfaces are used for discovery, and which addresses are next to us on them.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
 use ipnet::IpNet;
-use nix::{ifaddrs::getifaddrs, net::if_::InterfaceFlags, sys::socket::SockaddrStorage};
+use nix::{
+    ifaddrs::{InterfaceAddress, getifaddrs},
+    net::if_::{InterfaceFlags, if_nametoindex},
+    sys::socket::SockaddrStorage,
+};
 
 /// Interfaces of containers, bridges between them and tunnels: no LAN is behind these. A star at the
 /// end stands for anything.
@@ -83,24 +87,60 @@ fn matches(pattern: &str, name: &str) -> bool {
     }
 }
 
-/// The interfaces that may be used, with the subnets that are on link there.
+/// An interface that may be used.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Links(BTreeMap<String, Vec<IpNet>>);
+pub struct Link {
+    /// Its number, which the system gives it.
+    pub index: u32,
+    /// Its addresses, with the subnets that are on link there.
+    pub subnets: Vec<IpNet>,
+}
+
+impl Link {
+    /// Returns whether an address is next to us on this link.
+    pub fn reaches(&self, address: IpAddr) -> bool {
+        self.subnets.iter().any(|subnet| {
+            let broadcast = address.is_ipv4() && subnet.prefix_len() < 31;
+            subnet.contains(&address)
+                && !(broadcast && (address == subnet.broadcast() || address == subnet.network()))
+        })
+    }
+
+    /// Returns our own addresses on this link.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.subnets.iter().map(IpNet::addr)
+    }
+}
+
+/// The interfaces that may be used, by name.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Links(BTreeMap<String, Link>);
 
 impl Links {
     /// Reads the interfaces of this machine: those that are up, multicast and allowed.
     pub fn read(rules: &InterfaceRules) -> io::Result<Self> {
-        let wanted =
-            InterfaceFlags::IFF_UP | InterfaceFlags::IFF_RUNNING | InterfaceFlags::IFF_MULTICAST;
-        let mut links: BTreeMap<String, Vec<IpNet>> = BTreeMap::new();
-        for row in getifaddrs()?.filter(|row| row.flags.contains(wanted)) {
+        let mut links: BTreeMap<String, Link> = BTreeMap::new();
+        for row in usable(rules)?.filter(|row| row.flags.contains(InterfaceFlags::IFF_MULTICAST)) {
             let subnet = subnet_of(row.address.as_ref(), row.netmask.as_ref());
-            if let Some(subnet) = subnet.filter(|net| rules.allows(&row.interface_name, net.addr()))
-            {
-                links.entry(row.interface_name).or_default().push(subnet);
+            // An interface that goes away meanwhile has no number any more.
+            let index = if_nametoindex(row.interface_name.as_str());
+            if let (Some(subnet), Ok(index)) = (subnet, index) {
+                let link = links.entry(row.interface_name).or_default();
+                link.index = index;
+                link.subnets.push(subnet);
             }
         }
         Ok(Self(links))
+    }
+
+    /// Returns the links by name, in order.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Link)> {
+        self.0.iter().map(|(name, link)| (name.as_str(), link))
+    }
+
+    /// Returns the link with a number, and its name.
+    pub fn numbered(&self, index: u32) -> Option<(&str, &Link)> {
+        self.iter().find(|(_, link)| link.index == index)
     }
 
     /// Returns the names of the interfaces, in order.
@@ -116,19 +156,38 @@ impl Links {
     /// Returns whether an address is next to us on an interface. What was heard on a LAN and is
     /// not on that LAN was forged, or is of no use to us.
     pub fn reaches(&self, interface: &str, address: IpAddr) -> bool {
-        let subnets = self.0.get(interface).map(Vec::as_slice).unwrap_or_default();
-        subnets.iter().any(|subnet| {
-            let broadcast = address.is_ipv4() && subnet.prefix_len() < 31;
-            subnet.contains(&address)
-                && !(broadcast && (address == subnet.broadcast() || address == subnet.network()))
-        })
+        self.0
+            .get(interface)
+            .is_some_and(|link| link.reaches(address))
     }
 }
 
-impl FromIterator<(String, Vec<IpNet>)> for Links {
-    fn from_iter<I: IntoIterator<Item = (String, Vec<IpNet>)>>(rows: I) -> Self {
+impl FromIterator<(String, Link)> for Links {
+    fn from_iter<I: IntoIterator<Item = (String, Link)>>(rows: I) -> Self {
         Self(rows.into_iter().collect())
     }
+}
+
+/// Returns the names of the interfaces that could be used if they knew multicast.
+pub fn without_multicast(rules: &InterfaceRules) -> Vec<String> {
+    let Ok(rows) = usable(rules) else {
+        return Vec::new();
+    };
+    let names: BTreeSet<String> = rows
+        .filter(|row| !row.flags.contains(InterfaceFlags::IFF_MULTICAST))
+        .map(|row| row.interface_name)
+        .collect();
+    names.into_iter().collect()
+}
+
+/// The addresses of interfaces that are up and allowed.
+fn usable(rules: &InterfaceRules) -> io::Result<impl Iterator<Item = InterfaceAddress>> {
+    let up = InterfaceFlags::IFF_UP | InterfaceFlags::IFF_RUNNING;
+    let allowed = |row: &InterfaceAddress| {
+        let address = row.address.as_ref().and_then(ip_of);
+        address.is_some_and(|address| rules.allows(&row.interface_name, address))
+    };
+    Ok(getifaddrs()?.filter(move |row| row.flags.contains(up) && allowed(row)))
 }
 
 fn subnet_of(
@@ -228,16 +287,20 @@ mod tests {
 
     #[test]
     fn a_neighbour_is_on_a_subnet_of_the_interface_that_it_was_heard_on() {
-        let subnets = |nets: &[&str]| nets.iter().map(|net| net.parse().expect("nets")).collect();
+        let link = |index, nets: &[&str]| Link {
+            index,
+            subnets: nets.iter().map(|net| net.parse().expect("nets")).collect(),
+        };
         let links: Links = [
             (
                 "eth0".to_owned(),
-                subnets(&["192.168.1.5/24", "fe80::1/64"]),
+                link(2, &["192.168.1.5/24", "fe80::1/64"]),
             ),
-            ("eth1".to_owned(), subnets(&["10.0.0.0/31"])),
+            ("eth1".to_owned(), link(3, &["10.0.0.0/31"])),
         ]
         .into_iter()
         .collect();
+        assert_eq!(links.numbered(3).map(|(name, _)| name), Some("eth1"));
         for (interface, address, expected) in [
             ("eth0", "192.168.1.7", true),
             ("eth0", "192.168.1.255", false),

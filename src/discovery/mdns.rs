@@ -1,18 +1,18 @@
 //! Discovery on the LAN by multicast DNS: announces us, looks for others, and mends itself.
 //!
 //! ```text
-//! netlink ----- link events ----.
-//! mdns-sd ----- answers --------+--> session --> neighbours --> EventSink --> roster
-//! Announcement, verify ---------'       |
-//!                                       '--> mdns-sd: register, browse, verify, look at the links
+//! netlink ------------ link events --.
+//! socket --- packets --- wire -------+--> session --> neighbours --> EventSink --> roster
+//! Announcement, known ids, verify ---'       |
+//!                                            '--> responder --> wire --> socket
 //! ```
-//! A session is one life of the library's thread. When that dies, falls silent or is flooded, the
-//! next session begins; what was found meanwhile lives on in the roster until its time is up.
+//! Only `socket` does I/O and only `session` waits. `wire`, `gate`, `neighbours` and `responder` are
+//! given packets and time.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use futures::{FutureExt, future::BoxFuture};
-use mdns_sd::MDNS_PORT;
 use tokio::{
     sync::{mpsc, watch},
     time::Instant,
@@ -20,6 +20,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    api::identity::ClusterId,
     discovery::{
         DiscoveryError, Health, fraction,
         interfaces::InterfaceRules,
@@ -28,14 +29,20 @@ use crate::{
     engine::backoff::Backoff,
 };
 
+mod gate;
 mod link_events;
 mod neighbours;
+mod responder;
 mod session;
+mod socket;
+pub mod wire;
 
 /// The service types that we announce and look for: our own, a legal name (RFC 6335, section 5.1),
 /// and the one that Liqo 0.2 to 0.10 uses. The first one counts where they disagree.
-const SERVICE_TYPES: [&str; 2] = ["_landbridge._tcp.local.", "_liqo_auth._tcp.local."];
+const SERVICE_TYPES: [&str; 2] = ["_landbridge._tcp.local", "_liqo_auth._tcp.local"];
 
+/// The port of multicast DNS (RFC 6762, section 3).
+const PORT: u16 = 5353;
 /// The waits before a broken session is followed by the next one.
 const RESTART: (Duration, Duration) = (Duration::from_millis(500), Duration::from_mins(1));
 /// A session that lived for so long was well.
@@ -49,6 +56,7 @@ pub struct Mdns {
     port: u16,
     rules: InterfaceRules,
     announcement: watch::Receiver<Announcement>,
+    known: watch::Receiver<BTreeSet<ClusterId>>,
     verify: mpsc::Receiver<String>,
     health: watch::Sender<Health>,
 }
@@ -57,6 +65,7 @@ pub struct Mdns {
 #[derive(Debug, Clone)]
 pub struct MdnsHandle {
     verify: mpsc::Sender<String>,
+    known: watch::Sender<BTreeSet<ClusterId>>,
     health: watch::Receiver<Health>,
 }
 
@@ -65,6 +74,15 @@ impl MdnsHandle {
     /// confirms it within two seconds it is reported gone. Returns false when too many wait already.
     pub fn verify(&self, instance: &str) -> bool {
         self.verify.try_send(instance.to_owned()).is_ok()
+    }
+
+    /// Says which clusters are known already: they come first, whatever else is announced.
+    pub fn set_known(&self, known: BTreeSet<ClusterId>) {
+        self.known.send_if_modified(|present| {
+            let news = *present != known;
+            *present = known;
+            news
+        });
     }
 
     /// Returns how discovery on the LAN is doing, and tells when that changes.
@@ -80,16 +98,19 @@ impl Mdns {
         announcement: watch::Receiver<Announcement>,
     ) -> (Self, MdnsHandle) {
         let (verify_sender, verify) = mpsc::channel(VERIFY_QUEUE);
+        let (known_sender, known) = watch::channel(BTreeSet::new());
         let (health, health_receiver) = watch::channel(Health::Starting);
         let source = Self {
-            port: MDNS_PORT,
+            port: PORT,
             rules,
             announcement,
+            known,
             verify,
             health,
         };
         let handle = MdnsHandle {
             verify: verify_sender,
+            known: known_sender,
             health: health_receiver,
         };
         (source, handle)
@@ -113,14 +134,8 @@ impl Mdns {
                 backoff.reset();
             }
             self.report(&error);
-            let flooded = matches!(error, DiscoveryError::Flood(_));
-            let pause = if flooded {
-                RESTART.0
-            } else {
-                backoff.next(fraction())
-            };
             tokio::select! {
-                () = tokio::time::sleep(pause) => {}
+                () = tokio::time::sleep(backoff.next(fraction())) => {}
                 () = shutdown.cancelled() => break,
             }
         }

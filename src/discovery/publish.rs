@@ -5,9 +5,12 @@
 //! made on the condition that it stands there, so that nobody else's records are ever touched.
 
 mod key;
+mod machine;
 mod update;
 
-use std::{net::IpAddr, path::PathBuf, time::Duration};
+use std::{error::Error, net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use futures::future::BoxFuture;
 
 use tokio::{
     sync::watch,
@@ -15,6 +18,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+pub use crate::engine::domain::zone::Listing;
 use crate::{
     discovery::{
         dns::{Servers, ServersError},
@@ -23,10 +27,11 @@ use crate::{
     engine::{
         addresses::{AuthUrl, OwnNetworks},
         backoff::Backoff,
+        domain::zone::{self, Style},
     },
 };
 pub use key::{Key, KeyError};
-pub use update::{Listing, Publisher, UpdateError};
+pub use update::{Publisher, UpdateError};
 
 /// How often the records are written again, in case somebody has removed them.
 const REFRESH: Duration = Duration::from_mins(10);
@@ -61,15 +66,35 @@ pub enum SettingsError {
     },
 }
 
-impl Publisher {
-    /// Reads the settings; nothing when there is no zone to publish in.
+/// Where this cluster is published.
+#[derive(Debug, Clone)]
+pub enum Destination {
+    /// At a name server that takes signed updates.
+    Server(Publisher),
+    /// By the cluster that we run in, which has somebody to keep the zone.
+    Cluster {
+        /// The zone.
+        zone: String,
+        /// How the zone lists its clusters.
+        style: Style,
+    },
+}
+
+impl Destination {
+    /// Reads the settings; nothing when there is no zone to publish in. Without a server it is left
+    /// to the cluster.
     pub fn from_settings(
         zone: &str,
         server: &str,
         key_file: PathBuf,
+        style: Style,
     ) -> Result<Option<Self>, SettingsError> {
         if zone.is_empty() {
             return Ok(None);
+        }
+        let zone = zone::domain(zone).map_err(|_| SettingsError::Zone(zone.to_owned()))?;
+        if server.is_empty() && key_file.as_os_str().is_empty() {
+            return Ok(Some(Self::Cluster { zone, style }));
         }
         if server.is_empty() {
             return Err(SettingsError::Missing("server"));
@@ -77,14 +102,54 @@ impl Publisher {
         if key_file.as_os_str().is_empty() {
             return Err(SettingsError::Missing("tsigKeyFile"));
         }
-        let name = update::zone_name(zone).ok_or_else(|| SettingsError::Zone(zone.to_owned()))?;
+        let name = update::zone_name(&zone).ok_or_else(|| SettingsError::Zone(zone.clone()))?;
         let server = Servers::address_of(server).map_err(SettingsError::Server)?;
         let key = Key::from_file(&key_file).map_err(|source| SettingsError::Key {
             path: key_file,
             source,
         })?;
-        Ok(Some(Self::new(name, server, key)))
+        let mark = machine::mark(&zone);
+        let publisher = Publisher::new(name, server, key, style).on_machine(mark);
+        Ok(Some(Self::Server(publisher)))
     }
+}
+
+/// Why a zone does not say what it should.
+pub type RegisterError = Box<dyn Error + Send + Sync>;
+
+/// Somebody who keeps a zone.
+pub trait Register: Send + Sync {
+    /// Returns the zone.
+    fn zone(&self) -> String;
+
+    /// Makes the zone say what the listing says, whatever it said of us before.
+    fn publish<'a>(&'a self, listing: &'a Listing) -> BoxFuture<'a, Result<(), RegisterError>>;
+
+    /// Takes our records out of the zone.
+    fn withdraw<'a>(&'a self, listing: &'a Listing) -> BoxFuture<'a, Result<(), RegisterError>>;
+}
+
+impl Register for Publisher {
+    fn zone(&self) -> String {
+        self.zone_text()
+    }
+
+    fn publish<'a>(&'a self, listing: &'a Listing) -> BoxFuture<'a, Result<(), RegisterError>> {
+        Box::pin(async move { Ok(Self::publish(self, listing).await?) })
+    }
+
+    fn withdraw<'a>(&'a self, listing: &'a Listing) -> BoxFuture<'a, Result<(), RegisterError>> {
+        Box::pin(async move { Ok(Self::withdraw(self, listing).await?) })
+    }
+}
+
+/// Whether the zone says what it should, for a person.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Standing {
+    /// The zone.
+    pub zone: String,
+    /// Why this cluster is not published as it should be, if it is not.
+    pub problem: Option<String>,
 }
 
 /// What is published of this machine.
@@ -130,11 +195,16 @@ fn addresses(own: &OwnNetworks) -> Vec<IpAddr> {
 }
 
 /// Keeps our records in the zone until the shutdown, and then takes them back.
-pub async fn run(publisher: Publisher, mut sources: Sources, shutdown: CancellationToken) {
+pub async fn run(
+    register: Arc<dyn Register>,
+    mut sources: Sources,
+    standing: watch::Sender<Standing>,
+    shutdown: CancellationToken,
+) {
     let mut desk = Desk {
-        publisher,
+        register,
         published: None,
-        complaint: String::new(),
+        standing,
         backoff: Backoff::new(RETRY.0, RETRY.1),
     };
     loop {
@@ -152,17 +222,17 @@ pub async fn run(publisher: Publisher, mut sources: Sources, shutdown: Cancellat
 
 /// What stands in the zone, and how that went.
 struct Desk {
-    publisher: Publisher,
+    register: Arc<dyn Register>,
     published: Option<Listing>,
-    complaint: String,
+    standing: watch::Sender<Standing>,
     backoff: Backoff,
 }
 
 impl Desk {
-    async fn update(&self, wanted: Option<&Listing>) -> Result<(), UpdateError> {
+    async fn update(&self, wanted: Option<&Listing>) -> Result<(), RegisterError> {
         match (wanted, &self.published) {
-            (Some(wanted), _) => self.publisher.publish(wanted).await,
-            (None, Some(published)) => self.publisher.withdraw(published).await,
+            (Some(wanted), _) => self.register.publish(wanted).await,
+            (None, Some(published)) => self.register.withdraw(published).await,
             (None, None) => Ok(()),
         }
     }
@@ -171,32 +241,41 @@ impl Desk {
     fn note(&mut self, wanted: Option<Listing>) -> Duration {
         if wanted != self.published {
             let listed = wanted.is_some();
-            tracing::info!(zone = self.publisher.zone(), listed, "Zone updated");
+            tracing::info!(zone = self.register.zone(), listed, "Zone updated");
         }
         self.published = wanted;
-        self.complaint.clear();
+        self.report(None);
         self.backoff.reset();
         REFRESH
     }
 
     /// Tells a failure once and returns when to try again.
-    fn complain(&mut self, error: &UpdateError) -> Duration {
-        let complaint = error.to_string();
-        if complaint != self.complaint {
-            let zone = self.publisher.zone();
+    fn complain(&mut self, error: &RegisterError) -> Duration {
+        if self.report(Some(error.to_string())) {
+            let zone = self.register.zone();
             tracing::warn!(zone, %error, "This cluster is not published");
         }
-        self.complaint = complaint;
         self.backoff.next(super::fraction())
+    }
+
+    /// Says how it went, and returns whether that was news.
+    fn report(&self, problem: Option<String>) -> bool {
+        let zone = self.register.zone();
+        self.standing.send_if_modified(|standing| {
+            let new = Standing { zone, problem };
+            let news = *standing != new;
+            *standing = new;
+            news
+        })
     }
 
     async fn leave(self) {
         let Some(published) = &self.published else {
             return;
         };
-        let withdrawn = timeout(FAREWELL, self.publisher.withdraw(published)).await;
+        let withdrawn = timeout(FAREWELL, self.register.withdraw(published)).await;
         if !matches!(withdrawn, Ok(Ok(()))) {
-            let zone = self.publisher.zone();
+            let zone = self.register.zone();
             tracing::warn!(
                 zone,
                 "Our records stay in the zone: it could not be updated"

@@ -1,8 +1,11 @@
 //! What a way to find clusters looks like from outside, and the channel that its finds go through.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
 use futures::future::BoxFuture;
@@ -42,6 +45,8 @@ pub struct Announcement {
     pub boot: String,
     /// The TCP port of our peer endpoint.
     pub port: u16,
+    /// For how long others may believe what we tell them (`discoveryConfig.ttl`).
+    pub ttl: Duration,
     /// Whether to announce ourselves.
     pub advertise: bool,
     /// Whether to look for others.

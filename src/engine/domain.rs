@@ -33,7 +33,7 @@ pub const SERVICE_TYPES: [&str; 2] = ["_landbridge._tcp", "_liqo_auth._tcp"];
 /// The most instances of one SearchDomain: as many as the roster holds, and about as many PTR
 /// records as fit in one answer.
 pub const INSTANCES: usize = 1024;
-/// The most records of any other answer that are read.
+/// The most addresses or texts of one name that are read.
 pub const ANSWERS: usize = 64;
 /// The most targets of one instance.
 pub const TARGETS: usize = 16;

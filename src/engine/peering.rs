@@ -37,14 +37,16 @@ use crate::api::{
     peering_request::{Acceptance, HomeSession, PeeringRequestSpec},
     wire::Decision,
 };
-use crate::engine::addressing::Ground;
+use crate::engine::{addressing::Ground, policy::Evidence};
 
 pub use network::{LocalNetwork, RemoteNetwork, TunnelWish};
 pub use node::{NodeWish, node_name};
 pub(crate) use view::View;
 
-/// A session that is silent for longer does not answer (protocol: a heartbeat every 5 s).
+/// A session that is silent for longer does not answer (a heartbeat comes every 2 s).
 pub const SILENCE: SignedDuration = SignedDuration::from_secs(15);
+/// The same for a peer that is not announced any more: that and silence together are enough.
+pub const SILENCE_OF_THE_LOST: SignedDuration = SignedDuration::from_secs(6);
 /// How long an expired find stays before it is forgotten.
 pub const GRACE: SignedDuration = SignedDuration::from_secs(10);
 /// How long after our start a peer that was known before may take to announce itself again: the
@@ -185,8 +187,8 @@ pub struct Answer {
     pub decision: Decision,
     /// Its words.
     pub message: String,
-    /// Whether it proved to know the fleet secret.
-    pub fleet_secret: bool,
+    /// What it has shown besides its key.
+    pub evidence: Option<Evidence>,
     /// The approval code of the connection, while a person has to decide at the peer.
     pub code: Option<String>,
     /// When to ask again, if the decision is not final.
@@ -231,8 +233,8 @@ pub enum Step {
     Disconnect,
     /// Write the proven identity into an object that a person wrote without one.
     FillIdentity(ClusterId, ClusterName),
-    /// Write `spec.trustMode`.
-    SetTrust(TrustMode),
+    /// Write `spec.trustMode`, and by what the peer was let in if it was.
+    SetTrust(TrustMode, Option<Evidence>),
     /// Ask to be accepted.
     Identify,
     /// Create or find our PeeringRequest in the peer's cluster, and watch it.
@@ -309,7 +311,7 @@ fn check_again(view: &View<'_>) -> Timestamp {
         moments.insert(answer.ask_again);
     }
     if let Some(session) = &view.facts.link.session {
-        moments.insert(session.heard + SILENCE);
+        moments.insert(session.heard + view.patience());
     }
     if view.facts.node.is_some() && view.is_alive() {
         moments.insert(view.facts.lease_renewed.unwrap_or(view.now) + LEASE_RENEWAL);

@@ -7,10 +7,22 @@ use crate::api::{
 };
 
 /// What a cluster has shown besides its key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Evidence {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Evidence {
     /// It knows the fleet secret.
-    pub fleet_secret: bool,
+    FleetSecret,
+    /// It knows a token that this cluster gave out, or the one that it gave us.
+    Token,
+}
+
+impl Evidence {
+    /// Returns the reason that condition Trusted carries.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::FleetSecret => reason::FLEET_SECRET,
+            Self::Token => reason::TOKEN,
+        }
+    }
 }
 
 /// A decision about a cluster, with its reason (a constant of [`reason`]).
@@ -38,7 +50,7 @@ impl Trust {
 pub fn trust(
     spec: &ForeignClusterSpec,
     recorded: Option<&str>,
-    evidence: Evidence,
+    evidence: Option<Evidence>,
     allow_empty_token: bool,
 ) -> Trust {
     if spec.incoming_peering_enabled == IncomingPeering::No {
@@ -47,8 +59,8 @@ pub fn trust(
     if spec.trust_mode == TrustMode::Trusted {
         return Trust::Accepted(recorded.unwrap_or(reason::PINNED).to_owned());
     }
-    if evidence.fleet_secret {
-        return Trust::Accepted(reason::FLEET_SECRET.to_owned());
+    if let Some(evidence) = evidence {
+        return Trust::Accepted(evidence.reason().to_owned());
     }
     if allow_empty_token {
         return Trust::Accepted(reason::EMPTY_TOKEN_ALLOWED.to_owned());
@@ -100,41 +112,32 @@ mod tests {
 
     #[test]
     fn every_way_to_be_trusted_has_its_reason() {
+        use Evidence::{FleetSecret, Token};
         use IncomingPeering::{Auto, No, Yes};
         use TrustMode::{Trusted, Unknown, Untrusted};
+        let accepted = |reason: &str| Trust::Accepted(reason.to_owned());
         let table = [
-            (Unknown, Auto, false, false, Trust::Waiting),
-            (Untrusted, Auto, false, false, Trust::Waiting),
-            (Untrusted, Yes, false, false, Trust::Waiting),
-            (
-                Trusted,
-                Auto,
-                false,
-                false,
-                Trust::Accepted("Pinned".into()),
-            ),
+            (Unknown, Auto, None, false, Trust::Waiting),
+            (Untrusted, Auto, None, false, Trust::Waiting),
+            (Untrusted, Yes, None, false, Trust::Waiting),
+            (Trusted, Auto, None, false, accepted("Pinned")),
             (
                 Untrusted,
                 Auto,
-                true,
+                Some(FleetSecret),
                 false,
-                Trust::Accepted("FleetSecret".into()),
+                accepted("FleetSecret"),
             ),
-            (
-                Untrusted,
-                Auto,
-                false,
-                true,
-                Trust::Accepted("EmptyTokenAllowed".into()),
-            ),
-            (Trusted, No, true, true, Trust::Refused),
+            (Untrusted, Auto, Some(Token), true, accepted("Token")),
+            (Untrusted, Auto, None, true, accepted("EmptyTokenAllowed")),
+            (Trusted, No, Some(FleetSecret), true, Trust::Refused),
+            (Untrusted, No, Some(Token), true, Trust::Refused),
         ];
-        for (mode, incoming, fleet_secret, empty, expected) in table {
-            let evidence = Evidence { fleet_secret };
+        for (mode, incoming, evidence, empty, expected) in table {
             let decision = trust(&spec(mode, incoming), None, evidence, empty);
             assert_eq!(
                 decision, expected,
-                "{mode:?} {incoming:?} {fleet_secret} {empty}"
+                "{mode:?} {incoming:?} {evidence:?} {empty}"
             );
         }
     }
@@ -142,7 +145,7 @@ mod tests {
     #[test]
     fn the_reason_that_let_a_peer_in_is_kept() {
         let spec = spec(TrustMode::Trusted, IncomingPeering::Auto);
-        let decision = trust(&spec, Some("FleetSecret"), Evidence::default(), false);
+        let decision = trust(&spec, Some("FleetSecret"), None, false);
         assert_eq!(decision, Trust::Accepted("FleetSecret".into()));
     }
 

@@ -22,20 +22,26 @@ use crate::{
 
 mod clock;
 mod entry;
+mod turns;
 
 use clock::{Clock, Pace};
 use entry::{Entry, HintKey};
+pub use turns::Turns;
 
 /// How much a roster holds and how fast it speaks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bounds {
-    /// The most candidates at a time.
+    /// The most candidates at a time that were heard on a LAN.
     pub candidates: usize,
+    /// The most candidates at a time that are listed in a domain.
+    pub listed: usize,
     /// The most unproven candidates that share their least crowded address.
     pub candidates_per_address: usize,
-    /// The most candidates that appear in a second, and at once after a pause.
+    /// The most candidates of a LAN, where anybody can name any, that appear in a second, and at once
+    /// after a pause. What is listed in a domain is bounded by whoever reads the domain.
     pub new_per_second: u32,
-    /// For how long changes are collected before they are told: IPv4 and IPv6 arrive apart.
+    /// For how long further changes are collected before they are told. The first sighting of a
+    /// candidate is told at once.
     pub debounce: Duration,
     /// For how long a withdrawn advertisement is kept, in case it comes back or was forged.
     pub damping: Duration,
@@ -49,6 +55,7 @@ impl Default for Bounds {
     fn default() -> Self {
         Self {
             candidates: 1024,
+            listed: 16_384,
             candidates_per_address: 16,
             new_per_second: 20,
             debounce: Duration::from_millis(75),
@@ -137,6 +144,8 @@ pub struct Roster {
     changes: VecDeque<Change>,
     duplicate_told: Option<Duration>,
     refused: u64,
+    /// When all entries are to be looked at, at the latest: every change of one brings it forward.
+    due: Option<Duration>,
 }
 
 /// How often a duplicate of ourselves is told.
@@ -156,12 +165,22 @@ impl Roster {
             changes: VecDeque::new(),
             duplicate_told: None,
             refused: 0,
+            due: None,
         }
+    }
+
+    /// Returns the names of the advertisements of a cluster on a LAN.
+    pub fn advertisements(&self, id: &ClusterId) -> Vec<String> {
+        self.entries
+            .get(&Key::Cluster(id.clone()))
+            .map(|entry| entry.advertisements(DiscoveryType::Lan))
+            .unwrap_or_default()
     }
 
     /// Takes the ids that are known already: they come first and are never turned away.
     pub fn set_known(&mut self, ids: BTreeSet<ClusterId>) {
         self.known = ids;
+        self.due = Some(self.clock.elapsed());
     }
 
     /// Takes what a source reports.
@@ -173,11 +192,11 @@ impl Roster {
             }
             Event::Seen(sighting) if sighting.endpoints.is_empty() => {
                 let key = HintKey::of(&sighting);
-                self.withdraw(|hint| *hint == key);
+                self.withdraw(sighting.source, |hint| *hint == key);
             }
             Event::Seen(sighting) => self.see(&sighting, now),
             Event::Gone { source, instance } => {
-                self.withdraw(|hint| hint.is_of(source, &instance));
+                self.withdraw(source, |hint| hint.is_of(source, &instance));
             }
         }
         self.settle();
@@ -213,10 +232,12 @@ impl Roster {
     pub fn handle_forgotten(&mut self, id: &ClusterId, now: Timestamp) {
         self.clock.observe(now);
         let time = self.clock.elapsed();
-        if let Some(entry) = self.entries.get_mut(&Key::Cluster(id.clone())) {
+        let key = Key::Cluster(id.clone());
+        if let Some(entry) = self.entries.get_mut(&key) {
             entry.forget_told();
             entry.mark_changed(time);
         }
+        self.touch(&key);
         self.settle();
     }
 
@@ -233,23 +254,7 @@ impl Roster {
 
     /// Returns when [`Roster::handle_timeout`] is to be called, if at all.
     pub fn poll_timeout(&self) -> Option<Timestamp> {
-        let next_new = self.pace.next();
-        self.entries
-            .iter()
-            .filter_map(|(key, entry)| {
-                let told = entry.told_due(&self.bounds);
-                let told = if entry.is_told() || self.is_known(key) {
-                    told
-                } else {
-                    told.map(|due| due.max(next_new))
-                };
-                [told, entry.next_expiry(), entry.retry_at]
-                    .into_iter()
-                    .flatten()
-                    .min()
-            })
-            .min()
-            .map(|due| self.clock.timestamp(due))
+        self.due.map(|due| self.clock.timestamp(due))
     }
 
     /// Returns how many sightings were turned away because there was no room.
@@ -276,6 +281,16 @@ impl Roster {
 
     fn is_known(&self, key: &Key) -> bool {
         matches!(key, Key::Cluster(id) if self.known.contains(id))
+    }
+
+    /// Returns whether an entry waits for its turn among strangers.
+    fn is_paced(&self, key: &Key, entry: &Entry) -> bool {
+        !entry.is_told() && !self.is_unpaced(key, entry)
+    }
+
+    /// Returns whether the pace for strangers does not count: it is known, or listed in a domain.
+    fn is_unpaced(&self, key: &Key, entry: &Entry) -> bool {
+        self.is_known(key) || entry.is_listed()
     }
 
     fn check_duplicate(&mut self, sighting: &Sighting, now: Timestamp) {
@@ -314,11 +329,12 @@ impl Roster {
         let bounds = &self.bounds;
         let entry = self
             .entries
-            .entry(key)
+            .entry(key.clone())
             .or_insert_with(|| Entry::new(time, bounds));
         if !entry.see(sighting, now, time) {
             self.refused = self.refused.saturating_add(1);
         }
+        self.touch(&key);
     }
 
     /// An advertisement without an id belongs to the cluster that has proven its id through it.
@@ -356,6 +372,7 @@ impl Roster {
             orphan.mark_changed(time);
             self.entries.insert(cluster.clone(), orphan);
         }
+        self.touch(cluster);
     }
 
     fn note_proof(&mut self, key: &Key, endpoint: SocketAddr, proven: bool, jitter: f64) {
@@ -363,12 +380,21 @@ impl Roster {
         if let Some(entry) = self.entries.get_mut(key) {
             entry.note_proof(endpoint, proven, jitter, time);
         }
+        self.touch(key);
     }
 
-    fn withdraw(&mut self, concerned: impl Fn(&HintKey) -> bool) {
-        let deadline = self.clock.elapsed() + self.bounds.damping;
+    fn withdraw(&mut self, source: DiscoveryType, concerned: impl Fn(&HintKey) -> bool) {
+        // On a LAN the advertiser was waited for already.
+        let damping = if source == DiscoveryType::Lan {
+            Duration::ZERO
+        } else {
+            self.bounds.damping
+        };
+        let deadline = self.clock.elapsed() + damping;
         for entry in self.entries.values_mut() {
-            entry.withdraw(&concerned, deadline);
+            if entry.withdraw(&concerned, deadline) {
+                self.due = Some(self.due.map_or(deadline, |due| due.min(deadline)));
+            }
         }
     }
 
@@ -384,8 +410,13 @@ impl Roster {
 
     /// Says whether a newcomer may stay, and evicts another one for it if need be.
     fn make_room(&mut self, newcomer: &Key, sighting: &Sighting) -> bool {
+        if sighting.source == DiscoveryType::Wan {
+            let listed = self.entries.values().filter(|entry| entry.is_listed());
+            return listed.count() < self.bounds.listed;
+        }
+        let has_room = self.heard() < self.bounds.candidates;
         if self.is_known(newcomer) {
-            return self.entries.len() < self.bounds.candidates || self.evict(usize::MIN, |_| true);
+            return has_room || self.evict(usize::MIN, |_| true);
         }
         let crowd = sighting
             .endpoints
@@ -402,7 +433,13 @@ impl Roster {
                     .any(|address| addresses.contains(&address))
             });
         }
-        self.entries.len() < self.bounds.candidates || self.evict(crowd, |_| true)
+        has_room || self.evict(crowd, |_| true)
+    }
+
+    /// How many candidates were heard on a LAN only.
+    fn heard(&self) -> usize {
+        let heard = self.entries.values().filter(|entry| !entry.is_listed());
+        heard.count()
     }
 
     /// Evicts the unproven candidate that failed, or else the one from the most crowded address if
@@ -412,7 +449,7 @@ impl Roster {
         let victim = self
             .entries
             .iter()
-            .filter(|(key, entry)| !entry.proven && !self.is_known(key) && eligible(entry))
+            .filter(|(key, entry)| !entry.proven && !self.is_unpaced(key, entry) && eligible(entry))
             .map(|(key, entry)| {
                 let own_crowd = crowd_of(entry, &crowds);
                 let rank = (entry.has_failed(), own_crowd);
@@ -445,9 +482,47 @@ impl Roster {
         crowds
     }
 
-    /// Expires what is over, then tells what is due.
+    /// Tells at once what nothing else depends on, and notes when the entry is to be looked at.
+    fn touch(&mut self, key: &Key) {
+        let time = self.clock.elapsed();
+        let is_due = |entry: &Entry| entry.told_due(&self.bounds).is_some_and(|due| due <= time);
+        let Some(entry) = self.entries.get(key) else {
+            return;
+        };
+        if is_due(entry) && !entry.is_over() && !self.is_paced(key, entry) {
+            self.tell(key);
+        }
+        if let Some(due) = self
+            .entries
+            .get(key)
+            .and_then(|entry| self.due_of(key, entry))
+        {
+            self.due = Some(self.due.map_or(due, |present| present.min(due)));
+        }
+    }
+
+    /// Returns when time alone changes something about an entry.
+    fn due_of(&self, key: &Key, entry: &Entry) -> Option<Duration> {
+        let told = entry.told_due(&self.bounds).map(|due| {
+            if self.is_paced(key, entry) {
+                due.max(self.pace.next())
+            } else {
+                due
+            }
+        });
+        let over = entry.is_over().then_some(Duration::ZERO);
+        [told, entry.next_expiry(), entry.retry_at, over]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// Expires what is over, then tells what is due, when it is time to look at all of it.
     fn settle(&mut self) {
         let time = self.clock.elapsed();
+        if self.due.is_none_or(|due| due > time) {
+            return;
+        }
         let mut over = Vec::new();
         let mut due = Vec::new();
         let mut waiting = Vec::new();
@@ -471,14 +546,21 @@ impl Roster {
             self.tell(&key);
         }
         self.tell_new(waiting);
+        let entries = self.entries.iter();
+        self.due = entries
+            .filter_map(|(key, entry)| self.due_of(key, entry))
+            .min();
     }
 
     /// Tells newcomers as fast as the pace allows: known ids at once, then those from addresses that
     /// stand for the fewest candidates already told and not proven, so that a flood waits behind the
     /// others.
     fn tell_new(&mut self, waiting: Vec<Key>) {
-        let (known, mut strangers): (Vec<Key>, Vec<Key>) =
-            waiting.into_iter().partition(|key| self.is_known(key));
+        let (known, mut strangers): (Vec<Key>, Vec<Key>) = waiting.into_iter().partition(|key| {
+            self.entries
+                .get(key)
+                .is_none_or(|entry| self.is_unpaced(key, entry))
+        });
         for key in known {
             self.tell(&key);
         }

@@ -73,6 +73,9 @@ pub(super) struct Case<'a> {
     pub(super) origin: Origin<'a>,
 }
 
+/// How many unknown and doubled fields a client is told of at most, as by a real server.
+const MOST_COMPLAINTS: usize = 100;
+
 /// Where the fields of a write come from.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Origin<'a> {
@@ -168,15 +171,14 @@ impl Case<'_> {
 
     fn normalise(&self, object: &mut Value) -> Result<Vec<String>, Refusal> {
         let unknown = normalise(self.catalog.schema(self.resource), object);
-        let complaints: Vec<String> = unknown
+        let unknown = unknown
             .iter()
-            .map(|field| format!("unknown field \"{field}\""))
-            .chain(
-                self.duplicates
-                    .iter()
-                    .map(|field| format!("duplicate field \"{field}\"")),
-            )
-            .collect();
+            .map(|field| format!("unknown field \"{field}\""));
+        let duplicates = self
+            .duplicates
+            .iter()
+            .map(|field| format!("duplicate field \"{field}\""));
+        let complaints: Vec<String> = unknown.chain(duplicates).take(MOST_COMPLAINTS).collect();
         match self.strictness {
             Strictness::Ignore => Ok(Vec::new()),
             Strictness::Strict if !complaints.is_empty() => Err(Refusal::bad_request(format!(

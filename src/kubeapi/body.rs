@@ -12,14 +12,19 @@ use serde::{
     de::{DeserializeSeed, MapAccess, SeqAccess, Visitor},
 };
 use serde_json::{Map, Number, Value};
-use std::{cell::RefCell, fmt};
+use std::{cell::RefCell, collections::BTreeSet, fmt, time::Duration};
+use tokio::time::timeout;
 
 const LARGEST: usize = 3 * 1024 * 1024;
 
+/// How long a body may take to arrive, as long as a real server takes for a whole request.
+const PATIENCE: Duration = Duration::from_mins(1);
+
 /// Reads a whole body, up to the size that a real server takes.
 pub(super) async fn read(body: Body) -> Result<Bytes, Refusal> {
-    axum::body::to_bytes(body, LARGEST)
+    timeout(PATIENCE, axum::body::to_bytes(body, LARGEST))
         .await
+        .map_err(|_| Refusal::too_slow())?
         .map_err(|_| Refusal::too_large())
 }
 
@@ -119,7 +124,7 @@ pub(super) fn yaml(bytes: &[u8]) -> Result<Value, String> {
 }
 
 fn json(bytes: &[u8]) -> serde_json::Result<Parsed> {
-    let duplicates = RefCell::new(Vec::new());
+    let duplicates = RefCell::new(BTreeSet::new());
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
     let object = Node {
         path: String::new(),
@@ -129,13 +134,13 @@ fn json(bytes: &[u8]) -> serde_json::Result<Parsed> {
     deserializer.end()?;
     Ok(Parsed {
         object,
-        duplicates: duplicates.into_inner(),
+        duplicates: duplicates.into_inner().into_iter().collect(),
     })
 }
 
 struct Node<'a> {
     path: String,
-    duplicates: &'a RefCell<Vec<String>>,
+    duplicates: &'a RefCell<BTreeSet<String>>,
 }
 
 impl<'de> DeserializeSeed<'de> for Node<'_> {
@@ -193,7 +198,7 @@ impl<'de> Visitor<'de> for Node<'_> {
         while let Some(name) = entries.next_key::<String>()? {
             let path = super::normalise::join(&self.path, &name);
             if fields.contains_key(&name) {
-                self.duplicates.borrow_mut().push(path.clone());
+                self.duplicates.borrow_mut().insert(path.clone());
             }
             let value = entries.next_value_seed(Node {
                 path,

@@ -4,68 +4,67 @@ use super::{
     Server,
     admission::name_of,
     catalog::{Resource, Role, Verbs},
-    delete::{ATTEMPTS, DeleteOptions, Deleted},
+    chores::{Chore, Chores},
+    delete::{ATTEMPTS, DeleteOptions},
     refusal::Refusal,
     store::{Expectation, Rejected, Write},
     write::is_finished,
 };
 use crate::kubeapi::tree::Tree;
 use serde_json::{Value, json};
-use std::{future::Future, pin::Pin, sync::atomic::Ordering};
+use std::sync::atomic::Ordering;
 
 /// How many seconds pass at least between two looks for what has expired.
 const EXPIRE_EVERY: i64 = 60;
 
 impl Server {
-    /// Cleans up after an object that is gone. Boxed, since what is deleted here has dependents too.
-    pub(super) fn released<'a>(
-        &'a self,
-        resource: &'a Resource,
-        object: &'a Value,
-    ) -> Pin<Box<dyn Future<Output = Result<(), Refusal>> + Send + 'a>> {
-        Box::pin(async move {
-            let uid = object.field("metadata").text("uid");
-            self.collect_dependents(uid).await?;
-            self.tell_owners(object).await?;
-            if resource.role == Role::Definition {
-                self.collect_kind(object).await?;
-            }
-            let namespace = object.field("metadata").text("namespace");
-            if !namespace.is_empty() && self.is_terminating(namespace) {
-                self.empty_namespace(namespace).await?;
-            }
-            Ok(())
-        })
-    }
-
-    /// Deletes what has no owner left after this one is gone.
-    async fn collect_dependents(&self, owner: &str) -> Result<(), Refusal> {
-        let catalog = self.catalog();
-        for key in self.store.dependents(owner) {
-            let (Some(resource), Some(stored)) = (catalog.by_key(&key), self.store.get(&key))
-            else {
-                continue;
-            };
-            let object = stored.value();
-            if self.has_owner(&object) {
-                continue;
-            }
-            let namespace = object.field("metadata").text("namespace");
-            let options = DeleteOptions::default();
-            allow_missing(
-                self.delete_object(resource, namespace, &name_of(&object), &options)
-                    .await,
-            )?;
+    /// Cleans up after an object that is gone.
+    pub(super) async fn release(
+        &self,
+        role: Role,
+        object: &Value,
+        chores: &mut Chores,
+    ) -> Result<(), Refusal> {
+        let uid = object.field("metadata").text("uid");
+        self.collect_dependents(uid, uid, chores).await?;
+        self.tell_owners(object, chores).await?;
+        if role == Role::Definition {
+            self.collect_kind(object, chores).await?;
+        }
+        let namespace = object.field("metadata").text("namespace");
+        if !namespace.is_empty() && self.is_terminating(namespace) {
+            chores.push_back(Chore::Empty(namespace.to_owned()));
         }
         Ok(())
     }
 
-    fn has_owner(&self, object: &Value) -> bool {
+    /// Deletes the dependents of an owner that have no owner left; `gone` is none any more.
+    async fn collect_dependents(
+        &self,
+        owner: &str,
+        gone: &str,
+        chores: &mut Chores,
+    ) -> Result<(), Refusal> {
+        let mut alone = self.with_kinds(self.store.dependents(owner));
+        alone.retain(|(_, object)| !self.has_owner(object, gone));
+        let options = DeleteOptions::default();
+        self.delete_all(alone, &options, chores).await?;
+        Ok(())
+    }
+
+    /// Whether an object has an owner other than the one with the uid `gone`, or needs none.
+    pub(super) fn has_owner(&self, object: &Value, gone: &str) -> bool {
         let catalog = self.catalog();
         let namespace = object.field("metadata").text("namespace");
         let references = object.field("metadata").field("ownerReferences").as_array();
-        references.into_iter().flatten().any(|reference| {
+        let Some(references) = references.filter(|references| !references.is_empty()) else {
+            return true;
+        };
+        references.iter().any(|reference| {
             let text = |field: &str| reference.text(field);
+            if !gone.is_empty() && text("uid") == gone {
+                return false;
+            }
             let Some(owner) = catalog.by_kind(text("apiVersion"), text("kind")) else {
                 // Nothing is known of such owners, so nothing is deleted for their sake.
                 return true;
@@ -80,7 +79,7 @@ impl Server {
     }
 
     /// Deletes the objects of a kind whose definition is gone.
-    async fn collect_kind(&self, definition: &Value) -> Result<(), Refusal> {
+    async fn collect_kind(&self, definition: &Value, chores: &mut Chores) -> Result<(), Refusal> {
         let spec = &definition.field("spec");
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let prefix = format!(
@@ -95,8 +94,10 @@ impl Server {
                 object: stored.value(),
                 deletes: true,
             };
-            if let Err(Rejected::NotStored(why)) = self.store.write(write).await {
-                return Err(Refusal::not_stored(&why));
+            match self.store.write(write).await {
+                Ok(stored) => chores.push_back(Chore::Released(Role::Plain, stored.value())),
+                Err(Rejected::Stale) => {}
+                Err(Rejected::NotStored(why)) => return Err(Refusal::not_stored(&why)),
             }
         }
         Ok(())
@@ -117,35 +118,29 @@ impl Server {
     }
 
     /// Deletes what is in a namespace that shall go, and the namespace when nothing holds it.
-    pub(super) fn empty_namespace<'a>(
-        &'a self,
-        namespace: &'a str,
-    ) -> Pin<Box<dyn Future<Output = Result<(), Refusal>> + Send + 'a>> {
-        Box::pin(async move {
-            let catalog = self.catalog();
-            let options = DeleteOptions::default();
-            let held = catalog
-                .resources()
-                .filter(|resource| resource.namespaced && resource.verbs == Verbs::All);
-            let mut remaining = false;
-            for resource in held {
-                for (_, stored) in self.store.list(&resource.prefix(namespace), None).0 {
-                    let object = stored.value();
-                    if is_marked(&object) {
-                        remaining = true;
-                        continue;
-                    }
-                    let name = name_of(&object);
-                    let deleted = self.delete_object(resource, namespace, &name, &options);
-                    let deleted = allow_missing(Box::pin(deleted).await)?;
-                    remaining |= matches!(deleted, Some(Deleted::Waiting(_)));
-                }
-            }
-            if remaining {
-                return Ok(());
-            }
-            self.finish_namespace(namespace).await
-        })
+    pub(super) async fn empty_namespace(
+        &self,
+        namespace: &str,
+        chores: &mut Chores,
+    ) -> Result<(), Refusal> {
+        let catalog = self.catalog();
+        let options = DeleteOptions::default();
+        let held = catalog
+            .resources()
+            .filter(|resource| resource.namespaced && resource.verbs == Verbs::All);
+        let mut remaining = false;
+        for resource in held {
+            let (found, _) = self.store.list(&resource.prefix(namespace), None);
+            let mut objects = self.with_kinds(found);
+            let all = objects.len();
+            objects.retain(|(_, object)| !is_marked(object));
+            remaining |= objects.len() < all;
+            remaining |= self.delete_all(objects, &options, chores).await?;
+        }
+        if remaining {
+            return Ok(());
+        }
+        self.finish_namespace(namespace).await
     }
 
     async fn finish_namespace(&self, namespace: &str) -> Result<(), Refusal> {
@@ -209,24 +204,23 @@ impl Server {
 
     /// Finishes what a crash may have left half done.
     pub(super) async fn sweep(&self) -> Result<(), Refusal> {
-        self.settle_all().await?;
+        let mut chores = self.unsettled();
         for owner in self.store.owners() {
-            self.collect_dependents(&owner).await?;
+            self.collect_dependents(&owner, "", &mut chores).await?;
         }
         let catalog = self.catalog();
         for resource in catalog.resources() {
             self.expire(resource).await?;
         }
-        let Some(namespaces) = catalog.by_role(Role::Namespace) else {
-            return Ok(());
-        };
-        for (_, stored) in self.store.list(&namespaces.prefix(""), None).0 {
-            let object = stored.value();
-            if is_marked(&object) {
-                self.empty_namespace(&name_of(&object)).await?;
+        if let Some(namespaces) = catalog.by_role(Role::Namespace) {
+            for (_, stored) in self.store.list(&namespaces.prefix(""), None).0 {
+                let object = stored.value();
+                if is_marked(&object) {
+                    chores.push_back(Chore::Empty(name_of(&object)));
+                }
             }
         }
-        Ok(())
+        self.carry_out(chores).await
     }
 }
 
@@ -255,13 +249,4 @@ fn is_marked(object: &Value) -> bool {
         .field("metadata")
         .field("deletionTimestamp")
         .is_null()
-}
-
-/// What is gone already needs no deletion.
-fn allow_missing(outcome: Result<Deleted, Refusal>) -> Result<Option<Deleted>, Refusal> {
-    match outcome {
-        Ok(deleted) => Ok(Some(deleted)),
-        Err(refusal) if refusal.is_not_found() => Ok(None),
-        Err(refusal) => Err(refusal),
-    }
 }

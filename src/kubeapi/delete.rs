@@ -4,6 +4,7 @@ use super::{
     Server,
     admission::name_of,
     catalog::{Resource, Role},
+    chores::{Chore, Chores},
     dependents::{FOREGROUND, ORPHAN},
     naming,
     present::{Presenter, as_shown, respond_json},
@@ -129,10 +130,11 @@ impl Server {
         presenter: Presenter<'_>,
     ) -> Result<Response<Body>, Refusal> {
         let resource = &target.resource;
-        match self
-            .delete_object(resource, &target.namespace, name, options)
-            .await?
-        {
+        let (deleted, follow) = self
+            .begin_deletion(resource, &target.namespace, name, options)
+            .await?;
+        self.carry_out(follow).await?;
+        match deleted {
             Deleted::Waiting(object) => {
                 Ok(presenter.object(StatusCode::OK, as_shown(resource, object)))
             }
@@ -166,12 +168,13 @@ impl Server {
         presenter: Presenter<'_>,
     ) -> Result<Response<Body>, Refusal> {
         let selected: Vec<Arc<Stored>> = self.selected(target, parameters)?;
-        for stored in &selected {
-            let object = stored.value();
-            let namespace = object.field("metadata").text("namespace");
-            self.delete_object(&target.resource, namespace, &name_of(&object), options)
-                .await?;
-        }
+        let objects = selected
+            .iter()
+            .map(|stored| (Arc::clone(&target.resource), stored.value()));
+        let mut chores = Chores::new();
+        self.delete_all(objects.collect(), options, &mut chores)
+            .await?;
+        self.carry_out(chores).await?;
         let end = super::present::ListEnd {
             revision: self.store.revision(),
             ..Default::default()
@@ -179,14 +182,14 @@ impl Server {
         Ok(presenter.list(&selected, &end))
     }
 
-    /// Deletes an object, or marks it as one to be deleted when it has finalizers.
-    pub(super) async fn delete_object(
+    /// Deletes an object, or marks it as one to be deleted when it has finalizers; and what follows.
+    pub(super) async fn begin_deletion(
         &self,
-        resource: &Resource,
+        resource: &Arc<Resource>,
         namespace: &str,
         name: &str,
         options: &DeleteOptions,
-    ) -> Result<Deleted, Refusal> {
+    ) -> Result<(Deleted, Vec<Chore>), Refusal> {
         if resource.role == Role::Namespace && PROTECTED.contains(&name) {
             let why = "this namespace may not be deleted";
             return Err(Refusal::forbidden(resource.subject(name), why));
@@ -202,14 +205,19 @@ impl Server {
             let object = self.marked(resource, &old, options.policy);
             let deletes = is_finished(resource, &object);
             if options.dry_run {
-                return Ok(if deletes {
+                let deleted = if deletes {
                     Deleted::Gone(old)
                 } else {
                     Deleted::Waiting(object)
-                });
+                };
+                return Ok((deleted, Vec::new()));
+            }
+            let mut follow = Vec::new();
+            if resource.role == Role::Namespace {
+                follow.push(Chore::Empty(name.to_owned()));
             }
             if object == old && !deletes {
-                return self.wait_for(resource, name, old).await;
+                return Ok((Deleted::Waiting(old), follow));
             }
             let write = Write {
                 key: key.clone(),
@@ -220,13 +228,14 @@ impl Server {
             match self.store.write(write).await {
                 Ok(stored) if deletes => {
                     self.after_write(resource);
-                    self.released(resource, &stored.value()).await?;
-                    return Ok(Deleted::Gone(stored.value()));
+                    let object = stored.value();
+                    follow.push(Chore::Released(resource.role, object.clone()));
+                    return Ok((Deleted::Gone(object), follow));
                 }
                 Ok(stored) => {
                     let object = stored.value();
-                    self.settle(resource, &object).await?;
-                    return self.wait_for(resource, name, object).await;
+                    follow.insert(0, Chore::Settle(Arc::clone(resource), object.clone()));
+                    return Ok((Deleted::Waiting(object), follow));
                 }
                 Err(Rejected::Stale) => {}
                 Err(Rejected::NotStored(why)) => return Err(Refusal::not_stored(&why)),
@@ -263,18 +272,6 @@ impl Server {
             object.set(&["status", "phase"], json!("Terminating"));
         }
         object
-    }
-
-    async fn wait_for(
-        &self,
-        resource: &Resource,
-        name: &str,
-        object: Value,
-    ) -> Result<Deleted, Refusal> {
-        if resource.role == Role::Namespace {
-            self.empty_namespace(name).await?;
-        }
-        Ok(Deleted::Waiting(object))
     }
 }
 

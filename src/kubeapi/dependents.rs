@@ -4,6 +4,7 @@ use super::{
     Server,
     admission::name_of,
     catalog::Resource,
+    chores::{Chore, Chores},
     delete::{ATTEMPTS, DeleteOptions, Policy},
     refusal::Refusal,
     store::{Expectation, Rejected, Write},
@@ -11,7 +12,7 @@ use super::{
     write::is_finished,
 };
 use serde_json::Value;
-use std::{future::Future, pin::Pin};
+use std::sync::Arc;
 
 /// The finalizer of an object that waits for its dependents.
 pub(super) const FOREGROUND: &str = "foregroundDeletion";
@@ -19,28 +20,33 @@ pub(super) const FOREGROUND: &str = "foregroundDeletion";
 /// The finalizer of an object whose dependents shall stay.
 pub(super) const ORPHAN: &str = "orphan";
 
-type Work<'a> = Pin<Box<dyn Future<Output = Result<(), Refusal>> + Send + 'a>>;
-
 impl Server {
     /// Carries out what the finalizers of an object to be deleted ask of the server.
-    /// Boxed, since dependents have dependents.
-    pub(super) fn settle<'a>(&'a self, resource: &'a Resource, object: &'a Value) -> Work<'a> {
-        Box::pin(async move {
-            let uid = object.field("metadata").text("uid");
-            if has_finalizer(object, ORPHAN) {
-                self.orphan_dependents(uid).await?;
-                self.drop_finalizer(resource, object, ORPHAN).await?;
-            }
-            if has_finalizer(object, FOREGROUND) {
-                self.delete_dependents(uid).await?;
-                self.finish_foreground(resource, object).await?;
-            }
-            Ok(())
-        })
+    pub(super) async fn settle(
+        &self,
+        resource: &Arc<Resource>,
+        object: &Value,
+        chores: &mut Chores,
+    ) -> Result<(), Refusal> {
+        let uid = object.field("metadata").text("uid");
+        if has_finalizer(object, ORPHAN) {
+            self.orphan_dependents(uid, chores).await?;
+            self.drop_finalizer(resource, object, ORPHAN, chores)
+                .await?;
+        }
+        if has_finalizer(object, FOREGROUND) {
+            self.delete_dependents(uid, chores).await?;
+            self.finish_foreground(resource, object, chores).await?;
+        }
+        Ok(())
     }
 
     /// Lets the owners of an object that is gone go on, if they waited for it.
-    pub(super) async fn tell_owners(&self, object: &Value) -> Result<(), Refusal> {
+    pub(super) async fn tell_owners(
+        &self,
+        object: &Value,
+        chores: &mut Chores,
+    ) -> Result<(), Refusal> {
         let catalog = self.catalog();
         let metadata = object.field("metadata");
         let references = metadata.field("ownerReferences").as_array();
@@ -58,66 +64,89 @@ impl Server {
             if let Some(stored) = self.store.get(&key) {
                 let owner = stored.value();
                 if owner.field("metadata").field("uid") == reference.field("uid") {
-                    self.finish_foreground(resource, &owner).await?;
+                    self.finish_foreground(resource, &owner, chores).await?;
                 }
             }
         }
         Ok(())
     }
 
-    async fn finish_foreground(&self, resource: &Resource, owner: &Value) -> Result<(), Refusal> {
-        let metadata = owner.field("metadata");
-        let waits = has_finalizer(owner, FOREGROUND) && metadata.get("deletionTimestamp").is_some();
-        if !waits || self.is_blocked(metadata.text("uid")) {
+    async fn finish_foreground(
+        &self,
+        resource: &Resource,
+        owner: &Value,
+        chores: &mut Chores,
+    ) -> Result<(), Refusal> {
+        if !is_waiting(owner) || self.is_blocked(owner.field("metadata").text("uid")) {
             return Ok(());
         }
-        self.drop_finalizer(resource, owner, FOREGROUND).await
+        self.drop_finalizer(resource, owner, FOREGROUND, chores)
+            .await
     }
 
     /// Whether a dependent is left that says its owner must wait for it.
     fn is_blocked(&self, owner: &str) -> bool {
-        self.store.dependents(owner).iter().any(|key| {
-            let object = self.store.get(key).map(|stored| stored.value());
-            object.is_some_and(|object| {
-                let references = object.field("metadata").field("ownerReferences").as_array();
-                references.into_iter().flatten().any(|reference| {
-                    reference.text("uid") == owner && reference.field("blockOwnerDeletion") == true
-                })
+        self.store.dependents(owner).iter().any(|(_, stored)| {
+            let object = stored.value();
+            let references = object.field("metadata").field("ownerReferences").as_array();
+            references.into_iter().flatten().any(|reference| {
+                reference.text("uid") == owner && reference.field("blockOwnerDeletion") == true
             })
         })
     }
 
-    async fn delete_dependents(&self, owner: &str) -> Result<(), Refusal> {
-        let catalog = self.catalog();
+    async fn delete_dependents(&self, owner: &str, chores: &mut Chores) -> Result<(), Refusal> {
         let options = DeleteOptions::with(Policy::Foreground);
-        for key in self.store.dependents(owner) {
-            let (Some(resource), Some(stored)) = (catalog.by_key(&key), self.store.get(&key))
-            else {
-                continue;
-            };
-            let object = stored.value();
-            let namespace = object.field("metadata").text("namespace");
-            let deleted = self
-                .delete_object(resource, namespace, &name_of(&object), &options)
-                .await;
-            match deleted {
-                Err(refusal) if !refusal.is_not_found() => return Err(refusal),
-                _ => {}
+        for (key, stored) in self.store.dependents(owner) {
+            if self.waits_for(&stored.value()) {
+                self.unblock_owners(&key, chores).await?;
             }
         }
+        let dependents = self.with_kinds(self.store.dependents(owner));
+        self.delete_all(dependents, &options, chores).await?;
         Ok(())
     }
 
-    async fn orphan_dependents(&self, owner: &str) -> Result<(), Refusal> {
-        for key in self.store.dependents(owner) {
-            self.edit(&key, &|object| {
+    /// Whether a dependent of this object is itself waiting for its dependents: they may be in a ring.
+    fn waits_for(&self, object: &Value) -> bool {
+        let uid = object.field("metadata").text("uid");
+        let dependents = self.store.dependents(uid);
+        dependents
+            .iter()
+            .any(|(_, stored)| is_waiting(&stored.value()))
+    }
+
+    /// Lets no owner of an object wait for it any more, as the real collector breaks rings.
+    async fn unblock_owners(&self, key: &str, chores: &mut Chores) -> Result<(), Refusal> {
+        self.edit(
+            key,
+            &|object| {
                 let list = object
                     .pointer_mut("/metadata/ownerReferences")
                     .and_then(Value::as_array_mut);
-                if let Some(list) = list {
-                    list.retain(|reference| reference.text("uid") != owner);
+                for reference in list.into_iter().flatten() {
+                    reference.set(&["blockOwnerDeletion"], Value::Bool(false));
                 }
-            })
+            },
+            chores,
+        )
+        .await
+    }
+
+    async fn orphan_dependents(&self, owner: &str, chores: &mut Chores) -> Result<(), Refusal> {
+        for (key, _) in self.store.dependents(owner) {
+            self.edit(
+                &key,
+                &|object| {
+                    let list = object
+                        .pointer_mut("/metadata/ownerReferences")
+                        .and_then(Value::as_array_mut);
+                    if let Some(list) = list {
+                        list.retain(|reference| reference.text("uid") != owner);
+                    }
+                },
+                chores,
+            )
             .await?;
         }
         Ok(())
@@ -128,22 +157,32 @@ impl Server {
         resource: &Resource,
         object: &Value,
         finalizer: &str,
+        chores: &mut Chores,
     ) -> Result<(), Refusal> {
         let namespace = object.field("metadata").text("namespace");
         let key = resource.key(namespace, &name_of(object));
-        self.edit(&key, &|object| {
-            let list = object
-                .pointer_mut("/metadata/finalizers")
-                .and_then(Value::as_array_mut);
-            if let Some(list) = list {
-                list.retain(|known| known != finalizer);
-            }
-        })
+        self.edit(
+            &key,
+            &|object| {
+                let list = object
+                    .pointer_mut("/metadata/finalizers")
+                    .and_then(Value::as_array_mut);
+                if let Some(list) = list {
+                    list.retain(|known| known != finalizer);
+                }
+            },
+            chores,
+        )
         .await
     }
 
     /// Changes an object of which the server itself wants something, if it is still there.
-    async fn edit(&self, key: &str, change: &(dyn Fn(&mut Value) + Sync)) -> Result<(), Refusal> {
+    async fn edit(
+        &self,
+        key: &str,
+        change: &(dyn Fn(&mut Value) + Sync),
+        chores: &mut Chores,
+    ) -> Result<(), Refusal> {
         let catalog = self.catalog();
         let Some(resource) = catalog.by_key(key) else {
             return Ok(());
@@ -167,8 +206,12 @@ impl Server {
                 deletes,
             };
             match self.store.write(write).await {
-                Ok(stored) if deletes => return self.released(resource, &stored.value()).await,
-                Ok(_) => return Ok(()),
+                Ok(stored) => {
+                    if deletes {
+                        chores.push_back(Chore::Released(resource.role, stored.value()));
+                    }
+                    return Ok(());
+                }
                 Err(Rejected::Stale) => {}
                 Err(Rejected::NotStored(why)) => return Err(Refusal::not_stored(&why)),
             }
@@ -176,24 +219,26 @@ impl Server {
         Ok(())
     }
 
-    /// Finishes what a crash interrupted.
-    pub(super) async fn settle_all(&self) -> Result<(), Refusal> {
-        let catalog = self.catalog();
-        for (key, stored) in self.store.list("", None).0 {
-            // Most objects have neither word in them and need not be parsed.
-            let text = String::from_utf8_lossy(stored.json());
-            if !text.contains(FOREGROUND) && !text.contains(ORPHAN) {
-                continue;
-            }
-            let object = stored.value();
-            if let Some(resource) = catalog.by_key(&key)
-                && object.field("metadata").get("deletionTimestamp").is_some()
-            {
-                self.settle(resource, &object).await?;
-            }
-        }
-        Ok(())
+    /// The objects whose finalizers still ask something of the server.
+    pub(super) fn unsettled(&self) -> Chores {
+        let mut found = self.store.list("", None).0;
+        // Most objects have neither word in them and need not be parsed.
+        found.retain(|(_, stored)| {
+            let json = stored.json();
+            let text = String::from_utf8_lossy(&json);
+            text.contains(FOREGROUND) || text.contains(ORPHAN)
+        });
+        self.with_kinds(found)
+            .into_iter()
+            .filter(|(_, object)| object.field("metadata").get("deletionTimestamp").is_some())
+            .map(|(resource, object)| Chore::Settle(resource, object))
+            .collect()
     }
+}
+
+/// Whether an object is to be deleted once its dependents are gone.
+fn is_waiting(object: &Value) -> bool {
+    has_finalizer(object, FOREGROUND) && object.field("metadata").get("deletionTimestamp").is_some()
 }
 
 fn has_finalizer(object: &Value, finalizer: &str) -> bool {

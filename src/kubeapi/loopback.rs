@@ -30,7 +30,14 @@ const MOST_CONNECTIONS: usize = 1_000;
 /// How many connections may be in their handshake.
 const MOST_HANDSHAKES: usize = 256;
 
+/// How many connections may be open to clients without a certificate: they ask for the health and go.
+const MOST_STRANGERS: usize = 64;
+
+/// How long a handshake may take, and how long after it the first request may come, head and all.
 const HANDSHAKE: Duration = Duration::from_secs(10);
+
+/// How often a silent connection is asked whether its client is still there.
+const PING: Duration = Duration::from_secs(30);
 
 /// How long open requests may go on after the end was announced. Watches never end by themselves.
 const FAREWELL: Duration = Duration::from_millis(500);
@@ -49,14 +56,21 @@ pub async fn serve(
     credentials.write_kubeconfig(&format!("https://{address}"))?;
     let acceptor = TlsAcceptor::from(Arc::new(credentials.server_config()?));
     let mut connections = JoinSet::new();
-    let mut handshakes = Handshakes::default();
+    let mut strangers = Queue::new(MOST_STRANGERS);
+    let mut handshakes = Handshakes::new();
     loop {
         let accepted = tokio::select! {
             () = shutdown.cancelled() => break,
             Some(_) = connections.join_next() => continue,
             Some(stream) = handshakes.next() => {
-                if has_room(&connections) {
-                    connections.spawn(serve_connection(stream, api.clone(), shutdown.clone()));
+                let known = user_of(&stream);
+                let strange = known.is_none();
+                if strange || has_room(&connections) {
+                    let served = serve_connection(stream, known, api.clone(), shutdown.clone());
+                    let connection = connections.spawn(served);
+                    if strange {
+                        strangers.push(connection);
+                    }
                 }
                 continue;
             }
@@ -82,29 +96,52 @@ fn has_room(connections: &JoinSet<()>) -> bool {
     room
 }
 
+/// Tasks of those whom nobody knows; when there are too many, the oldest gives way: an honest one is short.
+struct Queue {
+    order: VecDeque<AbortHandle>,
+    most: usize,
+}
+
+impl Queue {
+    fn new(most: usize) -> Self {
+        Self {
+            order: VecDeque::new(),
+            most,
+        }
+    }
+
+    fn push(&mut self, task: AbortHandle) {
+        self.order.retain(|task| !task.is_finished());
+        if self.order.len() >= self.most
+            && let Some(oldest) = self.order.pop_front()
+        {
+            tracing::debug!("Gave up the oldest connection of a stranger to the embedded API");
+            oldest.abort();
+        }
+        self.order.push_back(task);
+    }
+}
+
 /// Connections that have not shown yet who they are.
-#[derive(Default)]
 struct Handshakes {
     running: JoinSet<Option<TlsStream<TcpStream>>>,
-    /// In the order in which they began.
-    order: VecDeque<AbortHandle>,
+    queue: Queue,
 }
 
 impl Handshakes {
-    /// Begins a handshake; when too many are open, the oldest gives way: an honest one is short.
-    fn begin(&mut self, acceptor: TlsAcceptor, stream: TcpStream) {
-        self.order.retain(|handshake| !handshake.is_finished());
-        if self.order.len() >= MOST_HANDSHAKES
-            && let Some(oldest) = self.order.pop_front()
-        {
-            tracing::debug!("Gave up the oldest handshake with the embedded API");
-            oldest.abort();
+    fn new() -> Self {
+        Self {
+            running: JoinSet::new(),
+            queue: Queue::new(MOST_HANDSHAKES),
         }
+    }
+
+    fn begin(&mut self, acceptor: TlsAcceptor, stream: TcpStream) {
         let handshake = self.running.spawn(async move {
             let outcome = timeout(HANDSHAKE, acceptor.accept(stream)).await;
             outcome.ok().and_then(Result::ok)
         });
-        self.order.push_back(handshake);
+        self.queue.push(handshake);
     }
 
     /// The next connection whose handshake is complete; `None` when none is under way.
@@ -117,21 +154,32 @@ impl Handshakes {
     }
 }
 
-async fn serve_connection(stream: TlsStream<TcpStream>, api: KubeApi, end: CancellationToken) {
+fn user_of(stream: &TlsStream<TcpStream>) -> Option<User> {
     let certificates = stream.get_ref().1.peer_certificates();
-    let known = certificates.and_then(|chain| User::of_certificate(chain.first()?));
+    certificates.and_then(|chain| User::of_certificate(chain.first()?))
+}
+
+async fn serve_connection(
+    stream: TlsStream<TcpStream>,
+    known: Option<User>,
+    api: KubeApi,
+    end: CancellationToken,
+) {
+    let asked = CancellationToken::new();
+    let first = asked.clone();
     let service = hyper::service::service_fn(move |request: Request<hyper::body::Incoming>| {
+        first.cancel();
         answer(api.clone(), known.clone(), request.map(Body::new))
     });
-    let mut builder = Builder::new(TokioExecutor::new());
-    builder
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HANDSHAKE);
+    let builder = builder();
     let connection = builder.serve_connection(TokioIo::new(stream), service);
     tokio::pin!(connection);
     let ended = tokio::select! {
         outcome = connection.as_mut() => outcome,
+        Err(_) = timeout(HANDSHAKE, asked.cancelled()) => {
+            tracing::debug!("Closed a connection to the embedded API that asked for nothing");
+            return;
+        }
         () = end.cancelled() => {
             connection.as_mut().graceful_shutdown();
             timeout(FAREWELL, connection).await.unwrap_or(Ok(()))
@@ -140,6 +188,19 @@ async fn serve_connection(stream: TlsStream<TcpStream>, api: KubeApi, end: Cance
     if let Err(error) = ended {
         tracing::debug!(%error, "A connection to the embedded API broke");
     }
+}
+
+fn builder() -> Builder<TokioExecutor> {
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HANDSHAKE);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(PING);
+    builder
 }
 
 async fn answer(

@@ -1,4 +1,8 @@
-//! Decodes the protobuf bodies that kubectl 1.32 and newer sends for a few built-in kinds.
+//! The protobuf bodies that kubectl 1.32 and newer sends for a few built-in kinds, and refusals in protobuf.
+
+mod status;
+
+pub(super) use status::encode_status;
 
 use base64::Engine;
 use serde_json::{Map, Value, json};

@@ -1,10 +1,15 @@
 //! Every answer that is not the one asked for, as the Status that kube clients expect.
 
+use super::protobuf;
 use axum::{
     body::Body,
-    http::{Response, StatusCode, header},
+    http::{HeaderValue, Response, StatusCode, header},
 };
 use serde_json::{Map, Value, json};
+
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 
 /// What is wrong with one field of an object.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -127,6 +132,11 @@ impl Refusal {
         Self::new(404, "", "404 page not found\n")
     }
 
+    /// A path without objects that is asked for in another way than to read it.
+    pub(super) fn only_read() -> Self {
+        Self::new(405, "", "405: Method Not Allowed\n")
+    }
+
     pub(super) fn not_found(subject: Subject<'_>) -> Self {
         let message = format!("{} \"{}\" not found", subject.qualified(), subject.name);
         Self::new(404, "NotFound", message).about(subject)
@@ -230,6 +240,23 @@ impl Refusal {
         Self::new(403, "Forbidden", message).about(subject)
     }
 
+    /// The namespace of a new object is on its way out.
+    pub(super) fn terminating(subject: Subject<'_>, namespace: &str) -> Self {
+        let why = format!(
+            "unable to create new content in namespace {namespace} because it is being terminated"
+        );
+        let mut refusal = Self::forbidden(subject, &why);
+        if let Some(details) = refusal.details.as_mut().and_then(Value::as_object_mut) {
+            let cause = json!({
+                "reason": "NamespaceTerminating",
+                "message": format!("namespace {namespace} is being terminated"),
+                "field": "metadata.namespace",
+            });
+            details.insert("causes".to_owned(), json!([cause]));
+        }
+        refusal
+    }
+
     /// A path without objects that is not open to everybody.
     pub(super) fn forbidden_path(why: &str) -> Self {
         let mut refusal = Self::new(403, "Forbidden", format!("forbidden: {why}"));
@@ -274,6 +301,11 @@ impl Refusal {
             "RequestEntityTooLarge",
             "the body of the request is larger than 3 MiB",
         )
+    }
+
+    pub(super) fn too_slow() -> Self {
+        let message = "Timeout: the body of the request did not arrive within a minute";
+        Self::new(504, "Timeout", message)
     }
 
     pub(super) fn expired(message: impl Into<String>) -> Self {
@@ -330,10 +362,22 @@ impl Refusal {
         status
     }
 
+    /// The whole answer in protobuf, for a client that accepts nothing else.
+    pub(super) fn into_binary_response(self) -> Response<Body> {
+        let status = self.status();
+        let mut response = self.into_response();
+        if response.headers().get(header::CONTENT_TYPE) == Some(&JSON) {
+            *response.body_mut() = Body::from(protobuf::encode_status(&status));
+            let kind = HeaderValue::from_static(protobuf::MEDIA_TYPE);
+            response.headers_mut().insert(header::CONTENT_TYPE, kind);
+        }
+        response
+    }
+
     /// The whole answer.
     pub(super) fn into_response(self) -> Response<Body> {
         let code = StatusCode::from_u16(self.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let plain = matches!(self.code, 404 | 406) && self.reason.is_empty();
+        let plain = matches!(self.code, 404..=406) && self.reason.is_empty();
         let body = if plain {
             self.message.clone()
         } else {
@@ -341,15 +385,24 @@ impl Refusal {
         };
         let mut response = Response::new(Body::from(body));
         *response.status_mut() = code;
-        let kind = if plain {
-            "text/plain; charset=utf-8"
-        } else {
-            "application/json"
-        };
         let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static(kind));
-        if self.code == 504 {
-            headers.insert(header::RETRY_AFTER, header::HeaderValue::from_static("1"));
+        headers.insert(header::CONTENT_TYPE, if plain { TEXT } else { JSON });
+        headers.insert(
+            header::CACHE_CONTROL,
+            HeaderValue::from_static("no-cache, private"),
+        );
+        if plain || self.code == 403 {
+            headers.insert(
+                header::X_CONTENT_TYPE_OPTIONS,
+                HeaderValue::from_static("nosniff"),
+            );
+        }
+        if self
+            .details
+            .as_ref()
+            .is_some_and(|details| details.get("retryAfterSeconds").is_some())
+        {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
         response
     }

@@ -11,6 +11,7 @@ use super::{
     intent::Intent,
     openapi,
     present::{respond, respond_json},
+    protobuf,
     refusal::Refusal,
     routes::{Parameters, Route, Target, route},
 };
@@ -41,10 +42,16 @@ impl Server {
     /// Answers any request.
     pub(super) async fn answer(&self, request: Request<Body>) -> Response<Body> {
         let head = request.method() == Method::HEAD;
-        let mut response = self
-            .dispatch(request)
-            .await
-            .unwrap_or_else(Refusal::into_response);
+        let binary = request
+            .headers()
+            .get(header::ACCEPT)
+            .is_some_and(|accepted| accepted == protobuf::MEDIA_TYPE);
+        let refuse = if binary {
+            Refusal::into_binary_response
+        } else {
+            Refusal::into_response
+        };
+        let mut response = self.dispatch(request).await.unwrap_or_else(refuse);
         if head {
             *response.body_mut() = Body::empty();
         }
@@ -68,6 +75,10 @@ impl Server {
                 path: parts.uri.path(),
             };
             self.authorize(&asked.user, deed)?;
+            let reads = matches!(parts.method, Method::GET | Method::HEAD);
+            if route.is_ok() && !reads {
+                return Err(Refusal::only_read());
+            }
         }
         match route? {
             Route::Objects(target) => self.objects(&target, &asked, body).await,

@@ -29,8 +29,12 @@ const LONGEST: Duration = Duration::from_hours(1);
 /// How often an idle watch tells its revision.
 const BOOKMARK_EVERY: Duration = Duration::from_mins(1);
 
-/// How long before its end a watch tells its revision once more.
-const LAST_BOOKMARK: Duration = Duration::from_secs(2);
+/// A watch that is shorter does not tell its revision at its end.
+const SHORTEST_WITH_BOOKMARK: Duration = Duration::from_secs(2);
+
+/// How long before its end a watch tells its revision once more: a real server finds about
+/// once a second which watches have less than two left.
+const LAST_BOOKMARK: Duration = Duration::from_millis(1_500);
 
 /// How a watch begins, read from its parameters.
 #[derive(Debug)]
@@ -81,7 +85,9 @@ impl Server {
             events: subscription.events,
             first: true,
             end,
-            bookmark: bookmarks.then(|| next_bookmark(now, end)).flatten(),
+            bookmark: (bookmarks && lasts > SHORTEST_WITH_BOOKMARK)
+                .then(|| next_bookmark(now, end))
+                .flatten(),
         };
         stream.begin(subscription.objects, &subscription.backlog);
         if opening.marks_initial_end && bookmarks {
@@ -290,7 +296,9 @@ impl Stream {
         };
         let word = operation.as_str();
         if presenter.sends_stored_bytes() && stored.revision == revision {
-            return event_line(word, stored.json());
+            // One line for all watchers, unless this one is told something else.
+            let line = stored.line(operation);
+            return line.unwrap_or_else(|| event_line(word, &stored.json()));
         }
         let mut object = as_shown(&self.resource, stored.value());
         object.set(

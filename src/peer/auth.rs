@@ -26,6 +26,7 @@ use super::{
     certificates::Proven,
     client::Http,
     gateway::Gateway,
+    guesses::Guesses,
     limits::{Buckets, Rate},
     refusal::{Refusal, json_response},
 };
@@ -57,18 +58,6 @@ const ASKING: (Rate, Rate) = (
         each: Duration::from_millis(20),
     },
 );
-/// How often a secret may be guessed: 5 times a minute by one source, 50 times by all.
-const GUESSING: (Rate, Rate) = (
-    Rate {
-        burst: 5,
-        each: Duration::from_secs(12),
-    },
-    Rate {
-        burst: 50,
-        each: Duration::from_millis(1200),
-    },
-);
-
 /// Who is at the other end of a connection. The listener puts it into every request's extensions.
 #[derive(Clone)]
 pub struct Session {
@@ -127,7 +116,7 @@ struct Inner {
     reception: Arc<dyn Reception>,
     gateway: Gateway,
     asking: Mutex<Buckets>,
-    guessing: Mutex<Buckets>,
+    guessing: Mutex<Guesses>,
 }
 
 impl PeerEndpoint {
@@ -139,7 +128,7 @@ impl PeerEndpoint {
                 gateway: Gateway::new(client, Arc::clone(&reception)),
                 reception,
                 asking: Mutex::new(Buckets::new(ASKING.0, ASKING.1, now)),
-                guessing: Mutex::new(Buckets::new(GUESSING.0, GUESSING.1, now)),
+                guessing: Mutex::default(),
             }),
         }
     }
@@ -246,16 +235,16 @@ impl Inner {
             );
             return json_response(StatusCode::FORBIDDEN, &"forbidden");
         }
-        let guesses = asked.token.is_some();
-        if guesses && let Some(wait) = lock(&self.guessing).wait(&source, Instant::now()) {
+        let guesses = asked.shows_token();
+        if guesses && let Err(wait) = lock(&self.guessing).try_take(&source, Instant::now()) {
             return too_many(wait);
         }
         let deciding = self.reception.identify(&session, asked);
         let Ok(answer) = tokio::time::timeout(DECISION_TIME, deciding).await else {
             return retry_later(StatusCode::SERVICE_UNAVAILABLE, Duration::from_secs(5));
         };
-        if guesses && answer.decision != Decision::Accepted {
-            lock(&self.guessing).take(&source, Instant::now());
+        if guesses && answer.decision == Decision::Accepted {
+            lock(&self.guessing).give_back(&source);
         }
         json_response(status_of(answer.decision), &answer)
     }
@@ -284,6 +273,7 @@ async fn read_request(request: Request<Body>) -> Result<IdentityRequest, String>
     let texts = [
         Some(&asked.auth_url),
         asked.token.as_ref().map(|token| &token.0),
+        asked.token_proof.as_ref(),
         asked.proof.as_ref(),
         asked.commitment.as_ref(),
         asked.nonce.as_ref(),
@@ -307,6 +297,6 @@ fn retry_later(code: StatusCode, wait: Duration) -> Response<Body> {
     response
 }
 
-fn lock(buckets: &Mutex<Buckets>) -> std::sync::MutexGuard<'_, Buckets> {
-    buckets.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock<T>(limit: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    limit.lock().unwrap_or_else(PoisonError::into_inner)
 }

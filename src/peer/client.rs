@@ -224,6 +224,7 @@ impl Connection {
             decision,
             message: String::new(),
             proof: None,
+            token_proof: None,
             nonce: None,
         });
         Ok(IdentityAnswer {

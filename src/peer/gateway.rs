@@ -46,7 +46,7 @@ mod watch;
 use watch::Watch;
 
 /// How often a watch says that it lives; 15 s of silence mean that it does not (protocol, section 6).
-pub const HEARTBEAT: Duration = Duration::from_secs(5);
+pub const HEARTBEAT: Duration = Duration::from_secs(2);
 /// Who writes in the name of peers, as a field manager.
 const FIELD_MANAGER: &str = "landbridge-gateway";
 /// How often a change is tried again when another one came in between.

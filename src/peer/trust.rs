@@ -118,7 +118,7 @@ impl FleetSecret {
         foreign: &ClusterId,
         exporter: &[u8; 32],
     ) -> String {
-        to_hex(self.context(role, home, foreign, exporter).sign().as_ref())
+        to_hex(sign(self.0.as_bytes(), LABEL, role, (home, foreign), exporter).as_ref())
     }
 
     /// Tells whether a proof was made with the same secret in the given role and session. Takes the
@@ -131,25 +131,8 @@ impl FleetSecret {
         foreign: &ClusterId,
         exporter: &[u8; 32],
     ) -> bool {
-        let Some(claimed) = from_hex(proof) else {
-            return false;
-        };
-        let message = message(role, home, foreign, exporter);
-        let key = hmac::Key::new(hmac::HMAC_SHA256, self.0.as_bytes());
-        hmac::verify(&key, &message, &claimed).is_ok()
-    }
-
-    fn context(
-        &self,
-        role: Role,
-        home: &ClusterId,
-        foreign: &ClusterId,
-        exporter: &[u8; 32],
-    ) -> hmac::Context {
-        let key = hmac::Key::new(hmac::HMAC_SHA256, self.0.as_bytes());
-        let mut context = hmac::Context::with_key(&key);
-        context.update(&message(role, home, foreign, exporter));
-        context
+        let key = self.0.as_bytes();
+        check(key, LABEL, proof, role, (home, foreign), exporter)
     }
 }
 
@@ -159,11 +142,44 @@ impl fmt::Debug for FleetSecret {
     }
 }
 
-fn message(role: Role, home: &ClusterId, foreign: &ClusterId, exporter: &[u8; 32]) -> Vec<u8> {
+/// Makes the proof that somebody holds a key, in one role of one session.
+pub(super) fn sign(
+    key: &[u8],
+    label: &[u8],
+    role: Role,
+    clusters: (&ClusterId, &ClusterId),
+    exporter: &[u8; 32],
+) -> hmac::Tag {
+    let key = hmac::Key::new(hmac::HMAC_SHA256, key);
+    hmac::sign(&key, &message(label, role, clusters, exporter))
+}
+
+/// Tells whether a proof was made with a key, in constant time.
+pub(super) fn check(
+    key: &[u8],
+    label: &[u8],
+    proof: &str,
+    role: Role,
+    clusters: (&ClusterId, &ClusterId),
+    exporter: &[u8; 32],
+) -> bool {
+    let Some(claimed) = from_hex(proof) else {
+        return false;
+    };
+    let key = hmac::Key::new(hmac::HMAC_SHA256, key);
+    hmac::verify(&key, &message(label, role, clusters, exporter), &claimed).is_ok()
+}
+
+fn message(
+    label: &[u8],
+    role: Role,
+    (home, foreign): (&ClusterId, &ClusterId),
+    exporter: &[u8; 32],
+) -> Vec<u8> {
     let mut message = Vec::with_capacity(192);
     // A NUL ends each part and is in none, so no two lists of parts give the same bytes.
     for part in [
-        LABEL,
+        label,
         role.as_bytes(),
         home.as_str().as_bytes(),
         foreign.as_str().as_bytes(),

@@ -12,7 +12,7 @@ fn listed() -> Option<(Lab, Bind)> {
     let lab = Lab::new(&["rome", "milan", "dns"])?;
     let milan = lab.address("milan");
     let zone = format!("@ PTR milan\n@ PTR nothing\nmilan SRV 0 0 5870 host\nhost A {milan}\n");
-    let bind = serve(&lab, &[Zone::new("clusters.test", &zone)], "");
+    let bind = serve(&lab, &[Zone::new("clusters.test", &zone).hurried()], "");
     Some((lab, bind))
 }
 
@@ -103,8 +103,8 @@ fn autojoin_of_the_search_domain_decides_and_looking_again_writes_nothing() {
     };
     let kinds = [["searchdomains", "clusters"], ["foreignclusters", "milan"]];
     let before = kinds.map(version);
-    // The zone's shortest time to live is that of negative answers, 20 s: two looks later.
-    std::thread::sleep(std::time::Duration::from_secs(25));
+    // The zone's time to live is 5 s: two looks later.
+    std::thread::sleep(std::time::Duration::from_secs(12));
     assert_eq!(kinds.map(version), before, "{}", lab.story());
     let noise = ["ERROR", "hickory"];
     assert!(
@@ -116,7 +116,15 @@ fn autojoin_of_the_search_domain_decides_and_looking_again_writes_nothing() {
 
 #[test]
 fn a_cluster_on_the_lan_and_in_a_domain_is_one_object_of_the_lan() {
-    let Some((lab, _bind)) = listed() else { return };
+    let Some(lab) = Lab::new(&["rome", "milan", "dns"]) else {
+        return;
+    };
+    // The domain names another address of milan, which is not on the LAN.
+    lab.ip("milan", "address add 10.79.0.2/32 dev lo");
+    let way = format!("route add 10.79.0.2 via {}", lab.address("milan"));
+    lab.ip("rome", &way);
+    let records = "@ PTR milan\nmilan SRV 0 0 5870 host\nhost A 10.79.0.2\n";
+    let _bind = serve(&lab, &[Zone::new("clusters.test", records).hurried()], "");
     lab.start("milan", &json!({}), true);
     lab.start("rome", &asks(&lab), false);
     lab.apply("rome", &search_domain(true));
@@ -131,6 +139,18 @@ fn a_cluster_on_the_lan_and_in_a_domain_is_one_object_of_the_lan() {
     let labels = &object["metadata"]["labels"];
     assert_eq!(labels["discovery.liqo.io/searchdomain"], "clusters");
     assert!(object["metadata"]["ownerReferences"].is_null());
+    let object = lab.until("it has the endpoints of both", || {
+        milan(&lab).filter(|object| {
+            let endpoints = object["status"]["endpoints"].as_array();
+            let first = endpoints.and_then(|all| all.first()?["source"].as_str());
+            let last = endpoints.and_then(|all| all.last()?["url"].as_str());
+            first == Some("LAN") && last == Some("https://10.79.0.2:5870")
+        })
+    });
+    assert_eq!(
+        object["spec"]["discoveryType"], "LAN",
+        "the LAN is preferred"
+    );
     let all = lab.get("rome", &["foreignclusters"]).expect("a list");
     assert_eq!(all["items"].as_array().map(Vec::len), Some(1));
     lab.kubectl("rome", &["delete", "searchdomain", "clusters"]);

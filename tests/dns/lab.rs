@@ -52,7 +52,7 @@ impl Lab {
         }
         let lab = Self {
             prefix: format!(
-                "lbq-{}-{}-",
+                "lbd-{}-{}-",
                 std::process::id(),
                 LABS.fetch_add(1, Ordering::Relaxed)
             ),
@@ -86,6 +86,16 @@ impl Lab {
             ip(&["-n", &namespace, "link", "set", "eth0", "up"]);
             ip(&["-n", &namespace, "link", "set", "lo", "up"]);
         }
+    }
+
+    /// Runs `ip` on a machine.
+    pub(crate) fn ip(&self, machine: &str, words: &str) {
+        let namespace = self.namespace(machine);
+        let words: Vec<&str> = ["-n", &namespace]
+            .into_iter()
+            .chain(words.split(' '))
+            .collect();
+        ip(&words);
     }
 
     /// Returns the name of a machine's namespace.
@@ -162,6 +172,12 @@ impl Lab {
         command.arg("--kubeconfig");
         command.arg(self.data(machine).join("kubeconfig"));
         command.args(words).output().expect("kubectl runs")
+    }
+
+    /// Runs the program on a machine, without a daemon.
+    pub(crate) fn alone(&self, machine: &str, words: &[&str]) -> Output {
+        let mut command = self.command(machine, env!("CARGO_BIN_EXE_landbridge"));
+        command.args(words).output().expect("the program runs")
     }
 
     /// Runs a verb of the program against a machine's daemon; it must be well.

@@ -286,7 +286,7 @@ fn claims(look: &Look) -> BTreeMap<String, Claim> {
     claims.collect()
 }
 
-fn refused(look: &Look) -> BTreeMap<String, String> {
+pub(crate) fn refused(look: &Look) -> BTreeMap<String, String> {
     let reasons = verdicts(look).into_iter().filter_map(|(name, verdict)| {
         let (Verdict::Refused(why) | Verdict::Unclear(why)) = verdict else {
             return None;

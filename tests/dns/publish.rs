@@ -6,9 +6,9 @@ use landbridge::{
     api::ClusterName,
     discovery::{
         dns::look,
-        publish::{Listing, Publisher, UpdateError},
+        publish::{Destination, Listing, Publisher, UpdateError},
     },
-    engine::domain::Look,
+    engine::domain::{Look, zone::Style},
 };
 use serde_json::json;
 
@@ -46,11 +46,18 @@ impl Desk {
     }
 
     fn publisher_in(&self, zone: &str, key: &str) -> Publisher {
+        self.publisher_of(zone, key, Style::Rfc6763)
+    }
+
+    /// A publisher on a machine without a mark.
+    fn publisher_of(&self, zone: &str, key: &str, style: Style) -> Publisher {
         let path: PathBuf = self.directory.path().join("key");
         fs::write(&path, key).expect("writable");
-        Publisher::from_settings(zone, &self.bind.address(), path)
-            .expect("settings")
-            .expect("a zone")
+        let destination = Destination::from_settings(zone, &self.bind.address(), path, style);
+        match destination.expect("settings") {
+            Some(Destination::Server(publisher)) => publisher.on_machine(None),
+            other => unreachable!("there is a server: {other:?}"),
+        }
     }
 
     async fn look(&self) -> Look {
@@ -144,6 +151,148 @@ async fn what_belongs_to_somebody_else_is_never_touched() {
     assert_eq!(error, UpdateError::InUse("rome.host.pub.test".to_owned()));
     publisher.withdraw(&listing).await.expect("nothing of ours");
     assert!(desk.found().await.is_empty());
+}
+
+#[tokio::test]
+async fn a_zone_in_liqos_style_is_published_and_changes_its_style_in_place() {
+    let Some(desk) = Desk::open() else { return };
+    let listing = listing("rome", "10.0.0.1");
+    let liqo = desk.publisher_of("pub.test", ROME, Style::Liqo);
+    liqo.publish(&listing).await.expect("created");
+    let found = desk.found().await;
+    assert_eq!(found.keys().collect::<Vec<_>>(), ["rome.pub.test"]);
+    assert_eq!(found["rome.pub.test"], ["10.0.0.1:5870"]);
+    desk.publisher(ROME)
+        .publish(&listing)
+        .await
+        .expect("replaced");
+    let found = desk.found().await;
+    assert_eq!(found.len(), 2);
+    assert!(found.keys().all(|name| name.starts_with("rome._")));
+    liqo.withdraw(&listing).await.expect("withdrawn");
+    assert!(desk.found().await.is_empty());
+}
+
+#[tokio::test]
+async fn what_an_earlier_identity_of_the_machine_left_is_removed() {
+    let Some(desk) = Desk::open() else { return };
+    let on = |machine: &str| desk.publisher(ROME).on_machine(Some(machine.to_owned()));
+    // Each was killed, so that its records stay.
+    for (id, machine, address) in [
+        ("earlier", "m1", "10.0.0.1"),
+        ("copy-of-the-machine", "m1", "10.0.0.9"),
+        ("other-site-with-our-address", "m2", "10.0.0.1"),
+    ] {
+        let published = on(machine).publish(&listing(id, address)).await;
+        published.expect("created");
+    }
+    on("m1")
+        .publish(&listing("now", "10.0.0.1"))
+        .await
+        .expect("created");
+    let ids = |found: BTreeMap<String, Vec<String>>| -> Vec<String> {
+        let own = found.into_keys().filter(|name| name.contains("_liqo_auth"));
+        own.filter_map(|name| Some(name.split('.').next()?.to_owned()))
+            .collect()
+    };
+    let left = ["copy-of-the-machine", "now", "other-site-with-our-address"];
+    assert_eq!(ids(desk.found().await), left);
+    // A listing whose records somebody removed is forgotten, and nothing is left in the end.
+    for (id, machine, address) in [
+        ("copy-of-the-machine", "m1", "10.0.0.9"),
+        ("other-site-with-our-address", "m2", "10.0.0.1"),
+        ("now", "m1", "10.0.0.1"),
+    ] {
+        let withdrawn = on(machine).withdraw(&listing(id, address)).await;
+        withdrawn.expect("withdrawn");
+    }
+    assert!(desk.found().await.is_empty());
+    let log = desk.bind.log();
+    let last = log
+        .lines()
+        .rfind(|line| line.contains("m1.machine.pub.test"));
+    assert!(last.is_some_and(|line| line.contains("deleting")), "{log}");
+}
+
+#[test]
+fn a_rejected_key_is_told_by_status_and_mended_without_a_restart() {
+    let Some(lab) = Lab::new(&["rome", "dns"]) else {
+        return;
+    };
+    let bind = serve(&lab, &[zone("clusters.test")], "");
+    let key = tempfile::NamedTempFile::new().expect("a file");
+    fs::write(key.path(), ROME).expect("writable");
+    let publish = json!({
+        "publish": {"zone": "clusters.test", "server": bind.address(), "tsigKeyFile": key.path()},
+    });
+    lab.start("rome", &publish, false);
+    let told = |part: &str| {
+        lab.until(part, || {
+            let status = lab.landbridge("rome", &["status"]);
+            status.contains(part).then_some(())
+        });
+    };
+    told("‼ this cluster is not listed in the DNS domain clusters.test: TSIG key rejected");
+    drop(bind);
+    let _bind = serve(&lab, &[zone("clusters.test")], KEYS);
+    told("√ all is well");
+}
+
+/// As much of the definition of ExternalDNS as matters here.
+fn dns_endpoint_definition() -> serde_json::Value {
+    let targets = json!({"type": "array", "items": {"type": "string"}});
+    let endpoint = json!({"type": "object", "properties": {
+        "dnsName": {"type": "string"}, "recordType": {"type": "string"},
+        "recordTTL": {"type": "integer", "format": "int64"}, "targets": targets}});
+    let spec = json!({"type": "object", "properties": {
+        "endpoints": {"type": "array", "items": endpoint}}});
+    json!({
+        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": {"name": "dnsendpoints.externaldns.k8s.io",
+            "annotations": {"api-approved.kubernetes.io": "https://github.com/kubernetes-sigs/external-dns/pull/2007"}},
+        "spec": {"group": "externaldns.k8s.io", "scope": "Namespaced",
+            "names": {"kind": "DNSEndpoint", "listKind": "DNSEndpointList",
+                "plural": "dnsendpoints", "singular": "dnsendpoint"},
+            "versions": [{"name": "v1alpha1", "served": true, "storage": true,
+                "schema": {"openAPIV3Schema": {"type": "object", "properties": {"spec": spec}}}}]},
+    })
+}
+
+#[test]
+fn without_a_server_the_zone_is_left_to_the_external_dns_of_the_cluster() {
+    let Some(lab) = Lab::new(&["rome"]) else {
+        return;
+    };
+    lab.start(
+        "rome",
+        &json!({"publish": {"zone": "clusters.test"}}),
+        false,
+    );
+    lab.until("status tells what is missing", || {
+        let status = lab.landbridge("rome", &["status"]);
+        status
+            .contains("the cluster has no kind DNSEndpoint")
+            .then_some(())
+    });
+    lab.apply("rome", &dns_endpoint_definition());
+    let object = lab.until("the object is written", || {
+        lab.get("rome", &["-n", "liqo", "dnsendpoints", "landbridge"])
+    });
+    let endpoints = object["spec"]["endpoints"].as_array().expect("a list");
+    let host = endpoints
+        .iter()
+        .find(|endpoint| endpoint["recordType"] == "A");
+    let targets = host.map(|endpoint| endpoint["targets"].clone());
+    assert_eq!(targets, Some(json!([lab.address("rome")])));
+    let listed = endpoints
+        .iter()
+        .find(|endpoint| endpoint["recordType"] == "PTR");
+    let listed = listed.map(|endpoint| endpoint["dnsName"].clone());
+    assert_eq!(listed, Some(json!("_landbridge._tcp.clusters.test")));
+    lab.until("all is well", || {
+        let status = lab.landbridge("rome", &["status"]);
+        status.contains("√ all is well").then_some(())
+    });
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! Input that no honest client sends: a clear refusal, and nobody else notices.
 
-use crate::rig::{CLUSTERS, Server, cluster, post, send};
+use crate::rig::{CLUSTERS, Server, cluster, post, raw, send};
 use kube::Client;
 use serde_json::json;
 use std::time::Duration;
@@ -112,6 +112,97 @@ async fn a_yaml_bomb_does_not_go_off() {
     }
     bomb += "kind: LbCluster\n";
     assert_eq!(refused(&admin, YAML, bomb).await, 400);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_stands_twice_is_refused_or_the_last_counts() {
+    let server = Server::start().await;
+    let admin = server.client("admin", &[]).await;
+    let twice = |count: usize| {
+        let keys = r#""authUrl":"https://y","#.repeat(count);
+        format!(
+            r#"{{"apiVersion":"discovery.lb.test/v1alpha1","kind":"LbCluster","metadata":{{"name":"a"}},"spec":{{{keys}"authUrl":"https://x"}}}}"#
+        )
+    };
+    let strict = format!("{CLUSTERS}?fieldValidation=Strict");
+    let answer = send(&admin, "POST", &strict, &[JSON], twice(1)).await;
+    assert_eq!(answer.status, 400);
+    assert!(answer.body.contains(r#"duplicate field \"spec.authUrl\""#));
+    let answer = send(&admin, "POST", CLUSTERS, &[JSON], twice(100_000)).await;
+    assert_eq!(answer.status, 201);
+    assert_eq!(answer.json()["spec"]["authUrl"], "https://x");
+    let warnings = answer.headers.get_all("warning").iter().count();
+    assert!((1..100).contains(&warnings), "{warnings} warnings");
+    let yaml = "apiVersion: discovery.lb.test/v1alpha1\nkind: LbCluster\nmetadata: {name: b}\nspec: {authUrl: a, authUrl: b}\n";
+    assert_eq!(refused(&admin, YAML, yaml).await, 400);
+    let patch = [("content-type", "application/merge-patch+json")];
+    let path = format!("{CLUSTERS}/a");
+    let body = r#"{"spec":{"join":false,"join":true}}"#;
+    let answer = send(&admin, "PATCH", &path, &patch, body).await;
+    assert_eq!(answer.json()["spec"]["join"], true, "{answer:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_slow_to_ask_is_cut_off_and_holds_up_nobody() {
+    let server = Server::start().await;
+    let someone = server.kubeconfig("bob", &[]);
+    let mut slow = Vec::new();
+    let beginnings: [(&[u8], &[u8]); 5] = [
+        (b"http/1.1", b""),
+        (b"http/1.1", b"GET /api/v1/namespaces HTTP/1.1\r\nX-Slow: "),
+        (b"h2", b""),
+        (b"h2", b"PRI * HTTP/2.0\r\n\r\nSM"),
+        // The preface, empty settings, and a head that does not end.
+        (
+            b"h2",
+            b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0\0\0\x01\x01\0\0\0\0\x01\x82",
+        ),
+    ];
+    for (protocol, beginning) in beginnings {
+        for kubeconfig in [None, Some(someone.as_str())] {
+            let mut stream = raw(&server, protocol, kubeconfig).await;
+            stream.write_all(beginning).await.unwrap();
+            slow.push(stream);
+        }
+    }
+    let dripping = slow.remove(2);
+    let (mut reader, mut writer) = tokio::io::split(dripping);
+    let drip = tokio::spawn(async move {
+        // A byte now and then does not make a head.
+        while writer.write_all(b"x").await.is_ok() && writer.flush().await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+    });
+    let admin = server.client("admin", &[]).await;
+    assert_eq!(post(&admin, CLUSTERS, &cluster("a")).await.status, 201);
+    for (number, stream) in slow.iter_mut().enumerate() {
+        let end = timeout(Duration::from_mins(1), stream.read_to_end(&mut Vec::new())).await;
+        assert!(end.is_ok(), "number {number} is still open");
+    }
+    let end = timeout(Duration::from_mins(1), reader.read_to_end(&mut Vec::new())).await;
+    assert!(end.is_ok(), "the one that drips is still open");
+    drip.abort();
+    assert_eq!(post(&admin, CLUSTERS, &cluster("b")).await.status, 201);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn strangers_by_the_hundred_keep_nobody_out() {
+    let server = Server::start().await;
+    let mut strangers = Vec::new();
+    for _ in 0..300 {
+        let mut stream = raw(&server, b"http/1.1", None).await;
+        let health = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n";
+        stream.write_all(health).await.unwrap();
+        let mut first = [0; 12];
+        stream.read_exact(&mut first).await.unwrap();
+        assert_eq!(&first, b"HTTP/1.1 200");
+        strangers.push(stream);
+    }
+    let admin = server.client("admin", &[]).await;
+    assert_eq!(post(&admin, CLUSTERS, &cluster("a")).await.status, 201);
+    let mut oldest = strangers.swap_remove(0);
+    let end = timeout(Duration::from_mins(1), oldest.read_to_end(&mut Vec::new())).await;
+    assert!(end.is_ok(), "the oldest stranger is still there");
 }
 
 #[tokio::test(flavor = "multi_thread")]

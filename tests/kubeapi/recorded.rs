@@ -1,13 +1,9 @@
 //! Recorded answers: how they are read, and what in them is not compared.
 
+use crate::rig::Answer;
 use regex::Regex;
 use serde_json::{Map, Value};
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fs,
-    path::PathBuf,
-    sync::LazyLock,
-};
+use std::{collections::BTreeMap, fs, path::PathBuf, sync::LazyLock};
 
 /// What differs from one run of the same server to the next, and what stands for it.
 static VARYING: LazyLock<Vec<(Regex, &str)>> = LazyLock::new(|| {
@@ -33,13 +29,23 @@ static VARYING: LazyLock<Vec<(Regex, &str)>> = LazyLock::new(|| {
     .collect()
 });
 
+/// The headers that are compared; the others are of the connection, or of a part of a cluster that is not here.
+const HEADERS: [&str; 6] = [
+    "cache-control",
+    "content-type",
+    "etag",
+    "retry-after",
+    "warning",
+    "x-content-type-options",
+];
+
 /// What is compared of an answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Essence {
     pub(crate) status: u16,
-    pub(crate) content_type: String,
-    pub(crate) warnings: Vec<String>,
-    pub(crate) body: Value,
+    pub(crate) headers: Vec<String>,
+    /// The body; each line of a watch apart.
+    pub(crate) body: Vec<Value>,
 }
 
 impl Essence {
@@ -47,62 +53,50 @@ impl Essence {
     pub(crate) fn parse(text: &str) -> Self {
         let text = text.replace('\r', "");
         let (head, body) = text.split_once("\n\n").unwrap_or((&text, ""));
-        let mut lines = head.lines();
-        let status = lines.next().and_then(|line| line.split(' ').nth(1));
-        let header = |wanted: &str| -> Vec<String> {
-            head.lines()
-                .filter_map(|line| line.split_once(": "))
-                .filter(|(name, _)| name.eq_ignore_ascii_case(wanted))
-                .map(|(_, value)| value.to_owned())
-                .collect()
-        };
+        let (first, head) = head.split_once('\n').unwrap_or((head, ""));
+        let status = first.split(' ').nth(1);
+        let headers = head.lines().filter_map(|line| line.split_once(": "));
         Self {
             status: status.and_then(|status| status.parse().ok()).unwrap_or(0),
-            content_type: header("content-type").concat(),
-            warnings: header("warning"),
-            body: without_leftover(essential(body)),
+            headers: compared(headers),
+            body: essential(body),
+        }
+    }
+
+    /// Takes what is compared from an answer of ours.
+    pub(crate) fn of(answer: &Answer) -> Self {
+        let headers = answer.headers.iter();
+        let headers = headers.map(|(name, value)| (name.as_str(), value.to_str().unwrap()));
+        Self {
+            status: answer.status.as_u16(),
+            headers: compared(headers),
+            // So the recordings are read.
+            body: essential(&answer.body.replace('\r', "")),
         }
     }
 }
 
-/// A body without what varies; causes in one order, since the real server has none.
-pub(crate) fn essential(body: &str) -> Value {
+fn compared<'a>(headers: impl Iterator<Item = (&'a str, &'a str)>) -> Vec<String> {
+    let mut lines: Vec<String> = headers
+        .map(|(name, value)| (name.to_lowercase(), value))
+        .filter(|(name, _)| HEADERS.contains(&name.as_str()))
+        .map(|(name, value)| format!("{name}: {value}"))
+        .collect();
+    lines.sort();
+    lines
+}
+
+/// A body without what varies.
+fn essential(body: &str) -> Vec<Value> {
     let mut text = body.to_owned();
     for (pattern, stand_in) in VARYING.iter() {
         text = pattern.replace_all(&text, *stand_in).into_owned();
     }
-    let mut value =
-        serde_json::from_str(&text).unwrap_or_else(|_| Value::String(text.trim().to_owned()));
-    if let Some(causes) = value
-        .pointer_mut("/details/causes")
-        .and_then(Value::as_array_mut)
-    {
-        causes.sort_by_key(ToString::to_string);
-        let texts: BTreeSet<String> = causes.iter().map(ToString::to_string).collect();
-        if causes.len() > 1 {
-            // The message lists the causes in their order.
-            let texts: Vec<Value> = texts.into_iter().map(Value::String).collect();
-            value["message"] = Value::Array(texts);
-        }
+    if let Ok(whole) = serde_json::from_str(&text) {
+        return vec![whole];
     }
-    value
-}
-
-/// When the answers were recorded an object of an earlier experiment was still there.
-fn without_leftover(mut list: Value) -> Value {
-    const LEFTOVER: &str = "fc-lb";
-    for (items, name) in [
-        ("items", "/metadata/name"),
-        ("rows", "/object/metadata/name"),
-    ] {
-        if let Some(items) = list.get_mut(items).and_then(Value::as_array_mut) {
-            items.retain(|item| item.pointer(name).is_none_or(|name| name != LEFTOVER));
-        }
-    }
-    if let Some(count) = list.pointer_mut("/metadata/remainingItemCount") {
-        *count = Value::from(count.as_u64().unwrap_or(0).saturating_sub(1));
-    }
-    list
+    let lines: Result<Vec<Value>, _> = text.lines().map(serde_json::from_str).collect();
+    lines.unwrap_or_else(|_| vec![Value::String(text.trim().to_owned())])
 }
 
 /// A file of the test data.

@@ -2,18 +2,21 @@
 
 use axum::{
     body::Body,
-    http::{HeaderMap, Request, StatusCode},
+    http::{HeaderMap, Request, Response, StatusCode},
 };
+use base64::{Engine, engine::general_purpose::STANDARD};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::{
     Client, Config,
     config::{KubeConfigOptions, Kubeconfig},
 };
-use landbridge::kubeapi::{KubeApi, Options, loopback, store};
+use landbridge::kubeapi::{Clock, KubeApi, Options, loopback, store};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject};
 use serde_json::{Value, json};
 use std::{path::Path, sync::Arc};
 use tempfile::TempDir;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::{TlsConnector, client::TlsStream};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// The collection of the definition that the recordings were made with.
@@ -21,6 +24,9 @@ pub(crate) const CLUSTERS: &str = "/apis/discovery.lb.test/v1alpha1/lbclusters";
 
 /// What people do with the Python client.
 pub(crate) const PYTHON: &str = include_str!("data/client.py");
+
+/// A connection with TLS and without HTTP.
+pub(crate) type RawStream = TlsStream<TcpStream>;
 
 /// A running API.
 pub(crate) struct Server {
@@ -47,13 +53,18 @@ impl Answer {
 impl Server {
     /// Starts an API that serves the definition of the recordings beside our own.
     pub(crate) async fn start() -> Self {
+        Self::start_at(Arc::new(jiff::Timestamp::now)).await
+    }
+
+    /// Starts one whose objects have the times of this clock.
+    pub(crate) async fn start_at(clock: Clock) -> Self {
         let home = tempfile::tempdir().unwrap();
         let mut crds = landbridge::api::crds();
         crds.push(definition());
         let api = KubeApi::open(Options {
             backend: Box::new(store::Sqlite::open(home.path().join("store.db")).unwrap()),
             commit: store::Commit::Threaded,
-            clock: Arc::new(jiff::Timestamp::now),
+            clock,
             crds,
         })
         .await
@@ -106,6 +117,46 @@ impl Server {
     }
 }
 
+/// A connection to the API with TLS and without HTTP, of somebody with this kubeconfig or of a stranger.
+pub(crate) async fn raw(server: &Server, protocol: &[u8], kubeconfig: Option<&str>) -> RawStream {
+    let part = |text: &str, pointer: &str| {
+        let kubeconfig: Value = serde_saphyr::from_str(text).unwrap();
+        let encoded = kubeconfig.pointer(pointer).unwrap().as_str().unwrap();
+        STANDARD.decode(encoded).unwrap()
+    };
+    let certificate = |pem: &[u8]| CertificateDer::from_pem_slice(pem).unwrap();
+    let mut roots = rustls::RootCertStore::empty();
+    let pem = part(
+        &server.kubeconfig("admin", &[]),
+        "/clusters/0/cluster/certificate-authority-data",
+    );
+    roots.add(certificate(&pem)).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots);
+    let mut config = match kubeconfig {
+        None => builder.with_no_client_auth(),
+        Some(text) => {
+            let chain = vec![certificate(&part(
+                text,
+                "/users/0/user/client-certificate-data",
+            ))];
+            let key = part(text, "/users/0/user/client-key-data");
+            let key = PrivateKeyDer::from_pem_slice(&key).unwrap();
+            builder.with_client_auth_cert(chain, key).unwrap()
+        }
+    };
+    config.alpn_protocols = vec![protocol.to_vec()];
+    let address = server.url.trim_start_matches("https://");
+    let stream = TcpStream::connect(address).await.unwrap();
+    TlsConnector::from(Arc::new(config))
+        .connect(ServerName::try_from("localhost").unwrap(), stream)
+        .await
+        .unwrap()
+}
+
 fn load(home: &Path) -> loopback::Credentials {
     loopback::Credentials::load_or_create(home, jiff::Timestamp::now()).unwrap()
 }
@@ -139,6 +190,17 @@ pub(crate) async fn send(
     headers: &[(&str, &str)],
     body: impl Into<Vec<u8>>,
 ) -> Answer {
+    read(open(client, method, path, headers, body).await).await
+}
+
+/// Sends a request and returns when its answer has begun.
+pub(crate) async fn open(
+    client: &Client,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: impl Into<Vec<u8>>,
+) -> Response<kube::client::Body> {
     let mut request = Request::builder().method(method).uri(path);
     if !headers.iter().any(|(name, _)| *name == "accept") {
         request = request.header("accept", "*/*");
@@ -148,7 +210,12 @@ pub(crate) async fn send(
         request = request.header(*name, *value);
     }
     let request = request.body(kube::client::Body::from(body.into())).unwrap();
-    let (parts, body) = client.send(request).await.unwrap().into_parts();
+    client.send(request).await.unwrap()
+}
+
+/// Reads an answer to its end.
+pub(crate) async fn read(answer: Response<kube::client::Body>) -> Answer {
+    let (parts, body) = answer.into_parts();
     let bytes = axum::body::to_bytes(Body::new(body), usize::MAX)
         .await
         .unwrap();

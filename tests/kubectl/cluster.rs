@@ -137,11 +137,15 @@ impl Cluster {
 
     /// Runs commands as another user, who gets a certificate.
     pub(crate) fn as_user(&self, user: &str) -> impl Fn(&str) -> Answer {
-        let now = jiff::Timestamp::now();
-        let credentials = loopback::Credentials::load_or_create(self.home.path(), now).unwrap();
-        let kubeconfig = credentials.kubeconfig_for(user, &[], &self.address, now);
+        let mut issue = Command::new(env!("CARGO_BIN_EXE_landbridge"));
+        issue
+            .args(["kubeconfig", "--user", user, "--group", "dev"])
+            .arg("--data-dir")
+            .arg(self.home.path());
+        let issued = finish(&mut issue, "");
+        assert!(issued.success, "{issued:?}");
         let path = self.home.path().join(user);
-        std::fs::write(&path, kubeconfig.unwrap()).unwrap();
+        std::fs::write(&path, issued.stdout).unwrap();
         move |words| {
             let mut command = self.command();
             command.env("KUBECONFIG", &path);

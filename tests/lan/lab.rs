@@ -135,6 +135,15 @@ impl Lab {
         }
     }
 
+    /// Starts the daemons of all machines but some.
+    pub(crate) fn start_all_but(&self, others: &[&str]) {
+        for machine in &self.machines {
+            if !others.contains(&machine.as_str()) {
+                self.start(machine);
+            }
+        }
+    }
+
     /// Starts the daemon of a machine and waits until its API is ready.
     pub(crate) fn start(&self, machine: &str) {
         let log = File::options()
@@ -274,7 +283,15 @@ impl Lab {
 
     /// Waits until every machine has found every other one and is peered with it in both directions.
     pub(crate) fn until_peered(&self) {
-        for (here, there) in self.pairs() {
+        let all: Vec<&str> = self.machines.iter().map(String::as_str).collect();
+        self.until_peered_among(&all);
+    }
+
+    /// The same for some of the machines.
+    pub(crate) fn until_peered_among(&self, machines: &[&str]) {
+        let pairs = self.pairs().into_iter();
+        let among = |machine| machines.contains(&machine);
+        for (here, there) in pairs.filter(|(here, there)| among(*here) && among(*there)) {
             self.until_peered_with(here, there);
         }
     }
@@ -421,8 +438,13 @@ impl Lab {
         command
     }
 
+    /// Returns the process number of the daemon of a machine.
+    pub(crate) fn process(&self, machine: &str) -> u32 {
+        self.daemons.borrow().get(machine).expect("a daemon").id()
+    }
+
     /// Does work in the network namespace of a machine and waits for its end.
-    fn within<T: Send + 'static>(
+    pub(crate) fn within<T: Send + 'static>(
         &self,
         machine: &str,
         work: impl FnOnce() -> T + Send + 'static,
@@ -498,6 +520,11 @@ pub(crate) fn condition(object: &Value, kind: &str) -> bool {
 /// Says why a test does nothing here, past the test runner's capture.
 pub(crate) fn skip(why: &str) {
     let _ = writeln!(std::io::stderr(), "skipped: {why}");
+}
+
+/// Says a figure, past the test runner's capture.
+pub(crate) fn note(figure: &str) {
+    let _ = writeln!(std::io::stderr(), "{figure}");
 }
 
 /// Tells whether programs are installed.

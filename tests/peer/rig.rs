@@ -88,6 +88,7 @@ impl Reception for Desk {
                 self.accepted.lock().unwrap().insert(home.clone());
             }
             IdentityAnswer {
+                token_proof: None,
                 nonce: None,
                 decision,
                 message: "as decided".to_owned(),
@@ -212,6 +213,7 @@ pub(crate) fn request(id: &ClusterId) -> IdentityRequest {
         cluster_name: ClusterName::default(),
         auth_url: String::new(),
         token: None,
+        token_proof: None,
         proof: None,
     }
 }

@@ -12,7 +12,7 @@ use landbridge::{
         own_node::{self, Machine},
         peering_request,
         reception::FrontDesk,
-        roster, tunnel_endpoint,
+        roster, tokens, tunnel_endpoint,
     },
     engine::{
         addressing::{Ground, external_range},
@@ -137,10 +137,11 @@ impl World {
             sighting: sighting(cluster, index, self.lan.address(index), &boot),
         };
         self.lan.plug(index, plug);
-        let roster = roster::run(Arc::clone(&context), boot, found, stop.clone());
+        let roster = roster::run(Arc::clone(&context), boot, None, found, stop.clone());
         life.run("roster", roster);
         let objects = foreign_cluster::run(Arc::clone(&context), stop.clone());
         life.run("foreign_cluster", objects);
+        life.run("tokens", tokens::run(Arc::clone(&context), stop.clone()));
         life.run(
             "peering_request",
             peering_request::run(context, stop.clone()),

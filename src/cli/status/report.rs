@@ -11,7 +11,7 @@ use crate::{
     api::{
         ForeignCluster, TunnelEndpoint,
         foreign_cluster::{ForeignClusterStatus, Phase},
-        labels::condition,
+        labels::{condition, reason},
         network_config::UNCHANGED,
     },
     cli::{
@@ -38,7 +38,8 @@ pub(in crate::cli) struct Report {
     #[serde(skip_serializing_if = "Option::is_none")]
     not_ready: Option<String>,
     /// What the daemon says about itself: clusterName, clusterID, version, peerEndpoint,
-    /// tunnelPort, tunnelAddress, apiServer, publicKey.
+    /// tunnelPort, tunnelAddress, apiServer, publicKey; dnsZone and dnsProblem where it is to be
+    /// listed in a zone.
     #[serde(flatten)]
     about: BTreeMap<String, String>,
     /// The other clusters.
@@ -97,6 +98,13 @@ impl Report {
         (!missing.is_empty()).then(|| missing.join("; "))
     }
 
+    /// Returns the DNS domain that the daemon is listed in, if it is to be and is.
+    pub(in crate::cli) fn listed_in(&self) -> Option<&str> {
+        let well = self.about.get("dnsProblem").is_some_and(String::is_empty);
+        let zone = self.about.get("dnsZone").filter(|_| well);
+        zone.map(String::as_str)
+    }
+
     /// Writes the report for people: what is not well comes first.
     pub(in crate::cli) fn text(&self) -> String {
         let mut text = self.health();
@@ -113,6 +121,12 @@ impl Report {
         if let Some(reason) = &self.not_ready {
             let sign = tint("×", Tone::Bad);
             lines.push(format!("{sign} the daemon is not ready: {reason}\n"));
+        }
+        let say = |key: &str| self.about.get(key).filter(|text| !text.is_empty());
+        if let (Some(zone), Some(problem)) = (say("dnsZone"), say("dnsProblem")) {
+            let text = format!("this cluster is not listed in the DNS domain {zone}: {problem}");
+            let sign = tint("‼", Tone::Care);
+            lines.push(format!("{sign} {}\n", crate::telemetry::escape(&text)));
         }
         for peer in &self.peers {
             if let Some(complaint) = peer.complaint() {
@@ -237,7 +251,9 @@ fn why(cluster: &ForeignCluster, status: &ForeignClusterStatus) -> String {
                 condition::OUTGOING_PEERED | condition::NETWORK_READY
             )
     });
-    match road.map(|kind| find(kind)).find_map(|found| found) {
+    let refused =
+        find(condition::OUTGOING_PEERED).filter(|one| one.reason == reason::REFUSED_BY_PEER);
+    match refused.or_else(|| road.map(|kind| find(kind)).find_map(|found| found)) {
         Some(condition) if condition.message.is_empty() => condition.reason.clone(),
         Some(condition) => condition.message.clone(),
         None if cluster.spec.join => String::new(),
@@ -268,6 +284,21 @@ mod tests {
             serde_json::to_value(&report).expect("JSON")["tunnelPort"],
             json!("5871")
         );
+    }
+
+    #[test]
+    fn a_zone_that_does_not_list_us_is_told() {
+        let mut report = report(&[cluster("milan", true, Some(Phase::Peered), &[])]);
+        let mut say = |key: &str, text: &str| report.about.insert(key.to_owned(), text.to_owned());
+        say("dnsZone", "a.test");
+        say("dnsProblem", "");
+        assert!(report.text().starts_with("√ all is well"));
+        report
+            .about
+            .insert("dnsProblem".to_owned(), "TSIG key rejected".to_owned());
+        let complaint =
+            "‼ this cluster is not listed in the DNS domain a.test: TSIG key rejected\n";
+        assert!(report.text().starts_with(complaint), "{}", report.text());
     }
 
     #[test]

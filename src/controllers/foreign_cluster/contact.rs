@@ -14,13 +14,18 @@ use crate::{
         ClusterId, ClusterName, ForeignCluster, PeeringRequest,
         labels::{self, reason},
         peering_request::{HomeSession, PeeringRequestSpec},
+        token::TokenHash,
         wire::{Decision, IdentityAnswer, IdentityRequest},
     },
     controllers::{Context, Error, enrolment, gone_is_fine},
-    engine::peering::{Answer, Connected, Dial, Failure},
+    engine::{
+        peering::{Answer, Connected, Dial, Failure},
+        policy::Evidence,
+    },
     peer::{
         approval::{self, Nonce},
         client::{ConnectError, Connection, Target},
+        token,
         trust::Role,
     },
 };
@@ -169,9 +174,13 @@ pub(crate) async fn introduce(
     } else {
         None
     };
+    let token = context
+        .tokens
+        .received(context, &connection.proven.cluster_id);
+    let token = token.await;
     let mut request = IdentityRequest {
         commitment: nonce.map(Nonce::commitment),
-        ..introduction(context, connection)
+        ..introduction(context, connection, token.as_ref())
     };
     let mut answer = connection.identify(&request).await?;
     let mut code = code;
@@ -190,8 +199,14 @@ pub(crate) async fn introduce(
         Decision::Accepted | Decision::Waiting => ASK_AGAIN_WAITING,
         Decision::Refused | Decision::EmptyRefused => ASK_AGAIN_REFUSED,
     };
+    let knows_token = token.is_some_and(|token| knows_token(context, connection, &answer, &token));
+    let evidence = if knows_fleet_secret(context, connection, &answer) {
+        Some(Evidence::FleetSecret)
+    } else {
+        knows_token.then_some(Evidence::Token)
+    };
     Ok(Answer {
-        fleet_secret: knows_fleet_secret(context, connection, &answer),
+        evidence,
         decision: answer.decision,
         message: answer.message,
         code,
@@ -200,14 +215,21 @@ pub(crate) async fn introduce(
     })
 }
 
-fn introduction(context: &Context, connection: &Connection) -> IdentityRequest {
+fn introduction(
+    context: &Context,
+    connection: &Connection,
+    token: Option<&TokenHash>,
+) -> IdentityRequest {
     let own = &context.own;
     let peer_id = &connection.proven.cluster_id;
+    let exporter = &connection.exporter;
     IdentityRequest {
         cluster_id: own.cluster_id.clone(),
-        cluster_name: own.cluster_name.clone(),
+        cluster_name: context.own_name(),
         auth_url: own.auth_url.clone(),
         token: None,
+        token_proof: token
+            .map(|one| token::proof(one, Role::Home, &own.cluster_id, peer_id, exporter)),
         proof: context
             .fleet
             .as_ref()
@@ -226,6 +248,20 @@ fn knows_fleet_secret(context: &Context, connection: &Connection, answer: &Ident
         .is_some_and(|(secret, proof)| {
             secret.verify(proof, Role::Foreign, own_id, peer_id, &connection.exporter)
         })
+}
+
+/// Whether the peer gave out the token that we were given in its name.
+fn knows_token(
+    context: &Context,
+    connection: &Connection,
+    answer: &IdentityAnswer,
+    token: &TokenHash,
+) -> bool {
+    let (own_id, peer_id) = (&context.own.cluster_id, &connection.proven.cluster_id);
+    answer.token_proof.as_deref().is_some_and(|proof| {
+        let exporter = &connection.exporter;
+        token::verify(token, proof, Role::Foreign, own_id, peer_id, exporter)
+    })
 }
 
 fn requests(connection: &Connection) -> Api<PeeringRequest> {

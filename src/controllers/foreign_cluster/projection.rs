@@ -19,14 +19,17 @@ use crate::{
         NetworkConfigSpec, NetworkConfigStatus, PeeringRequest, TunnelEndpoint,
         advertisement::{NodeReference, Offer, SecretReference},
         foreign_cluster::TrustMode,
-        labels::{self, FINALIZER_PEERED, event, reason},
+        labels::{self, FINALIZER_PEERED, event},
         peering_request::Acceptance,
     },
     controllers::{
         Context, Error, enrolment::claimed_id, gone_is_fine, is_not_found, status::difference,
         tunnel_endpoint,
     },
-    engine::peering::{TunnelWish, happening::Happening, node_name},
+    engine::{
+        peering::{TunnelWish, happening::Happening, node_name},
+        policy::Evidence,
+    },
 };
 
 /// Whose network a NetworkConfig describes.
@@ -109,8 +112,9 @@ pub(super) async fn set_trust(
     context: &Context,
     object: &ForeignCluster,
     mode: TrustMode,
+    by: Option<Evidence>,
 ) -> Result<(), Error> {
-    let by = (mode == TrustMode::Trusted).then_some(reason::FLEET_SECRET);
+    let by = by.map(Evidence::reason);
     let patch = json!({
         "metadata": {"annotations": { labels::TRUSTED_BY: by }},
         "spec": {"trustMode": mode},

@@ -132,7 +132,7 @@ mod tests {
             auth_url: "https://10.0.0.1:5870".to_owned(),
             source,
             search_domains,
-            trusted: false,
+            evidence: None,
         }
     }
 

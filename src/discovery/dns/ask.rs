@@ -19,7 +19,7 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use super::servers::{Servers, ServersError};
+use super::servers::{Place, Servers, ServersError};
 use crate::engine::domain::{CNAME_DEPTH, Problem};
 
 /// How often a server that is busy is asked again, and the first wait.
@@ -33,6 +33,16 @@ pub(super) struct Answer {
     pub(super) ttl: Option<Duration>,
 }
 
+/// Whoever answers the questions of a look.
+pub(super) trait Ask {
+    /// Asks for the records of a name.
+    fn ask(
+        &self,
+        name: &Name,
+        kind: RecordType,
+    ) -> impl Future<Output = Result<Answer, Problem>> + Send;
+}
+
 /// Asks questions: first the server that answered last, then the others.
 pub(super) struct Asker {
     servers: Vec<Server>,
@@ -43,12 +53,13 @@ pub(super) struct Asker {
 
 /// One name server, and whether it has failed to answer in this look.
 struct Server {
+    place: Place,
     resolver: TokioResolver,
     silent: AtomicBool,
 }
 
 /// What came of asking one server.
-enum Reply {
+pub(super) enum Reply {
     /// Records, or that there are none of this type.
     Said(Answer),
     /// The name does not exist here; another server may know it.
@@ -66,25 +77,20 @@ impl Asker {
         concurrency: usize,
         deadline: Instant,
     ) -> Result<Self, ServersError> {
-        let servers = servers.resolvers()?.into_iter().map(|resolver| Server {
-            resolver,
-            silent: AtomicBool::new(false),
-        });
+        let servers = servers
+            .resolvers()?
+            .into_iter()
+            .map(|(place, resolver)| Server {
+                place,
+                resolver,
+                silent: AtomicBool::new(false),
+            });
         Ok(Self {
             servers: servers.collect(),
             preferred: AtomicUsize::new(0),
             gate: Semaphore::new(concurrency),
             deadline,
         })
-    }
-
-    /// Asks for the records of a name.
-    pub(super) async fn ask(&self, name: &Name, kind: RecordType) -> Result<Answer, Problem> {
-        let late = || Problem::Passing("the look took too long".to_owned());
-        match timeout_at(self.deadline, self.ask_all(name, kind)).await {
-            Ok(outcome) => outcome,
-            Err(_) => Err(late()),
-        }
     }
 
     async fn ask_all(&self, name: &Name, kind: RecordType) -> Result<Answer, Problem> {
@@ -101,7 +107,7 @@ impl Asker {
             if unknown.is_some() && server.silent.load(Ordering::Relaxed) {
                 continue;
             }
-            match ask_one(&server.resolver, name, kind).await {
+            match ask_one(server, name, kind).await {
                 Reply::Said(answer) => {
                     self.preferred.store(index, Ordering::Relaxed);
                     return Ok(answer);
@@ -127,23 +133,33 @@ impl Asker {
     }
 }
 
-async fn ask_one(server: &TokioResolver, name: &Name, kind: RecordType) -> Reply {
+impl Ask for Asker {
+    async fn ask(&self, name: &Name, kind: RecordType) -> Result<Answer, Problem> {
+        let late = || Problem::Passing("the look took too long".to_owned());
+        match timeout_at(self.deadline, self.ask_all(name, kind)).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(late()),
+        }
+    }
+}
+
+async fn ask_one(server: &Server, name: &Name, kind: RecordType) -> Reply {
     let mut wait = BUSY.1;
     for _ in 0..BUSY.0 {
-        match server.lookup(name.clone(), kind).await {
+        match server.resolver.lookup(name.clone(), kind).await {
             Err(NetError::Busy) => {
                 tokio::time::sleep(wait).await;
                 wait *= 2;
             }
-            Err(error) => return from_error(name, kind, error),
+            Err(error) => return from_error(name, kind, error, &server.place),
             Ok(lookup) => return from_answers(name, kind, lookup.answers()),
         }
     }
-    Reply::Silent("the name server is busy".to_owned())
+    Reply::Silent(format!("the name server {} is busy", server.place))
 }
 
 /// Takes the records of the wanted type at the end of the chain of CNAME records.
-fn from_answers(name: &Name, kind: RecordType, answers: &[Record]) -> Reply {
+pub(super) fn from_answers(name: &Name, kind: RecordType, answers: &[Record]) -> Reply {
     let mut owner = name.clone();
     let mut seen = BTreeSet::from([owner.clone()]);
     loop {
@@ -178,7 +194,7 @@ fn from_answers(name: &Name, kind: RecordType, answers: &[Record]) -> Reply {
     clippy::wildcard_enum_match_arm,
     reason = "the library's errors are many, and those without a name here are told alike"
 )]
-fn from_error(name: &Name, kind: RecordType, error: NetError) -> Reply {
+fn from_error(name: &Name, kind: RecordType, error: NetError, place: &Place) -> Reply {
     let shown = format!("{kind} {}", super::read::text(name));
     match error {
         NetError::Dns(DnsError::NoRecordsFound(none)) => {
@@ -193,13 +209,13 @@ fn from_error(name: &Name, kind: RecordType, error: NetError) -> Reply {
             }
         }
         NetError::Dns(DnsError::ResponseCode(code)) => {
-            Reply::Silent(format!("the name server answers {code} to {shown}"))
+            Reply::Silent(format!("the name server {place} answers {code} to {shown}"))
         }
-        NetError::Timeout => Reply::Silent(format!("no name server answers to {shown}")),
+        NetError::Timeout => Reply::Silent(format!(
+            "the name server {place} does not answer to {shown}"
+        )),
         NetError::Truncated => Reply::Silent(format!("the answer to {shown} is cut off")),
-        NetError::Io(_) | NetError::NoConnections => {
-            Reply::Silent("no name server can be reached".to_owned())
-        }
+        NetError::Io(_) | NetError::NoConnections => Reply::Silent(place.unreachable()),
         other => {
             tracing::debug!(question = shown, error = %other, "A name server's answer cannot be used");
             Reply::Silent(format!("the answer to {shown} cannot be read"))

@@ -33,7 +33,7 @@ pub(super) async fn status(servers: &Servers, domain: &Name) -> Dnssec {
 }
 
 async fn reaches_root(servers: &Servers) -> bool {
-    let Some(resolver) = servers
+    let Some((_, resolver)) = servers
         .resolvers()
         .ok()
         .and_then(|all| all.into_iter().next())

@@ -1,5 +1,7 @@
 //! From records to what the engine judges, within bounds.
 
+use std::net::IpAddr;
+
 use hickory_proto::rr::{
     Name, RData,
     rdata::{SRV, TXT},
@@ -36,10 +38,18 @@ pub(super) fn nothing() -> Claim {
     Claim::default()
 }
 
+/// Returns the addresses among the records, in order and not too many.
+pub(super) fn addresses(records: &[RData]) -> Vec<IpAddr> {
+    let mut addresses: Vec<IpAddr> = records.iter().filter_map(RData::ip_addr).collect();
+    addresses.sort_unstable();
+    addresses.truncate(ANSWERS);
+    addresses
+}
+
 /// Reads the claim of an instance from its TXT records; the first that can be read counts.
 pub(super) fn claim(records: &[RData]) -> Result<Claim, Problem> {
     let mut refusal = None;
-    for data in records {
+    for data in records.iter().take(ANSWERS) {
         let RData::TXT(text) = data else { continue };
         match Record::from_pairs(pairs(text)) {
             Ok(record) => {
@@ -68,7 +78,8 @@ fn pairs(text: &TXT) -> impl Iterator<Item = (&[u8], Option<&[u8]>)> {
         })
 }
 
-/// Returns the SRV records that are worth following: of the first ones, those of lowest priority.
+/// Returns the SRV records that are worth following: those of lowest priority. All are looked at,
+/// since servers rotate their answers and the choice must not change with that.
 pub(super) fn first_services(records: Vec<RData>) -> Vec<SRV> {
     let services = records.into_iter().filter_map(|data| {
         let RData::SRV(service) = data else {
@@ -76,7 +87,7 @@ pub(super) fn first_services(records: Vec<RData>) -> Vec<SRV> {
         };
         Some(service)
     });
-    let mut services: Vec<SRV> = services.take(ANSWERS).collect();
+    let mut services: Vec<SRV> = services.collect();
     services.sort_by(|one, other| {
         let key = |service: &SRV| (service.priority, std::cmp::Reverse(service.weight));
         key(one)

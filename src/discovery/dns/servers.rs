@@ -11,7 +11,7 @@ use std::{
 use hickory_proto::dnssec::TrustAnchors;
 use hickory_resolver::{
     TokioResolver,
-    config::{ConnectionConfig, NameServerConfig, ResolveHosts, ResolverConfig},
+    config::{ConnectionConfig, NameServerConfig, ProtocolConfig, ResolveHosts, ResolverConfig},
     net::{NetError, runtime::TokioRuntimeProvider},
     system_conf::read_system_conf,
 };
@@ -61,6 +61,45 @@ struct Server {
     tls: Option<String>,
 }
 
+/// Where a name server is, for messages.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Place {
+    address: IpAddr,
+    /// The name in its certificate, when it is asked over TLS.
+    tls: Option<String>,
+}
+
+impl Place {
+    fn of(server: &NameServerConfig) -> Self {
+        let tls = server
+            .connections
+            .iter()
+            .find_map(|connection| match &connection.protocol {
+                ProtocolConfig::Tls { server_name } => Some(server_name.to_string()),
+                ProtocolConfig::Udp | ProtocolConfig::Tcp => None,
+            });
+        let address = server.ip;
+        Self { address, tls }
+    }
+
+    /// Says that there is no way to it. The library does not tell a closed port from a certificate
+    /// that it does not accept.
+    pub(super) fn unreachable(&self) -> String {
+        match &self.tls {
+            None => format!("the name server {self} cannot be reached"),
+            Some(name) => format!(
+                "the name server {self} cannot be reached over TLS: its certificate must be valid for {name} and of an authority that this machine trusts (SSL_CERT_FILE names another)"
+            ),
+        }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.address.fmt(formatter)
+    }
+}
+
 impl Servers {
     /// Reads the servers of the settings; the machine's are asked when there are none.
     pub fn parse(texts: &[String]) -> Result<Self, ServersError> {
@@ -82,10 +121,10 @@ impl Servers {
 
     /// Starts a resolver for each server. The machine's servers are read anew each time, since a
     /// laptop meets others in every network.
-    pub(super) fn resolvers(&self) -> Result<Vec<TokioResolver>, ServersError> {
+    pub(super) fn resolvers(&self) -> Result<Vec<(Place, TokioResolver)>, ServersError> {
         self.configs()?
             .into_iter()
-            .map(|server| start(server, None))
+            .map(|server| Ok((Place::of(&server), start(server, None)?)))
             .collect()
     }
 

@@ -1,469 +1,463 @@
-//! Who is announced on the LAN at present, and what was said of them to the roster.
+//! Who is announced on the LAN at present: from packets and time to events and questions.
+//!
+//! Everything in a packet is a claim by a stranger. So what one source says never removes what
+//! another one said: a goodbye or a replacement from elsewhere only makes us ask, and whoever is
+//! there answers. What nobody has proven is bounded for each source and in all.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, SocketAddr, SocketAddrV6},
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    net::IpAddr,
     time::Duration,
 };
 
-use mdns_sd::{InterfaceId, ResolvedService, ScopedIp};
 use tokio::time::Instant;
 
+use super::{
+    SERVICE_TYPES,
+    gate::Gate,
+    responder::TTL,
+    wire::{self, Data, Name, Packet, Question},
+};
 use crate::{
     api::{
         foreign_cluster::DiscoveryType,
         identity::{ClusterId, ClusterName},
     },
     discovery::{interfaces::Links, record::Record},
-    engine::sighting::{Event, Sighting},
+    engine::sighting::Event,
 };
 
-/// How many advertisements are remembered. Others are still reported, but not repeated.
+mod host;
+mod row;
+
+use host::Host;
+use row::Row;
+
+/// The most advertisements that are remembered.
 const LIMIT: usize = 1024;
-/// How often what still stands is repeated; the library itself only tells what changes.
-const REPEAT: Duration = Duration::from_secs(40);
-/// For how long a sighting holds, the time to live of SRV and addresses (RFC 6762, section 10). The
-/// library keeps the real one to itself and reports when it is over.
-const TTL: Duration = Duration::from_mins(2);
+/// The most of one source whose ids are not known.
+const LIMIT_OF_SOURCE: usize = 16;
 /// The longest instance name (RFC 6763, section 4.1.1).
 const INSTANCE_LIMIT: usize = 63;
+/// How many hosts an advertisement may have been on before those that it left are forgotten.
+const HOSTS: usize = 4;
+/// How long what was taken back is kept, so that its owner can object (RFC 6762, section 10.1).
+const FAREWELL: Duration = Duration::from_secs(1);
+/// How long what is doubted has to be confirmed.
+const DOUBT: Duration = Duration::from_secs(2);
 
-/// The advertisements on the LAN. Those of the run of this program are left out.
+/// Where a packet came from.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Origin {
+    /// The number of the interface that received it.
+    pub(super) interface: u32,
+    /// The address of the sender.
+    pub(super) source: IpAddr,
+}
+
+/// The advertisements on the LAN. Those of this run of the program are left out.
 #[derive(Debug)]
 pub(super) struct Neighbours {
     own_id: ClusterId,
     own_boot: String,
+    types: Vec<Name>,
+    known: BTreeSet<ClusterId>,
+    gate: Gate,
     rows: BTreeMap<String, Row>,
-}
-
-#[derive(Debug)]
-struct Row {
-    /// What is announced under each service type; the first one counts where they disagree.
-    services: BTreeMap<&'static str, Service>,
-    told: Vec<Sighting>,
-    repeat_at: Instant,
-}
-
-#[derive(Debug)]
-struct Service {
-    full_name: String,
-    port: u16,
-    addresses: BTreeSet<(String, u32, IpAddr)>,
-    record: Record,
+    hosts: BTreeMap<Name, Host>,
+    events: VecDeque<Event>,
+    questions: Vec<Question>,
+    /// When all rows are to be looked at, at the latest: every change of one brings it forward.
+    due: Option<Instant>,
 }
 
 impl Neighbours {
     pub(super) fn new(own_id: ClusterId, own_boot: String) -> Self {
+        let types = SERVICE_TYPES
+            .iter()
+            .filter_map(|text| Name::from_text(text));
         Self {
             own_id,
             own_boot,
+            types: types.collect(),
+            known: BTreeSet::new(),
+            gate: Gate::default(),
             rows: BTreeMap::new(),
+            hosts: BTreeMap::new(),
+            events: VecDeque::new(),
+            questions: Vec::new(),
+            due: None,
         }
     }
 
-    /// Takes an advertisement; returns whether it is a new one, and what is to be reported.
-    pub(super) fn resolved(
-        &mut self,
-        service_type: &'static str,
-        found: &ResolvedService,
-        links: &Links,
-        now: Instant,
-    ) -> (bool, Vec<Event>) {
-        let nothing = (false, Vec::new());
-        let Some(instance) = instance_of(&found.fullname, service_type) else {
-            return nothing;
-        };
-        let record = match Record::from_pairs(
-            found
-                .txt_properties
-                .iter()
-                .map(|property| (property.key().as_bytes(), property.val())),
-        ) {
-            Ok(record) => record,
-            Err(error) => {
-                tracing::debug!(instance, %error, "Ignoring an advertisement");
-                return nothing;
-            }
-        };
-        if found.port == 0 || self.is_own(instance, &record) {
-            return nothing;
+    /// Takes the ids that are known already: they come first and are never turned away.
+    pub(super) fn set_known(&mut self, known: BTreeSet<ClusterId>) {
+        self.known = known;
+        for (key, row) in &mut self.rows {
+            row.is_known = is_among(&self.known, key);
         }
-        let is_new = !self.rows.contains_key(instance);
-        let service = Service {
-            full_name: found.fullname.clone(),
-            port: found.port,
-            addresses: found.addresses.iter().flat_map(heard_on).collect(),
-            record,
-        };
-        let remembered = !is_new || self.rows.len() < LIMIT;
-        let mut fresh = Row::new(now);
-        let row = if remembered {
-            self.rows.entry(instance.to_owned()).or_insert(fresh)
-        } else {
-            &mut fresh
-        };
-        row.services.insert(service_type, service);
-        (is_new && remembered, row.news(instance, links, now))
     }
 
-    /// Takes a withdrawal or an expiry; returns what is to be reported.
-    pub(super) fn removed(
+    /// Returns whether a packet of a source is to be read at all.
+    pub(super) fn admits(&mut self, source: IpAddr, now: Instant) -> bool {
+        self.gate.admits_packet(source, now)
+    }
+
+    /// Returns how many packets were not read.
+    pub(super) fn refused(&self) -> u64 {
+        self.gate.refused()
+    }
+
+    /// Takes an answer or an announcement; returns whether somebody new is in it.
+    pub(super) fn hear(
         &mut self,
-        service_type: &'static str,
-        full_name: &str,
+        packet: &Packet,
+        from: Origin,
         links: &Links,
         now: Instant,
-    ) -> Vec<Event> {
-        let Some(instance) = instance_of(full_name, service_type) else {
-            return Vec::new();
-        };
-        if let Some(row) = self.rows.get_mut(instance) {
-            row.services.remove(service_type);
-            if !row.services.is_empty() {
-                return row.news(instance, links, now);
+    ) -> bool {
+        let mut touched = BTreeSet::new();
+        let mut is_new = false;
+        for record in packet.records() {
+            if let Data::Ptr(to) = &record.data {
+                is_new |= self.hear_pointer(record, to, from, &mut touched, now);
             }
-            self.rows.remove(instance);
         }
-        vec![Event::Gone {
-            source: DiscoveryType::Lan,
-            instance: instance.to_owned(),
-        }]
+        for record in packet.records() {
+            match &record.data {
+                Data::Srv { .. } | Data::Txt(_) => {
+                    self.hear_instance(record, from, &mut touched, now);
+                }
+                Data::Ptr(_) | Data::A(_) | Data::Aaaa(_) => {}
+            }
+        }
+        self.hear_addresses(packet, from, &mut touched, now);
+        self.tell(&touched, links, now);
+        is_new
+    }
+
+    /// Does what time alone brings about.
+    pub(super) fn handle_timeout(&mut self, links: &Links, now: Instant) {
+        let mut touched = BTreeSet::new();
+        for host in self.hosts.values_mut() {
+            if host.expire(now) {
+                touched.extend(host.rows.iter().cloned());
+            }
+        }
+        for (key, row) in &mut self.rows {
+            if row.expire(now) {
+                touched.insert(key.clone());
+            }
+        }
+        for (key, row) in &mut self.rows {
+            if row.is_question_due(now) {
+                self.questions.extend(row.questions(key, &self.types));
+                touched.insert(key.clone());
+            }
+            self.events.extend(row.repeat(now));
+        }
+        self.tell(&touched, links, now);
+        let rows = self.rows.values().filter_map(Row::next_timer);
+        let hosts = self.hosts.values().filter_map(Host::next_timer);
+        self.due = rows.chain(hosts).min();
+    }
+
+    /// Returns when [`Neighbours::handle_timeout`] is to be called, if at all.
+    pub(super) fn next_timer(&self) -> Option<Instant> {
+        self.due
+    }
+
+    /// Returns what is to be reported.
+    pub(super) fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// Returns what is to be asked.
+    pub(super) fn take_questions(&mut self) -> Vec<Question> {
+        std::mem::take(&mut self.questions)
+    }
+
+    /// Has an advertisement confirmed within two seconds, or it is gone.
+    pub(super) fn verify(&mut self, instance: &str, now: Instant) {
+        let key = instance.to_ascii_lowercase();
+        if let Some(row) = self.rows.get_mut(&key) {
+            row.doubt_all(now + DOUBT, now);
+            self.questions.extend(row.questions(&key, &self.types));
+            self.due = sooner(self.due, row.next_timer());
+        }
     }
 
     /// Judges every address anew, after the links changed.
-    pub(super) fn links_changed(&mut self, links: &Links, now: Instant) -> Vec<Event> {
+    pub(super) fn links_changed(&mut self, links: &Links, now: Instant) {
+        let all = self.rows.keys().cloned().collect();
+        self.tell(&all, links, now);
+    }
+
+    /// Returns the advertisements that are known well enough for their owners to be silent: which
+    /// type, which instance, and for how many seconds more.
+    pub(super) fn known_answers(&self, now: Instant) -> impl Iterator<Item = (usize, String, u32)> {
         self.rows
-            .iter_mut()
-            .flat_map(|(instance, row)| row.news(instance, links, now))
-            .collect()
+            .values()
+            .flat_map(move |row| row.known_answers(now))
     }
 
-    /// Repeats what still stands and was not said for a while.
-    pub(super) fn repeat(&mut self, now: Instant) -> Vec<Event> {
-        let mut events = Vec::new();
-        for row in self.rows.values_mut().filter(|row| row.repeat_at <= now) {
-            row.repeat_at = now + REPEAT;
-            events.extend(row.told.iter().cloned().map(Event::Seen));
-        }
-        events
-    }
-
-    /// Returns when something is to be repeated.
-    pub(super) fn next_repeat(&self) -> Option<Instant> {
-        self.rows.values().map(|row| row.repeat_at).min()
-    }
-
-    /// Returns the names under which an advertisement is known to the library.
-    pub(super) fn full_names(&self, instance: &str) -> Vec<String> {
-        self.rows
-            .get(instance)
-            .into_iter()
-            .flat_map(|row| row.services.values())
-            .map(|service| service.full_name.clone())
-            .collect()
+    /// Returns how many advertisements are remembered.
+    pub(super) fn len(&self) -> usize {
+        self.rows.len()
     }
 
     /// Forgets everybody, when looking for others is switched off.
     pub(super) fn clear(&mut self) {
-        self.rows.clear();
+        for row in std::mem::take(&mut self.rows).into_values() {
+            self.events.extend(row.farewell());
+        }
+        self.hosts.clear();
+        self.questions.clear();
+        self.due = None;
     }
 
-    /// Another run under our id is a clone, which the roster must hear of.
-    fn is_own(&self, instance: &str, record: &Record) -> bool {
-        let own_id = match &record.cluster_id {
-            Some(id) => *id == self.own_id,
-            None => instance == self.own_id.as_str(),
+    /// Returns whether the pointer leads to somebody new.
+    fn hear_pointer(
+        &mut self,
+        record: &wire::Record,
+        to: &Name,
+        from: Origin,
+        touched: &mut BTreeSet<String>,
+        now: Instant,
+    ) -> bool {
+        let Some(index) = self.types.iter().position(|name| *name == record.name) else {
+            return false;
         };
-        own_id
-            && record
-                .boot
-                .as_ref()
-                .is_none_or(|boot| *boot == self.own_boot)
+        let Some(instance) = self.types.get(index).and_then(|name| instance_of(to, name)) else {
+            return false;
+        };
+        let key = instance.to_ascii_lowercase();
+        let present = self.rows.contains_key(&key);
+        if !present && (record.ttl == 0 || !self.admit(&key, from.source, now)) {
+            return false;
+        }
+        let is_known = is_among(&self.known, &key);
+        let row = self
+            .rows
+            .entry(key.clone())
+            .or_insert_with(|| Row::new(instance, from.source, is_known, now));
+        if record.ttl == 0 {
+            self.questions
+                .extend(row.withdraw(index, from.source, now, (&key, &self.types)));
+        } else {
+            row.expect(index, now);
+        }
+        touched.insert(key);
+        !present
     }
-}
 
-impl Row {
-    fn new(now: Instant) -> Self {
-        Self {
-            services: BTreeMap::new(),
-            told: Vec::new(),
-            repeat_at: now + REPEAT,
+    /// Takes where an instance is, or what it says of itself.
+    fn hear_instance(
+        &mut self,
+        record: &wire::Record,
+        from: Origin,
+        touched: &mut BTreeSet<String>,
+        now: Instant,
+    ) {
+        let found = self.types.iter().enumerate().find_map(|(index, name)| {
+            let instance = instance_of(&record.name, name)?;
+            Some((index, instance.to_ascii_lowercase()))
+        });
+        let Some((index, key)) = found else {
+            return;
+        };
+        let Some(row) = self.rows.get_mut(&key) else {
+            return;
+        };
+        let ttl = time_to_live(record.ttl);
+        match &record.data {
+            Data::Srv { .. } | Data::Txt(_) if record.ttl == 0 => {
+                self.questions
+                    .extend(row.withdraw(index, from.source, now, (&key, &self.types)));
+            }
+            Data::Srv { port, target } if *port != 0 => {
+                row.locate(index, from.source, (*port, target), ttl, now);
+                self.hosts
+                    .entry(target.clone())
+                    .or_default()
+                    .rows
+                    .insert(key.clone());
+                if self.hosts.len() > self.rows.len() * HOSTS {
+                    self.forget_hosts();
+                }
+            }
+            Data::Txt(text) => match Record::decode(text) {
+                Ok(record) => row.describe(index, from.source, record),
+                Err(error) => tracing::debug!(instance = key, %error, "Ignoring a TXT record"),
+            },
+            Data::Srv { .. } | Data::Ptr(_) | Data::A(_) | Data::Aaaa(_) => return,
+        }
+        touched.insert(key);
+    }
+
+    /// Takes the addresses of hosts that somebody is said to be on.
+    fn hear_addresses(
+        &mut self,
+        packet: &Packet,
+        from: Origin,
+        touched: &mut BTreeSet<String>,
+        now: Instant,
+    ) {
+        let mut flushed: BTreeSet<(Name, bool)> = BTreeSet::new();
+        for record in packet.records() {
+            let address = match &record.data {
+                Data::A(v4) => IpAddr::V4(*v4),
+                Data::Aaaa(v6) => IpAddr::V6(*v6),
+                Data::Ptr(_) | Data::Srv { .. } | Data::Txt(_) => continue,
+            };
+            let Some(host) = self.hosts.get_mut(&record.name) else {
+                continue;
+            };
+            let ttl = time_to_live(record.ttl);
+            if record.ttl == 0 {
+                host.withdraw(from, address, now);
+            } else if host.hear(from, address, ttl, now) {
+                touched.extend(host.rows.iter().cloned());
+            }
+            self.due = sooner(self.due, host.next_timer());
+            if record.flush && record.ttl > 0 {
+                flushed.insert((record.name.clone(), address.is_ipv4()));
+            }
+        }
+        for (name, is_v4) in flushed {
+            let Some(host) = self.hosts.get_mut(&name) else {
+                continue;
+            };
+            if host.replace(from, is_v4, now) {
+                self.questions.extend(host::questions(&name));
+            }
+            self.due = sooner(self.due, host.next_timer());
         }
     }
 
-    /// Returns what is said now and was not said before.
-    fn news(&mut self, instance: &str, links: &Links, now: Instant) -> Vec<Event> {
-        let sightings = self.sightings(instance, links);
-        let withdrawn = self.told.iter().filter(|old| {
-            !sightings
-                .iter()
-                .any(|sighting| sighting.interface == old.interface)
-        });
-        let withdrawn = withdrawn.cloned().map(|mut sighting| {
-            sighting.endpoints.clear();
-            sighting
-        });
-        let fresh = sightings
-            .iter()
-            .filter(|sighting| !self.told.contains(sighting))
-            .cloned();
-        let events: Vec<Event> = fresh.chain(withdrawn).map(Event::Seen).collect();
-        if !events.is_empty() {
-            self.told = sightings;
-            self.repeat_at = now + REPEAT;
+    /// Reports what is said now of some rows and was not said before; forgets those that are over.
+    fn tell(&mut self, touched: &BTreeSet<String>, links: &Links, now: Instant) {
+        for key in touched {
+            let Some(row) = self.rows.get_mut(key) else {
+                continue;
+            };
+            if row.is_over(now) {
+                self.forget(key);
+                continue;
+            }
+            if !row.is_claim_of(&self.own_id, &self.own_boot) {
+                self.events.extend(row.news(&self.hosts, links, now));
+            }
+            self.due = sooner(self.due, row.next_timer());
         }
-        events
     }
 
-    /// Describes the advertisement, once for each interface that it is heard on.
-    fn sightings(&self, instance: &str, links: &Links) -> Vec<Sighting> {
-        let mut endpoints: BTreeMap<&str, BTreeSet<SocketAddr>> = BTreeMap::new();
-        for service in self.services.values() {
-            for (interface, index, address) in &service.addresses {
-                if links.reaches(interface, *address) {
-                    let endpoint = socket_address(*address, service.port, *index);
-                    endpoints.entry(interface).or_default().insert(endpoint);
+    /// Forgets a row, and the hosts that nobody else is on.
+    fn forget(&mut self, key: &str) {
+        let Some(row) = self.rows.remove(key) else {
+            return;
+        };
+        self.events.extend(row.farewell());
+        for name in row.targets() {
+            if let Some(host) = self.hosts.get_mut(name) {
+                host.rows.remove(key);
+                if host.rows.is_empty() {
+                    self.hosts.remove(name);
                 }
             }
         }
-        let Some(first) = self.services.values().next() else {
-            return Vec::new();
-        };
-        endpoints
-            .into_iter()
-            .map(|(interface, endpoints)| Sighting {
-                source: DiscoveryType::Lan,
-                instance: instance.to_owned(),
-                cluster_id: first.record.cluster_id.clone(),
-                name: first.record.name.clone(),
-                boot: first.record.boot.clone(),
-                endpoints: endpoints.into_iter().collect(),
-                interface: Some(interface.to_owned()),
-                search_domain: None,
-                ttl: TTL,
-            })
-            .collect()
-    }
-}
-
-/// Returns the interfaces that an address was heard on, with the address.
-fn heard_on(address: &ScopedIp) -> Vec<(String, u32, IpAddr)> {
-    let on = |interface: &InterfaceId, ip: IpAddr| (interface.name.clone(), interface.index, ip);
-    match address {
-        ScopedIp::V4(v4) => v4
-            .interface_ids()
-            .iter()
-            .map(|interface| on(interface, IpAddr::V4(*v4.addr())))
-            .collect(),
-        ScopedIp::V6(v6) => vec![on(v6.scope_id(), IpAddr::V6(*v6.addr()))],
-        _ => Vec::new(),
-    }
-}
-
-/// A link-local address means nothing without its interface (RFC 4007, section 6).
-fn socket_address(address: IpAddr, port: u16, index: u32) -> SocketAddr {
-    match address {
-        IpAddr::V6(v6) if v6.is_unicast_link_local() => {
-            SocketAddr::V6(SocketAddrV6::new(v6, port, 0, index))
+        if self.hosts.len() > self.rows.len() * HOSTS {
+            self.forget_hosts();
         }
-        IpAddr::V4(_) | IpAddr::V6(_) => SocketAddr::new(address, port),
+    }
+
+    /// Forgets the hosts that nobody is on any more.
+    fn forget_hosts(&mut self) {
+        let rows = &self.rows;
+        self.hosts.retain(|name, host| {
+            host.rows
+                .retain(|key| rows.get(key).is_some_and(|row| row.is_on(name)));
+            !host.rows.is_empty()
+        });
+    }
+
+    /// Says whether a newcomer may stay, and makes room for it if need be.
+    fn admit(&mut self, key: &str, source: IpAddr, now: Instant) -> bool {
+        let known = is_among(&self.known, key);
+        if !known && !self.gate.admits_newcomer(source, now) {
+            return false;
+        }
+        let crowds = self.crowds();
+        let crowd = crowds.get(&source).copied().unwrap_or_default();
+        if !known && crowd >= LIMIT_OF_SOURCE {
+            return self.evict(|row| row.source == source);
+        }
+        if self.rows.len() < LIMIT {
+            return true;
+        }
+        let most = crowds.into_iter().max_by_key(|(_, crowd)| *crowd);
+        match most {
+            Some((crowded, size)) if known || size > crowd => {
+                self.evict(|row| row.source == crowded)
+            }
+            _ => false,
+        }
+    }
+
+    /// How many advertisements each source has whose ids are not known.
+    fn crowds(&self) -> BTreeMap<IpAddr, usize> {
+        let mut crowds = BTreeMap::new();
+        for row in self.rows.values().filter(|row| !row.is_known) {
+            *crowds.entry(row.source).or_default() += 1;
+        }
+        crowds
+    }
+
+    /// Forgets the oldest row that is eligible and whose id is not known.
+    fn evict(&mut self, eligible: impl Fn(&Row) -> bool) -> bool {
+        let oldest = self
+            .rows
+            .iter()
+            .filter(|(_, row)| eligible(row) && !row.is_known)
+            .min_by_key(|(_, row)| row.first_seen)
+            .map(|(key, _)| key.clone());
+        if let Some(key) = &oldest {
+            self.forget(key);
+        }
+        oldest.is_some()
     }
 }
 
-/// Takes the service type off a full name; none when nothing decent is left.
-fn instance_of<'a>(full_name: &'a str, service_type: &str) -> Option<&'a str> {
-    let length = full_name.len().checked_sub(service_type.len())?;
-    let (start, end) = full_name.split_at_checked(length)?;
-    let instance = start.strip_suffix('.')?;
-    let decent = end.eq_ignore_ascii_case(service_type)
-        && !instance.is_empty()
-        && instance.len() <= INSTANCE_LIMIT
-        && ClusterName::neutralise(instance).as_str() == instance;
-    decent.then_some(instance)
+/// The earlier one of two moments that may not come.
+fn sooner(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
+    one.into_iter().chain(other).min()
+}
+
+/// An advertisement is named by its cluster's id.
+fn is_among(known: &BTreeSet<ClusterId>, key: &str) -> bool {
+    !known.is_empty() && key.parse::<ClusterId>().is_ok_and(|id| known.contains(&id))
+}
+
+/// Bounds a time to live: nothing is believed for longer than a pointer of RFC 6762.
+fn time_to_live(seconds: u32) -> Duration {
+    Duration::from_secs(u64::from(seconds.max(1))).min(TTL.1)
+}
+
+/// Takes the service type off a name; none when nothing decent is left.
+fn instance_of(name: &Name, service_type: &Name) -> Option<String> {
+    let instance = std::str::from_utf8(name.label_before(service_type)?).ok()?;
+    let decent =
+        instance.len() <= INSTANCE_LIMIT && ClusterName::neutralise(instance).as_str() == instance;
+    decent.then(|| instance.to_owned())
+}
+
+/// Says that an advertisement is gone.
+fn gone(instance: &str) -> Event {
+    Event::Gone {
+        source: DiscoveryType::Lan,
+        instance: instance.to_owned(),
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use mdns_sd::{ScopedIpV4, ServiceInfo};
-
-    use super::*;
-
-    const ROME: &str = "0f1e2d3c-4b5a-8697-8877-665544332211";
-    const LANDBRIDGE: &str = "_landbridge._tcp.local.";
-    const LIQO: &str = "_liqo_auth._tcp.local.";
-
-    fn neighbours() -> Neighbours {
-        let own_id = "00000000-0000-8000-8000-000000000000";
-        Neighbours::new(own_id.parse().expect("a UUID"), "aaaa".to_owned())
-    }
-
-    fn links() -> Links {
-        let subnets = |nets: &[&str]| nets.iter().map(|net| net.parse().expect("nets")).collect();
-        [
-            ("eth0".to_owned(), subnets(&["10.0.0.5/24", "fe80::5/64"])),
-            ("wlan0".to_owned(), subnets(&["10.0.0.6/24"])),
-        ]
-        .into_iter()
-        .collect()
-    }
-
-    fn found(
-        service_type: &str,
-        id: &str,
-        pairs: &[(&str, &str)],
-        addresses: &[ScopedIp],
-    ) -> ResolvedService {
-        let host = format!("{id}.local.");
-        let mut service = ServiceInfo::new(service_type, id, &host, (), 5870, pairs)
-            .expect("the test describes a service")
-            .as_resolved_service();
-        service.addresses = addresses.iter().cloned().collect();
-        service
-    }
-
-    fn v4(ip: &str, name: &str, index: u32) -> ScopedIp {
-        let interface = InterfaceId {
-            name: name.to_owned(),
-            index,
-        };
-        ScopedIp::V4(ScopedIpV4::new(ip.parse().expect("an address"), interface))
-    }
-
-    fn sightings(events: &[Event]) -> Vec<&Sighting> {
-        let seen = events.iter().map(|event| match event {
-            Event::Seen(sighting) => Some(sighting),
-            Event::Gone { .. } => None,
-        });
-        seen.flatten().collect()
-    }
-
-    #[test]
-    fn what_is_announced_under_both_types_is_one_advertisement() {
-        let (mut neighbours, links, now) = (neighbours(), links(), Instant::now());
-        let pairs = [("id", ROME), ("name", "rome")];
-        let addresses = [v4("10.0.0.9", "eth0", 2), v4("10.0.0.8", "eth0", 2)];
-        let first = found(LIQO, ROME, &pairs, &addresses);
-        let (is_new, events) = neighbours.resolved(LIQO, &first, &links, now);
-        assert!(is_new);
-        let seen = sightings(&events);
-        assert_eq!(seen.len(), 1);
-        assert_eq!(seen[0].cluster_id, ROME.parse().ok());
-        let endpoints: Vec<String> = seen[0].endpoints.iter().map(ToString::to_string).collect();
-        assert_eq!(endpoints, ["10.0.0.8:5870", "10.0.0.9:5870"]);
-        let second = found(LANDBRIDGE, ROME, &pairs, &addresses);
-        assert_eq!(
-            neighbours.resolved(LANDBRIDGE, &second, &links, now),
-            (false, Vec::new())
-        );
-        assert!(
-            neighbours
-                .removed(LIQO, &first.fullname, &links, now)
-                .is_empty()
-        );
-        let events = neighbours.removed(LANDBRIDGE, &second.fullname, &links, now);
-        assert!(matches!(&events[..], [Event::Gone { instance, .. }] if instance == ROME));
-    }
-
-    #[test]
-    fn a_link_local_address_keeps_its_interface() {
-        for (address, expected) in [
-            ("fe80::9", "[fe80::9%2]:5870"),
-            ("2001:db8::9", "[2001:db8::9]:5870"),
-            ("169.254.1.9", "169.254.1.9:5870"),
-        ] {
-            let address = address.parse().expect("the table holds addresses");
-            assert_eq!(socket_address(address, 5870, 2).to_string(), expected);
-        }
-    }
-
-    #[test]
-    fn addresses_that_are_not_next_to_us_are_left_out_until_they_are() {
-        let (mut neighbours, now) = (neighbours(), Instant::now());
-        let addresses = [v4("203.0.113.9", "eth0", 2), v4("10.0.0.9", "docker0", 7)];
-        let service = found(LIQO, ROME, &[("id", ROME)], &addresses);
-        let (_, events) = neighbours.resolved(LIQO, &service, &links(), now);
-        assert_eq!(events, []);
-        let wider: Links = [(
-            "eth0".to_owned(),
-            vec!["203.0.113.1/24".parse().expect("a net")],
-        )]
-        .into_iter()
-        .collect();
-        assert_eq!(neighbours.links_changed(&wider, now).len(), 1);
-    }
-
-    #[test]
-    fn an_interface_that_falls_silent_is_taken_back() {
-        let (mut neighbours, links, now) = (neighbours(), links(), Instant::now());
-        let both = [v4("10.0.0.9", "eth0", 2), v4("10.0.0.9", "wlan0", 3)];
-        let service = found(LIQO, ROME, &[], &both);
-        let (_, events) = neighbours.resolved(LIQO, &service, &links, now);
-        assert_eq!(sightings(&events).len(), 2);
-        let service = found(LIQO, ROME, &[], &both[..1]);
-        let (_, events) = neighbours.resolved(LIQO, &service, &links, now);
-        let seen = sightings(&events);
-        assert_eq!(seen.len(), 1);
-        assert_eq!(seen[0].interface.as_deref(), Some("wlan0"));
-        assert!(seen[0].endpoints.is_empty());
-    }
-
-    #[test]
-    fn we_are_not_our_own_neighbour_and_a_clone_is() {
-        let (mut neighbours, links, now) = (neighbours(), links(), Instant::now());
-        let own = neighbours.own_id.to_string();
-        let address = [v4("10.0.0.5", "eth0", 2)];
-        for pairs in [&[("id", own.as_str()), ("boot", "aaaa")][..], &[]] {
-            let service = found(LIQO, &own, pairs, &address);
-            assert_eq!(
-                neighbours.resolved(LIQO, &service, &links, now),
-                (false, Vec::new())
-            );
-        }
-        let service = found(LIQO, &own, &[("id", &own), ("boot", "bbbb")], &address);
-        let (_, events) = neighbours.resolved(LIQO, &service, &links, now);
-        assert_eq!(sightings(&events)[0].boot.as_deref(), Some("bbbb"));
-    }
-
-    #[test]
-    fn what_still_stands_is_repeated() {
-        let (mut neighbours, links, now) = (neighbours(), links(), Instant::now());
-        let service = found(LIQO, ROME, &[], &[v4("10.0.0.9", "eth0", 2)]);
-        let (_, events) = neighbours.resolved(LIQO, &service, &links, now);
-        assert_eq!(neighbours.repeat(now), []);
-        assert_eq!(neighbours.next_repeat(), Some(now + REPEAT));
-        assert_eq!(neighbours.repeat(now + REPEAT), events);
-    }
-
-    #[test]
-    fn more_advertisements_than_the_limit_are_reported_and_not_remembered() {
-        let (mut neighbours, links, now) = (neighbours(), links(), Instant::now());
-        for number in 0..LIMIT + 5 {
-            let service = found(
-                LIQO,
-                &format!("c{number}"),
-                &[],
-                &[v4("10.0.0.9", "eth0", 2)],
-            );
-            let (is_new, events) = neighbours.resolved(LIQO, &service, &links, now);
-            assert_eq!((is_new, events.len()), (number < LIMIT, 1));
-        }
-        assert_eq!(neighbours.rows.len(), LIMIT);
-    }
-
-    #[test]
-    fn an_instance_name_that_could_deceive_is_ignored() {
-        for (full_name, expected) in [
-            ("rome._liqo_auth._tcp.local.", Some("rome")),
-            ("Rome 2._LIQO_auth._tcp.local.", Some("Rome 2")),
-            ("._liqo_auth._tcp.local.", None),
-            ("_liqo_auth._tcp.local.", None),
-            ("rome._other._tcp.local.", None),
-            ("ro\u{202e}me._liqo_auth._tcp.local.", None),
-            ("é", None),
-        ] {
-            assert_eq!(instance_of(full_name, LIQO), expected, "{full_name:?}");
-        }
-        let long = format!("{}.{LIQO}", "a".repeat(64));
-        assert_eq!(instance_of(&long, LIQO), None);
-    }
-}
+mod tests;

@@ -1,71 +1,66 @@
-//! One life of the multicast DNS library: from its start until shutdown or until it breaks.
+//! One life of discovery on the LAN: from its sockets until shutdown or until they break.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     io,
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     time::Duration,
 };
 
-use futures::{StreamExt, stream, stream::BoxStream};
-use mdns_sd::{IfKind, IfPredicate, Receiver, ServiceDaemon, ServiceEvent, ServiceInfo};
-use socket2::{Domain, Socket, Type};
-use tokio::time::{Instant, sleep_until, timeout};
+use futures::StreamExt;
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::{Mdns, SERVICE_TYPES, fraction, link_events::link_events, neighbours::Neighbours};
-use crate::{
-    discovery::{
-        DiscoveryError, Health,
-        interfaces::{InterfaceRules, Links},
-        record::Record,
-        source::{Announcement, EventSink},
-    },
-    engine::sighting::Event,
+use super::{
+    Mdns, fraction,
+    link_events::link_events,
+    neighbours::{Neighbours, Origin},
+    responder::{self, Responder},
+    socket::{Datagram, Sockets},
+    wire::{Packet, Question, SIZE_LIMIT},
+};
+use crate::discovery::{
+    DiscoveryError, Health,
+    interfaces::{InterfaceRules, Links, without_multicast},
+    source::{Announcement, EventSink},
 };
 
-/// When an announcement is repeated; the library itself does so after one second. The times grow by
-/// a factor of at least two (RFC 6762, section 8.3) and are spread by a fifth.
-const REPEATED_ANNOUNCEMENTS: [Duration; 3] = [
+/// When an announcement is repeated. The times grow by a factor of at least two (RFC 6762, section
+/// 8.3) and are spread by a fifth.
+const REPEATED_ANNOUNCEMENTS: [Duration; 4] = [
+    Duration::from_secs(1),
     Duration::from_secs(3),
     Duration::from_secs(9),
     Duration::from_secs(27),
 ];
 /// The least time between two announcements (RFC 6762, section 6).
 const ANNOUNCEMENT_PAUSE: Duration = Duration::from_secs(1);
-/// How long after a change of links we are announced again: by then the library, which looks every
-/// second, has dropped the addresses that are gone.
-const AFTER_LINK_CHANGE: Duration = Duration::from_millis(1200);
+/// The least time between two objections to somebody who takes us back, who has one second to last.
+const OBJECTION_PAUSE: Duration = Duration::from_millis(250);
+/// How long an answer waits that others may give too (RFC 6762, section 6).
+const SHARED_ANSWER: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(100));
+/// The waits between two questions for everybody double from one to the other (RFC 6762, section
+/// 5.2).
+const BROWSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_hours(1));
+/// How many known answers and how many questions go into one packet, so that it fits a frame.
+const ENTRIES: usize = 24;
 /// For how long link events are collected: an address change comes as several.
 const LINK_DEBOUNCE: Duration = Duration::from_millis(20);
-/// How often the library and the links are looked at.
+/// How often the links are looked at besides.
 const CHECK: Duration = Duration::from_secs(5);
-/// How long the library may take to answer.
-const ANSWER: Duration = Duration::from_secs(2);
-/// How long a doubted advertisement has to be confirmed.
-const VERIFY: Duration = Duration::from_secs(2);
-/// The second goodbye of the library follows after 120 ms.
-const SECOND_GOODBYE: Duration = Duration::from_millis(150);
-/// The most pointers in the library's cache, which has no bound of its own.
-const CACHE_LIMIT: i64 = 4096;
-/// How often a request is repeated when the library's queue of 100 is full, and after which pause.
-const QUEUE_TRIES: (u32, Duration) = (20, Duration::from_millis(10));
+/// How long what we send may take to come back to ourselves.
+const ECHO: Duration = Duration::from_secs(2);
+/// How long after the first goodbye the second one follows.
+const SECOND_GOODBYE: Duration = Duration::from_millis(120);
 
-/// What the library says on one of our subscriptions.
-enum Heard {
-    Event(&'static str, ServiceEvent),
-    Ended,
-}
-
-/// Runs until shutdown, or until the library has to be started anew.
+/// Runs until shutdown, or until the sockets have to be opened anew.
 pub(super) async fn run(
     source: &mut Mdns,
     events: &EventSink,
     shutdown: &CancellationToken,
 ) -> Result<(), DiscoveryError> {
-    check_port(source.port)?;
     let mut session = Session::start(source, events).await?;
     let mut link_events = link_events();
+    let mut buffer = vec![0; SIZE_LIMIT + 1];
     loop {
         let next = session.next_timer();
         tokio::select! {
@@ -78,202 +73,335 @@ pub(super) async fn run(
                 }
                 let announcement = source.announcement.borrow_and_update().clone();
                 session.follow(announcement).await?;
+                source.set_health(session.health());
             }
-            Some(heard) = session.heard.next() => session.hear(heard).await?,
+            Ok(()) = source.known.changed() => {
+                let known = source.known.borrow_and_update().clone();
+                session.neighbours.set_known(known);
+            }
             Some(()) = link_events.next() => session.note_link_event(),
-            Some(instance) = source.verify.recv() => session.verify(&instance).await?,
-            () = sleep_until(next) => session.handle_timers().await?,
+            Some(instance) = source.verify.recv() => session.verify(&instance),
+            received = session.receive(&mut buffer) => session.take(received?.as_ref(), &buffer),
+            () = sleep_until(next) => {
+                session.handle_timers()?;
+                source.set_health(session.health());
+            }
         }
-        source.set_health(session.health());
+        session.carry_out();
     }
     session.say_goodbye().await;
     Ok(())
 }
 
 struct Session<'a> {
-    daemon: Daemon,
+    port: u16,
     rules: InterfaceRules,
     events: &'a EventSink,
     announcement: Announcement,
-    advertised: Option<Announcement>,
-    discovering: bool,
-    heard: BoxStream<'static, Heard>,
+    /// What is announced at present.
+    responder: Option<Responder>,
+    /// None while nothing is to be heard and said.
+    sockets: Option<Sockets>,
     links: Links,
+    without_multicast: Vec<String>,
     neighbours: Neighbours,
     announce_at: BTreeSet<Instant>,
-    announced: Instant,
+    announced: Option<Instant>,
+    browse_at: Option<Instant>,
+    browse_wait: Duration,
+    asked: Vec<u8>,
+    lines: BTreeMap<u32, Line>,
     links_due: Option<Instant>,
     check_due: Instant,
-    apple_flag: bool,
+}
+
+/// What is remembered of a link.
+#[derive(Debug, Default)]
+struct Line {
+    /// When we were last announced there.
+    announced: Option<Instant>,
+    /// When somebody there is to be answered, and whether the service types are asked for.
+    answer: Option<(Instant, bool)>,
+    /// Since when nothing of what we sent there came back.
+    silent: Option<Instant>,
+    is_blocked: bool,
 }
 
 impl<'a> Session<'a> {
     async fn start(source: &mut Mdns, events: &'a EventSink) -> Result<Self, DiscoveryError> {
-        let rules = source.rules.clone();
-        let links = Links::read(&rules).map_err(DiscoveryError::Interfaces)?;
-        let daemon = Daemon(ServiceDaemon::new_with_port(source.port)?);
-        let predicate = {
-            let rules = rules.clone();
-            IfPredicate::new(move |interface| !rules.allows(&interface.name, interface.ip()))
-        };
-        daemon.0.disable_interface(IfKind::Predicate(predicate))?;
-        daemon.0.set_ip_check_interval(1)?;
         let announcement = source.announcement.borrow_and_update().clone();
+        let mut neighbours =
+            Neighbours::new(announcement.cluster_id.clone(), announcement.boot.clone());
+        neighbours.set_known(source.known.borrow_and_update().clone());
         let now = Instant::now();
         let mut session = Self {
-            neighbours: Neighbours::new(announcement.cluster_id.clone(), announcement.boot.clone()),
-            daemon,
-            rules,
+            port: source.port,
+            rules: source.rules.clone(),
             events,
             announcement: announcement.clone(),
-            advertised: None,
-            discovering: false,
-            heard: stream::pending().boxed(),
-            links,
+            responder: None,
+            sockets: None,
+            links: Links::default(),
+            without_multicast: Vec::new(),
+            neighbours,
             announce_at: BTreeSet::new(),
-            announced: now,
+            announced: None,
+            browse_at: None,
+            browse_wait: BROWSE.0,
+            asked: Vec::new(),
+            lines: BTreeMap::new(),
             links_due: None,
             check_due: now + CHECK,
-            apple_flag: false,
         };
+        session.look_at_links(now)?;
         session.follow(announcement).await?;
+        session.carry_out();
         source.set_health(session.health());
         tracing::info!(interfaces = ?session.links.names(), "Discovery on the LAN started");
         Ok(session)
     }
 
     fn health(&self) -> Health {
-        if !self.announcement.advertise && !self.announcement.discover {
+        let interfaces = self.links.names();
+        if self.sockets.is_none() {
             Health::SwitchedOff
-        } else if self.links.is_empty() {
-            Health::NoInterface
-        } else {
-            Health::Working {
-                interfaces: self.links.names(),
+        } else if interfaces.is_empty() {
+            Health::NoInterface {
+                without_multicast: self.without_multicast.clone(),
             }
+        } else if self.lines.values().all(|line| line.is_blocked) {
+            Health::Blocked { interfaces }
+        } else {
+            Health::Working { interfaces }
         }
     }
 
     /// Does what the announcement wants, from whatever is done at present.
     async fn follow(&mut self, announcement: Announcement) -> Result<(), DiscoveryError> {
+        let now = Instant::now();
+        let wanted = announcement.advertise || announcement.discover;
+        if wanted && self.sockets.is_none() {
+            let mut sockets = Sockets::open(self.port)?;
+            sockets.follow(&self.links);
+            self.sockets = Some(sockets);
+        }
+        if announcement.discover && self.browse_at.is_none() {
+            self.browse_at = Some(now);
+            self.browse_wait = BROWSE.0;
+        } else if !announcement.discover && self.browse_at.take().is_some() {
+            self.neighbours.clear();
+        }
+        let responder = Responder::new(&announcement).filter(|_| announcement.advertise);
+        if responder.is_none() {
+            self.withdraw().await;
+        } else if self.responder != responder {
+            self.responder = responder;
+            self.announce_now_and_again(now);
+        }
+        if !wanted {
+            self.sockets = None;
+            self.lines.clear();
+        }
         self.announcement = announcement;
-        if self.announcement.discover && !self.discovering {
-            self.browse().await?;
-        } else if !self.announcement.discover && self.discovering {
-            self.stop_browsing().await?;
-        }
-        if self.announcement.advertise {
-            if self.advertised.as_ref() != Some(&self.announcement) {
-                self.announce().await?;
-                let now = Instant::now();
-                for after in REPEATED_ANNOUNCEMENTS {
-                    self.announce_at
-                        .insert(now + after.mul_f64(0.9 + fraction() / 5.0));
-                }
-            }
-        } else if self.advertised.is_some() {
-            self.withdraw().await?;
-        }
         Ok(())
     }
 
-    async fn browse(&mut self) -> Result<(), DiscoveryError> {
-        let mut subscriptions = stream::SelectAll::new();
-        for service_type in SERVICE_TYPES {
-            let receiver = self
-                .daemon
-                .ask(|daemon| daemon.browse(service_type))
-                .await?;
-            let subscription = receiver
-                .into_stream()
-                .map(move |event| Heard::Event(service_type, event))
-                .chain(stream::once(async { Heard::Ended }));
-            subscriptions.push(subscription.boxed());
+    fn announce_now_and_again(&mut self, now: Instant) {
+        self.announce_at.insert(now);
+        for after in REPEATED_ANNOUNCEMENTS {
+            self.announce_at
+                .insert(now + after.mul_f64(0.9 + fraction() / 5.0));
         }
-        self.heard = subscriptions.chain(stream::pending()).boxed();
-        self.discovering = true;
-        Ok(())
-    }
-
-    async fn stop_browsing(&mut self) -> Result<(), DiscoveryError> {
-        self.heard = stream::pending().boxed();
-        self.discovering = false;
-        self.neighbours.clear();
-        for service_type in SERVICE_TYPES {
-            self.daemon
-                .ask(|daemon| daemon.stop_browse(service_type))
-                .await?;
-        }
-        Ok(())
-    }
-
-    async fn announce(&mut self) -> Result<(), DiscoveryError> {
-        for service_type in SERVICE_TYPES {
-            let service = service_of(&self.announcement, service_type)?;
-            self.daemon
-                .ask(|daemon| daemon.register(service.clone()))
-                .await?;
-        }
-        self.announced = Instant::now();
-        self.advertised = Some(self.announcement.clone());
-        Ok(())
-    }
-
-    async fn withdraw(&mut self) -> Result<(), DiscoveryError> {
-        self.announce_at.clear();
-        let Some(announcement) = self.advertised.take() else {
-            return Ok(());
-        };
-        for service_type in SERVICE_TYPES {
-            let full_name = format!("{}.{service_type}", announcement.cluster_id);
-            let done = self
-                .daemon
-                .ask(|daemon| daemon.unregister(&full_name))
-                .await?;
-            answer(&done).await?;
-        }
-        Ok(())
     }
 
     /// Announces us as soon as that is polite.
-    fn announce_soon(&mut self, now: Instant) {
-        if self.advertised.is_some() {
-            self.announce_at
-                .insert(now.max(self.announced + ANNOUNCEMENT_PAUSE));
-        }
+    fn announce_soon(&mut self, pause: Duration, now: Instant) {
+        let polite = self.announced.map_or(now, |announced| announced + pause);
+        self.announce_at.insert(polite.max(now));
     }
 
-    async fn hear(&mut self, heard: Heard) -> Result<(), DiscoveryError> {
+    /// Says what is to be said by now.
+    fn carry_out(&mut self) {
         let now = Instant::now();
-        let events = match heard {
-            Heard::Event(service_type, ServiceEvent::ServiceResolved(found)) => {
-                let (is_new, events) =
-                    self.neighbours
-                        .resolved(service_type, &found, &self.links, now);
-                if is_new {
-                    self.announce_soon(now);
-                }
-                events
+        if self.announce_at.first().is_some_and(|due| *due <= now) {
+            self.announce_at = self.announce_at.split_off(&(now + Duration::from_nanos(1)));
+            self.announced = Some(now);
+            let links: Vec<u32> = self.links.iter().map(|(_, link)| link.index).collect();
+            for index in links {
+                self.announce(index, false, now);
             }
-            Heard::Event(service_type, ServiceEvent::ServiceRemoved(_, full_name)) => self
-                .neighbours
-                .removed(service_type, &full_name, &self.links, now),
-            // The library closes a subscription that was not read fast enough.
-            Heard::Ended => {
-                tracing::debug!("Subscribing to the LAN again");
-                self.browse().await?;
-                Vec::new()
-            }
-            Heard::Event(..) => Vec::new(),
-        };
-        self.send(events);
-        Ok(())
-    }
-
-    fn send(&self, events: Vec<Event>) {
-        for event in events {
+        }
+        if self.browse_at.is_some_and(|due| due <= now) {
+            self.browse_at = Some(now + self.browse_wait);
+            self.browse_wait = (self.browse_wait * 2).min(BROWSE.1);
+            let known = self.neighbours.known_answers(now).take(ENTRIES);
+            let query = responder::browse(known);
+            self.ask(&query, now);
+        }
+        let questions = self.neighbours.take_questions();
+        self.ask_all(questions, now);
+        while let Some(event) = self.neighbours.poll_event() {
             self.events.send(event);
         }
+    }
+
+    /// Announces us on one link.
+    fn announce(&mut self, index: u32, list: bool, now: Instant) {
+        let (Some(responder), Some(sockets)) = (&self.responder, &self.sockets) else {
+            return;
+        };
+        let Some((name, link)) = self.links.numbered(index) else {
+            return;
+        };
+        let data = responder.announcement(link.addresses(), list).encode();
+        sockets.multicast(name, link, &data);
+        let line = self.lines.entry(index).or_default();
+        line.silent.get_or_insert(now);
+        line.announced = Some(now);
+        line.answer = None;
+    }
+
+    fn ask_all(&mut self, questions: Vec<Question>, now: Instant) {
+        let mut rest: Vec<Question> = Vec::new();
+        for question in questions {
+            if !rest.contains(&question) {
+                rest.push(question);
+            }
+        }
+        while !rest.is_empty() {
+            let later = rest.split_off(rest.len().min(ENTRIES));
+            let query = Packet {
+                questions: rest,
+                ..Packet::default()
+            };
+            self.ask(&query, now);
+            rest = later;
+        }
+    }
+
+    /// Asks on all links.
+    fn ask(&mut self, query: &Packet, now: Instant) {
+        let Some(sockets) = &self.sockets else {
+            return;
+        };
+        self.asked = query.encode();
+        for (name, link) in self.links.iter() {
+            sockets.multicast(name, link, &self.asked);
+            let line = self.lines.entry(link.index).or_default();
+            line.silent.get_or_insert(now);
+        }
+    }
+
+    async fn receive(&self, buffer: &mut [u8]) -> Result<Option<Datagram>, DiscoveryError> {
+        let Some(sockets) = &self.sockets else {
+            return std::future::pending().await;
+        };
+        match sockets.receive(buffer).await {
+            Ok(datagram) => Ok(Some(datagram)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            Err(error) => Err(DiscoveryError::Socket(error)),
+        }
+    }
+
+    /// Takes a packet, if it is from a neighbour and there is time for it.
+    fn take(&mut self, received: Option<&Datagram>, buffer: &[u8]) {
+        let now = Instant::now();
+        let Some(datagram) = received else {
+            return;
+        };
+        let source = datagram.source.ip();
+        let Some((_, link)) = self.links.numbered(datagram.interface) else {
+            return;
+        };
+        if link.addresses().any(|own| own == source) {
+            let line = self.lines.entry(datagram.interface).or_default();
+            (line.silent, line.is_blocked) = (None, false);
+        }
+        // Whoever is not on this link speaks through a router (RFC 6762, section 11).
+        if !link.reaches(source) || !self.neighbours.admits(source, now) {
+            return;
+        }
+        let Some(data) = buffer.get(..datagram.length.min(buffer.len())) else {
+            return;
+        };
+        if datagram.length > SIZE_LIMIT || data == self.asked {
+            return;
+        }
+        let packet = match Packet::decode(data) {
+            Ok(packet) => packet,
+            Err(error) => {
+                tracing::trace!(%source, %error, "Ignoring a packet");
+                return;
+            }
+        };
+        if packet.is_response {
+            self.hear(&packet, datagram, now);
+        } else {
+            self.answer(&packet, datagram, now);
+        }
+    }
+
+    fn hear(&mut self, packet: &Packet, datagram: &Datagram, now: Instant) {
+        let own = &self.announcement;
+        // Answers come from the port of multicast DNS (RFC 6762, section 6).
+        if datagram.source.port() != self.port
+            || responder::is_own(packet, &own.cluster_id, &own.boot)
+        {
+            return;
+        }
+        if self
+            .responder
+            .as_ref()
+            .is_some_and(|responder| responder.is_denied(packet))
+        {
+            self.announce_soon(OBJECTION_PAUSE, now);
+        }
+        if !self.announcement.discover {
+            return;
+        }
+        let origin = Origin {
+            interface: datagram.interface,
+            source: datagram.source.ip(),
+        };
+        let is_new = self.neighbours.hear(packet, origin, &self.links, now);
+        if is_new {
+            self.announce_soon(ANNOUNCEMENT_PAUSE, now);
+        }
+    }
+
+    fn answer(&mut self, query: &Packet, datagram: &Datagram, now: Instant) {
+        let (Some(responder), Some(sockets)) = (&self.responder, &self.sockets) else {
+            return;
+        };
+        let (Some(wish), Some((_, link))) = (
+            responder.wish(query),
+            self.links.numbered(datagram.interface),
+        ) else {
+            return;
+        };
+        if datagram.source.port() != self.port {
+            let reply = responder.legacy(query, link.addresses(), wish.list);
+            sockets.unicast(datagram.source, &reply.encode());
+            return;
+        }
+        let line = self.lines.entry(datagram.interface).or_default();
+        let recent = |within| line.announced.is_some_and(|last| now < last + within);
+        if wish.unicast && recent(self.announcement.ttl / 4) {
+            let reply = responder.announcement(link.addresses(), wish.list);
+            sockets.unicast(datagram.source, &reply.encode());
+            return;
+        }
+        let wait = if wish.shared {
+            SHARED_ANSWER.0 + SHARED_ANSWER.1.mul_f64(fraction())
+        } else {
+            Duration::ZERO
+        };
+        let polite = line.announced.map_or(now, |last| last + ANNOUNCEMENT_PAUSE);
+        let due = (now + wait).max(polite);
+        line.answer = Some(match line.answer {
+            Some((earlier, list)) => (earlier.min(due), list || wish.list),
+            None => (due, wish.list),
+        });
     }
 
     fn note_link_event(&mut self) {
@@ -281,179 +409,119 @@ impl<'a> Session<'a> {
             .get_or_insert_with(|| Instant::now() + LINK_DEBOUNCE);
     }
 
-    async fn verify(&mut self, instance: &str) -> Result<(), DiscoveryError> {
-        for full_name in self.neighbours.full_names(instance) {
-            self.daemon
-                .ask(|daemon| daemon.verify(full_name.clone(), VERIFY))
-                .await?;
-        }
-        Ok(())
+    fn verify(&mut self, instance: &str) {
+        self.neighbours.verify(instance, Instant::now());
     }
 
     fn next_timer(&self) -> Instant {
+        let answers = self
+            .lines
+            .values()
+            .filter_map(|line| line.answer.map(|(due, _)| due));
         [
             self.announce_at.first().copied(),
+            self.browse_at,
             self.links_due,
-            self.neighbours.next_repeat(),
+            self.neighbours.next_timer(),
+            answers.min(),
         ]
         .into_iter()
         .flatten()
         .fold(self.check_due, Instant::min)
     }
 
-    async fn handle_timers(&mut self) -> Result<(), DiscoveryError> {
+    fn handle_timers(&mut self) -> Result<(), DiscoveryError> {
         let now = Instant::now();
         if self.links_due.is_some_and(|due| due <= now) {
             self.links_due = None;
-            self.look_at_links(now).await?;
+            self.look_at_links(now)?;
         }
-        if self.announce_at.first().is_some_and(|due| *due <= now) {
-            self.announce_at = self.announce_at.split_off(&(now + Duration::from_nanos(1)));
-            self.announce().await?;
+        let due = |line: &Line| line.answer.filter(|(due, _)| *due <= now);
+        let answers: Vec<(u32, bool)> = self
+            .lines
+            .iter()
+            .filter_map(|(index, line)| due(line).map(|(_, list)| (*index, list)))
+            .collect();
+        for (index, list) in answers {
+            self.announce(index, list, now);
+            if let Some(line) = self.lines.get_mut(&index) {
+                line.answer = None;
+            }
         }
-        let repeated = self.neighbours.repeat(now);
-        self.send(repeated);
+        let due = self.neighbours.next_timer();
+        if due.is_some_and(|due| due <= now) {
+            self.neighbours.handle_timeout(&self.links, now);
+        }
         if self.check_due <= now {
             self.check_due = now + CHECK;
-            self.look_at_links(now).await?;
-            self.check_library().await?;
+            self.look_at_links(now)?;
+            self.check_lines(now);
         }
         Ok(())
     }
 
-    async fn look_at_links(&mut self, now: Instant) -> Result<(), DiscoveryError> {
+    fn look_at_links(&mut self, now: Instant) -> Result<(), DiscoveryError> {
         let links = Links::read(&self.rules).map_err(DiscoveryError::Interfaces)?;
+        self.without_multicast = if links.is_empty() {
+            without_multicast(&self.rules)
+        } else {
+            Vec::new()
+        };
         if links == self.links {
             return Ok(());
         }
         tracing::debug!(interfaces = ?links.names(), "Network addresses changed");
         self.links = links;
-        // Flipping this flag, which means nothing on Linux, makes the library look at its interfaces
-        // at once. `enable_interface` would do so too, but remembers each call for ever.
-        self.apple_flag = !self.apple_flag;
-        let flag = self.apple_flag;
-        self.daemon
-            .ask(|daemon| daemon.include_apple_p2p(flag))
-            .await?;
-        let events = self.neighbours.links_changed(&self.links, now);
-        self.send(events);
-        if self.advertised.is_some() {
-            self.announce_at.insert(now + AFTER_LINK_CHANGE);
+        let links = &self.links;
+        self.lines
+            .retain(|index, _| links.numbered(*index).is_some());
+        if let Some(sockets) = &mut self.sockets {
+            sockets.follow(links);
+        }
+        self.neighbours.links_changed(links, now);
+        if self.responder.is_some() {
+            self.announce_now_and_again(now);
+        }
+        if self.browse_at.is_some() {
+            self.browse_at = Some(now);
+            self.browse_wait = BROWSE.0;
         }
         Ok(())
     }
 
-    async fn check_library(&mut self) -> Result<(), DiscoveryError> {
-        let metrics = self.daemon.ask(ServiceDaemon::get_metrics).await?;
-        let metrics = answer(&metrics).await?;
-        let pointers = metrics.get("cached-ptr").copied().unwrap_or_default();
-        if pointers > CACHE_LIMIT {
-            return Err(DiscoveryError::Flood(pointers));
+    /// Finds out on which links nothing of what we send comes back, and tries once more there.
+    fn check_lines(&mut self, now: Instant) {
+        for line in self.lines.values_mut() {
+            line.is_blocked |= line.silent.is_some_and(|since| since + ECHO <= now);
         }
-        Ok(())
+        if self.lines.values().any(|line| line.is_blocked) {
+            if self.browse_at.is_some() {
+                self.browse_at = Some(now);
+            } else {
+                self.announce_soon(ANNOUNCEMENT_PAUSE, now);
+            }
+        }
+        let (neighbours, refused) = (self.neighbours.len(), self.neighbours.refused());
+        tracing::trace!(neighbours, refused, "Neighbours on the LAN");
+    }
+
+    async fn withdraw(&mut self) {
+        self.announce_at.clear();
+        let (Some(responder), Some(sockets)) = (self.responder.take(), &self.sockets) else {
+            return;
+        };
+        for round in 0..2 {
+            if round > 0 {
+                tokio::time::sleep(SECOND_GOODBYE).await;
+            }
+            for (name, link) in self.links.iter() {
+                let data = responder.goodbye(link.addresses()).encode();
+                sockets.multicast(name, link, &data);
+            }
+        }
     }
 
     async fn say_goodbye(&mut self) {
-        let advertised = self.advertised.is_some();
-        match self.withdraw().await {
-            Ok(()) if advertised => tokio::time::sleep(SECOND_GOODBYE).await,
-            Ok(()) => {}
-            Err(error) => tracing::debug!(%error, "Leaving the LAN without a goodbye"),
-        }
+        self.withdraw().await;
     }
-}
-
-/// The library's thread, which ends with its owner.
-struct Daemon(ServiceDaemon);
-
-impl Daemon {
-    /// Makes a request, again and again for a moment if the library's queue is full.
-    async fn ask<T>(
-        &self,
-        request: impl Fn(&ServiceDaemon) -> mdns_sd::Result<T>,
-    ) -> Result<T, DiscoveryError> {
-        for _ in 0..QUEUE_TRIES.0 {
-            match request(&self.0) {
-                Err(mdns_sd::Error::Again) => tokio::time::sleep(QUEUE_TRIES.1).await,
-                result => return Ok(result?),
-            }
-        }
-        Err(DiscoveryError::Silent)
-    }
-}
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        // The thread does not end by itself when its last handle is dropped.
-        if let Err(error) = self.0.shutdown() {
-            tracing::debug!(%error, "The mDNS library could not be told to end");
-        }
-    }
-}
-
-async fn answer<T>(receiver: &Receiver<T>) -> Result<T, DiscoveryError> {
-    match timeout(ANSWER, receiver.recv_async()).await {
-        Ok(Ok(answer)) => Ok(answer),
-        Ok(Err(_)) | Err(_) => Err(DiscoveryError::Silent),
-    }
-}
-
-fn service_of(announcement: &Announcement, service_type: &str) -> mdns_sd::Result<ServiceInfo> {
-    let id = announcement.cluster_id.as_str();
-    let record = Record {
-        cluster_id: Some(announcement.cluster_id.clone()),
-        name: announcement.name.clone(),
-        boot: Some(announcement.boot.clone()),
-    };
-    let host = host_of(id, service_type);
-    let pairs = record.pairs();
-    let mut service = ServiceInfo::new(
-        service_type,
-        id,
-        &host,
-        (),
-        announcement.port,
-        pairs.as_slice(),
-    )?
-    .enable_addr_auto();
-    // The name carries our UUID: nobody else has it, so 750 ms of probing would be wasted.
-    service.set_requires_probe(false);
-    Ok(service)
-}
-
-/// Each service type has a host of its own. With a common one, the addresses would be left out of the
-/// second announcement, since no record is repeated within a second (RFC 6762, section 6), and there
-/// are listeners who keep nothing between packets, Liqo among them.
-fn host_of(id: &str, service_type: &str) -> String {
-    if service_type == SERVICE_TYPES[0] {
-        format!("landbridge-{id}.local.")
-    } else {
-        format!("{id}.local.")
-    }
-}
-
-/// The library hides it when it cannot have its port, so we try first. A machine may lack one of
-/// the families, but a port that is taken in IPv4 hides us from most neighbours.
-fn check_port(port: u16) -> Result<(), DiscoveryError> {
-    let addresses = [
-        SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)),
-        SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)),
-    ];
-    for address in addresses {
-        match bind_shared(address) {
-            Ok(()) => return Ok(()),
-            Err(reason) if reason.kind() == io::ErrorKind::AddrInUse => {
-                return Err(DiscoveryError::PortTaken { port, reason });
-            }
-            Err(error) => tracing::debug!(%address, %error, "No socket for multicast DNS"),
-        }
-    }
-    Ok(())
-}
-
-fn bind_shared(address: SocketAddr) -> io::Result<()> {
-    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, None)?;
-    socket.set_reuse_address(true)?;
-    socket.set_reuse_port(true)?;
-    socket.bind(&address.into())
 }

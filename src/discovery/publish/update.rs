@@ -26,31 +26,17 @@ use tokio::time::timeout;
 
 use super::Key;
 use crate::{
-    api::identity::{ClusterId, ClusterName},
-    discovery::{dns::text, record::Record as Claim},
-    engine::{
-        addresses::{AuthUrl, Host},
-        domain::{SERVICE_TYPES, zone::TTL},
-    },
+    api::identity::ClusterId,
+    discovery::dns::text,
+    engine::domain::zone::{APEX, Data, Listing, Style, TTL, ZoneRecord},
 };
+
+mod janitor;
 
 /// How long the server has for one update.
 const PATIENCE: Duration = Duration::from_secs(5);
-
-/// What is published of a cluster.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Listing {
-    /// Its id, which is its instance name.
-    pub cluster_id: ClusterId,
-    /// Its name, possibly empty.
-    pub name: ClusterName,
-    /// The port of its peer endpoint.
-    pub port: u16,
-    /// Its addresses.
-    pub addresses: Vec<IpAddr>,
-    /// A URL to name instead.
-    pub advertise: Option<AuthUrl>,
-}
+/// How the text begins that says whose the names are.
+const MARK: &str = "landbridge=";
 
 /// Indicates an update that was not made.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -96,6 +82,8 @@ pub struct Publisher {
     zone: Name,
     server: SocketAddr,
     key: Key,
+    style: Style,
+    machine: Option<String>,
 }
 
 /// What an update came to.
@@ -107,40 +95,66 @@ enum Outcome {
     NotAsRequired,
 }
 
-/// The names under which a cluster is listed.
+/// The names under which a cluster is listed, in whatever style.
 struct Names {
     host: Name,
-    /// Each service type with our instance.
-    instances: Vec<(Name, Name)>,
+    /// The names that are its alone, the host's included.
+    own: Vec<Name>,
+    /// Its entries in lists that it shares with others.
+    pointers: Vec<(Name, Name)>,
 }
 
 impl Publisher {
-    pub(super) fn new(zone: Name, server: SocketAddr, key: Key) -> Self {
-        Self { zone, server, key }
+    pub(super) fn new(zone: Name, server: SocketAddr, key: Key, style: Style) -> Self {
+        Self {
+            zone,
+            server,
+            key,
+            style,
+            machine: None,
+        }
     }
 
     /// Returns the zone.
-    pub fn zone(&self) -> String {
+    pub(super) fn zone_text(&self) -> String {
         text(&self.zone)
+    }
+
+    /// Lets the publisher find again what an earlier identity of the same machine has left.
+    #[must_use]
+    pub fn on_machine(mut self, mark: Option<String>) -> Self {
+        self.machine = mark;
+        self
     }
 
     /// Makes the zone say what the listing says: creates our records, or replaces them when they
     /// are ours. What we published earlier and is not true any more goes in the same step.
     pub async fn publish(&self, listing: &Listing) -> Result<(), UpdateError> {
+        self.publish_records(listing).await?;
+        if let Some(mark) = &self.machine
+            && let Err(error) = janitor::sweep(self, listing, mark).await
+        {
+            let zone = text(&self.zone);
+            tracing::debug!(zone, %error, "What an earlier identity may have left was not looked for");
+        }
+        Ok(())
+    }
+
+    async fn publish_records(&self, listing: &Listing) -> Result<(), UpdateError> {
         let names = self.names(listing)?;
         let mut replace = self.message();
-        replace.add_pre_requisite(marker(&names.host, listing));
+        replace.add_pre_requisite(self.marker(&listing.cluster_id)?);
         clear(&mut replace, &names);
-        add_all(&mut replace, listing, &names);
+        self.add_all(&mut replace, listing)?;
         // Without the mark it is the first time, or somebody removed it.
         if self.send(replace).await? == Outcome::Made {
             return Ok(());
         }
         let mut create = self.message();
-        for name in names.all() {
+        for name in &names.own {
             create.add_pre_requisite(unused(name));
         }
-        add_all(&mut create, listing, &names);
+        self.add_all(&mut create, listing)?;
         match self.send(create).await? {
             Outcome::Made => Ok(()),
             Outcome::NotAsRequired => Err(UpdateError::InUse(text(&names.host))),
@@ -149,31 +163,82 @@ impl Publisher {
 
     /// Takes our records out of the zone, if they are ours.
     pub async fn withdraw(&self, listing: &Listing) -> Result<(), UpdateError> {
-        let names = self.names(listing)?;
+        self.withdraw_records(listing).await?;
+        if let Some(mark) = &self.machine
+            && let Err(error) = janitor::forget(self, &listing.cluster_id, mark).await
+        {
+            tracing::debug!(%error, "The machine's own list in the zone was not updated");
+        }
+        Ok(())
+    }
+
+    async fn withdraw_records(&self, listing: &Listing) -> Result<(), UpdateError> {
         let mut message = self.message();
-        message.add_pre_requisite(marker(&names.host, listing));
-        clear(&mut message, &names);
+        message.add_pre_requisite(self.marker(&listing.cluster_id)?);
+        clear(&mut message, &self.names(listing)?);
         // Without the mark nothing of ours is there.
         self.send(message).await.map(drop)
     }
 
-    fn names(&self, listing: &Listing) -> Result<Names, UpdateError> {
-        let below = |label: &str, base: &Name| {
-            base.prepend_label(label)
-                .map_err(|_| UpdateError::TooLong(self.zone()))
-        };
-        let id = listing.cluster_id.as_str();
-        let host = below(id, &below("host", &self.zone)?)?;
-        let mut instances = Vec::new();
-        for kind in SERVICE_TYPES {
-            let mut service = self.zone.clone();
-            for label in kind.rsplit('.') {
-                service = below(label, &service)?;
-            }
-            let instance = below(id, &service)?;
-            instances.push((service, instance));
+    /// Returns a name below the zone; absolute names stay as they are.
+    fn name(&self, text: &str) -> Result<Name, UpdateError> {
+        let too_long = || UpdateError::TooLong(self::text(&self.zone));
+        if text == APEX {
+            return Ok(self.zone.clone());
         }
-        Ok(Names { host, instances })
+        let name = Name::from_ascii(text).map_err(|_| too_long())?;
+        if name.is_fqdn() {
+            return Ok(name);
+        }
+        name.append_domain(&self.zone).map_err(|_| too_long())
+    }
+
+    fn names(&self, listing: &Listing) -> Result<Names, UpdateError> {
+        let host = self.name(&listing.host())?;
+        let mut names = Names {
+            own: vec![host.clone()],
+            host,
+            pointers: Vec::new(),
+        };
+        for style in [Style::Rfc6763, Style::Liqo] {
+            for record in listing.records(style) {
+                let owner = self.name(&record.owner)?;
+                match record.data {
+                    Data::Pointer(to) => names.pointers.push((owner, self.name(&to)?)),
+                    Data::Service(..) | Data::Text(_) | Data::Address(_) => {
+                        if !names.own.contains(&owner) {
+                            names.own.push(owner);
+                        }
+                    }
+                }
+            }
+        }
+        Ok(names)
+    }
+
+    /// Adds all records of a cluster, and the mark that says whose they are.
+    fn add_all(&self, message: &mut Message, listing: &Listing) -> Result<(), UpdateError> {
+        for ZoneRecord { owner, data } in listing.records(self.style) {
+            let data = match data {
+                Data::Pointer(to) => RData::PTR(PTR(self.name(&to)?)),
+                Data::Service(port, host) => RData::SRV(SRV::new(0, 0, port, self.name(&host)?)),
+                Data::Text(texts) => RData::TXT(TXT::new(texts)),
+                Data::Address(IpAddr::V4(v4)) => RData::A(A(v4)),
+                Data::Address(IpAddr::V6(v6)) => RData::AAAA(AAAA(v6)),
+            };
+            message.add_update(Record::from_rdata(self.name(&owner)?, TTL, data));
+        }
+        let host = self.name(&listing.host())?;
+        message.add_update(Record::from_rdata(host, TTL, mark(&listing.cluster_id)));
+        Ok(())
+    }
+
+    /// The condition that the mark of a cluster stands at its host's name (RFC 2136, section 2.4.2).
+    fn marker(&self, id: &ClusterId) -> Result<Record, UpdateError> {
+        let host = self.name(&format!("{id}.host"))?;
+        let mut record = Record::from_rdata(host, 0, mark(id));
+        record.dns_class = DNSClass::IN;
+        Ok(record)
     }
 
     fn message(&self) -> Message {
@@ -212,19 +277,12 @@ impl Publisher {
                 Ok(Outcome::NotAsRequired)
             }
             Code::Refused => Err(UpdateError::Refused),
-            Code::NotZone => Err(UpdateError::NotItsZone(self.zone())),
+            Code::NotZone => Err(UpdateError::NotItsZone(text(&self.zone))),
             Code::NotAuth | Code::BADSIG | Code::BADKEY | Code::BADTIME => {
                 Err(UpdateError::KeyRejected)
             }
             other => Err(UpdateError::Answer(other.to_string())),
         }
-    }
-}
-
-impl Names {
-    fn all(&self) -> impl Iterator<Item = &Name> {
-        let instances = self.instances.iter().map(|(_, instance)| instance);
-        instances.chain([&self.host])
     }
 }
 
@@ -242,70 +300,28 @@ fn from_error(error: &NetError) -> UpdateError {
     }
 }
 
-/// Adds all records of a cluster.
-fn add_all(message: &mut Message, listing: &Listing, names: &Names) {
-    let mut add = |name: &Name, data: RData| {
-        message.add_update(Record::from_rdata(name.clone(), TTL, data));
-    };
-    let (target, port) = match &listing.advertise {
-        None => (names.host.clone(), listing.port),
-        Some(url) => match url.host() {
-            Host::Name(name) => (zone_name(name).unwrap_or_default(), url.port()),
-            Host::Address(_) => (names.host.clone(), url.port()),
-        },
-    };
-    let claim = Claim {
-        cluster_id: Some(listing.cluster_id.clone()),
-        name: listing.name.clone(),
-        boot: None,
-    };
-    let pairs = claim.pairs().into_iter();
-    let strings: Vec<String> = pairs.map(|(key, value)| format!("{key}={value}")).collect();
-    for (service, instance) in &names.instances {
-        add(service, RData::PTR(PTR(instance.clone())));
-        add(instance, RData::SRV(SRV::new(0, 0, port, target.clone())));
-        add(instance, RData::TXT(TXT::new(strings.clone())));
-    }
-    add(&names.host, mark(listing));
-    let named = listing.advertise.as_ref().map(AuthUrl::host);
-    let addresses = match named {
-        None => listing.addresses.clone(),
-        Some(Host::Address(address)) => vec![*address],
-        Some(Host::Name(_)) => Vec::new(),
-    };
-    for address in addresses {
-        let data = match address {
-            IpAddr::V4(v4) => RData::A(A(v4)),
-            IpAddr::V6(v6) => RData::AAAA(AAAA(v6)),
-        };
-        add(&names.host, data);
-    }
-}
-
 /// Removes all that we may have published earlier.
 fn clear(message: &mut Message, names: &Names) {
-    for (service, instance) in &names.instances {
-        let mut pointer = Record::from_rdata(service.clone(), 0, RData::PTR(PTR(instance.clone())));
-        pointer.dns_class = DNSClass::NONE;
-        message.add_update(pointer);
+    for (list, entry) in &names.pointers {
+        message.add_update(without(list, RData::PTR(PTR(entry.clone()))));
     }
-    for name in names.all() {
+    for name in &names.own {
         let mut all = Record::update0(name.clone(), 0, RecordType::ANY);
         all.dns_class = DNSClass::ANY;
         message.add_update(all);
     }
 }
 
-/// The record that says whose the names are.
-fn mark(listing: &Listing) -> RData {
-    RData::TXT(TXT::new(vec![format!("landbridge={}", listing.cluster_id)]))
+/// The removal of one record of several (RFC 2136, section 2.5.4).
+fn without(owner: &Name, data: RData) -> Record {
+    let mut record = Record::from_rdata(owner.clone(), 0, data);
+    record.dns_class = DNSClass::NONE;
+    record
 }
 
-/// The condition that the mark stands at our host's name (RFC 2136, section 2.4.2).
-fn marker(host: &Name, listing: &Listing) -> Record {
-    let mut record = Record::from_rdata(host.clone(), 0, mark(listing));
-    record.dns_class = DNSClass::IN;
-    record
+/// The record that says whose the names are.
+fn mark(id: &ClusterId) -> RData {
+    RData::TXT(TXT::new(vec![format!("{MARK}{id}")]))
 }
 
 /// The condition that a name is not in use (RFC 2136, section 2.4.5).

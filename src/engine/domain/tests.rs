@@ -301,21 +301,25 @@ fn failures_are_tried_again_less_and_less_often() {
 
 #[test]
 fn a_zone_lists_a_cluster_in_both_styles() {
-    let listed = zone::Listed {
+    let listing = zone::Listing {
         cluster_id: id("rome"),
         name: ClusterName::neutralise("Rom \"e\" \u{e9}"),
-        url: zone::url("https://10.0.0.1:5870").unwrap(),
+        port: 5870,
+        addresses: vec!["10.0.0.1".parse().unwrap(), "fd00::1".parse().unwrap()],
+        advertise: None,
     };
-    let liqo = zone::render("example.com", &listed, Style::Liqo);
-    assert!(liqo.contains("\n@ PTR rome\nrome SRV 0 0 5870 rome.host\nrome.host A 10.0.0.1\n"));
-    let rfc = zone::render("example.com", &listed, Style::Rfc6763);
+    let liqo = zone::render("example.com", &listing, Style::Liqo);
+    assert!(liqo.ends_with(
+        "\n@ PTR rome\nrome SRV 0 0 5870 rome.host\nrome.host A 10.0.0.1\nrome.host AAAA fd00::1\n"
+    ));
+    let rfc = zone::render("example.com", &listing, Style::Rfc6763);
     assert!(rfc.contains("\n_liqo_auth._tcp PTR rome._liqo_auth._tcp\n"));
     assert!(rfc.contains(
         "\nrome._landbridge._tcp TXT \"v=1\" \"id=rome\" \"name=Rom \\\"e\\\" \\195\\169\"\n"
     ));
-    let named = zone::Listed {
-        url: zone::url("https://gate.example.org").unwrap(),
-        ..listed
+    let named = zone::Listing {
+        advertise: zone::url("https://gate.example.org").ok(),
+        ..listing
     };
     let text = zone::render("example.com", &named, Style::Liqo);
     assert!(text.contains("rome SRV 0 0 443 gate.example.org.\n") && !text.contains(".host"));

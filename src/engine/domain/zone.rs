@@ -1,4 +1,5 @@
-//! A zone file that lists a cluster, for people who keep their zone by hand.
+//! The records that list a cluster in a zone, and a zone file of them for people who keep their zone
+//! by hand.
 
 use std::{fmt::Write as _, net::IpAddr, str::FromStr};
 
@@ -10,6 +11,8 @@ use crate::{
 
 /// The time to live of the records, in seconds.
 pub const TTL: u32 = 60;
+/// The owner of the records at the zone itself (RFC 1035, section 5.1).
+pub const APEX: &str = "@";
 
 /// How a domain lists its clusters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,13 +25,39 @@ pub enum Style {
 
 /// A cluster to be listed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Listed {
-    /// Its id.
+pub struct Listing {
+    /// Its id, which is its instance name.
     pub cluster_id: ClusterId,
     /// Its name, possibly empty.
     pub name: ClusterName,
-    /// Where its peer endpoint is.
-    pub url: AuthUrl,
+    /// The port of its peer endpoint.
+    pub port: u16,
+    /// Its addresses.
+    pub addresses: Vec<IpAddr>,
+    /// A URL to name instead of port and addresses.
+    pub advertise: Option<AuthUrl>,
+}
+
+/// One record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ZoneRecord {
+    /// Its name below the zone, or [`APEX`].
+    pub owner: String,
+    /// What it says.
+    pub data: Data,
+}
+
+/// What a record says. Names without a final dot are below the zone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Data {
+    /// Another name.
+    Pointer(String),
+    /// Port and host, with priority and weight zero.
+    Service(u16, String),
+    /// Strings of at most 255 bytes.
+    Text(Vec<String>),
+    /// An address of either family.
+    Address(IpAddr),
 }
 
 /// Indicates a cluster that cannot be listed.
@@ -58,14 +87,76 @@ pub fn domain(text: &str) -> Result<String, ZoneError> {
     }
 }
 
+impl Listing {
+    /// Returns the records that list the cluster.
+    pub fn records(&self, style: Style) -> Vec<ZoneRecord> {
+        let mut records = Vec::new();
+        let mut add = |owner: &str, data| {
+            let owner = owner.to_owned();
+            records.push(ZoneRecord { owner, data });
+        };
+        let (id, target) = (self.cluster_id.as_str(), self.target());
+        let service = || Data::Service(self.port(), target.clone());
+        match style {
+            Style::Liqo => {
+                add(APEX, Data::Pointer(id.to_owned()));
+                add(id, service());
+            }
+            Style::Rfc6763 => {
+                for kind in SERVICE_TYPES {
+                    let instance = format!("{id}.{kind}");
+                    add(kind, Data::Pointer(instance.clone()));
+                    add(&instance, service());
+                    add(&instance, Data::Text(self.texts()));
+                }
+            }
+        }
+        for address in self.addresses() {
+            add(&target, Data::Address(address));
+        }
+        records
+    }
+
+    /// Returns the name of the host below the zone, whether it has addresses or not.
+    pub fn host(&self) -> String {
+        format!("{}.host", self.cluster_id)
+    }
+
+    /// Returns the port of the peer endpoint.
+    pub fn port(&self) -> u16 {
+        self.advertise.as_ref().map_or(self.port, AuthUrl::port)
+    }
+
+    /// Returns the name that SRV records point to.
+    pub fn target(&self) -> String {
+        match self.advertise.as_ref().map(AuthUrl::host) {
+            Some(Host::Name(name)) => format!("{name}."),
+            Some(Host::Address(_)) | None => self.host(),
+        }
+    }
+
+    /// Returns the addresses of our host's name: none when another name is pointed to.
+    pub fn addresses(&self) -> Vec<IpAddr> {
+        match self.advertise.as_ref().map(AuthUrl::host) {
+            Some(Host::Name(_)) => Vec::new(),
+            Some(Host::Address(address)) => vec![*address],
+            None => self.addresses.clone(),
+        }
+    }
+
+    /// The strings of the TXT record.
+    fn texts(&self) -> Vec<String> {
+        let mut pairs = vec!["v=1".to_owned(), format!("id={}", self.cluster_id)];
+        if !self.name.as_str().is_empty() {
+            pairs.push(format!("name={}", self.name));
+        }
+        pairs
+    }
+}
+
 /// Writes the zone of a domain that lists one cluster.
-pub fn render(domain: &str, listed: &Listed, style: Style) -> String {
-    let id = &listed.cluster_id;
-    let port = listed.url.port();
-    let (target, address) = match listed.url.host() {
-        Host::Name(name) => (format!("{name}."), None),
-        Host::Address(address) => (format!("{id}.host"), Some(address)),
-    };
+pub fn render(domain: &str, listing: &Listing, style: Style) -> String {
+    let id = &listing.cluster_id;
     let mut zone = format!(
         "; Lists the cluster {id}. In a zone that exists already, leave SOA and NS out.\n\
          $ORIGIN {domain}.\n\
@@ -73,26 +164,15 @@ pub fn render(domain: &str, listed: &Listed, style: Style) -> String {
          @ SOA localhost. hostmaster.{domain}. 1 3600 600 86400 {TTL}\n\
          @ NS localhost.\n"
     );
-    match style {
-        Style::Liqo => {
-            line(&mut zone, &format!("@ PTR {id}"));
-            line(&mut zone, &format!("{id} SRV 0 0 {port} {target}"));
-        }
-        Style::Rfc6763 => {
-            line(&mut zone, "b._dns-sd._udp PTR @");
-            for kind in SERVICE_TYPES {
-                line(&mut zone, &format!("_services._dns-sd._udp PTR {kind}"));
-                line(&mut zone, &format!("{kind} PTR {id}.{kind}"));
-                line(&mut zone, &format!("{id}.{kind} SRV 0 0 {port} {target}"));
-                let text = texts(listed).join(" ");
-                line(&mut zone, &format!("{id}.{kind} TXT {text}"));
-            }
+    if style == Style::Rfc6763 {
+        line(&mut zone, "b._dns-sd._udp PTR @");
+        for kind in SERVICE_TYPES {
+            line(&mut zone, &format!("_services._dns-sd._udp PTR {kind}"));
         }
     }
-    match address {
-        Some(IpAddr::V4(address)) => line(&mut zone, &format!("{target} A {address}")),
-        Some(IpAddr::V6(address)) => line(&mut zone, &format!("{target} AAAA {address}")),
-        None => {}
+    for ZoneRecord { owner, data } in listing.records(style) {
+        let (kind, value) = (data.kind(), data.presentation());
+        line(&mut zone, &format!("{owner} {kind} {value}"));
     }
     zone
 }
@@ -101,16 +181,30 @@ fn line(zone: &mut String, text: &str) {
     writeln!(zone, "{text}").expect("writing to a string cannot fail");
 }
 
-/// The strings of the TXT record, quoted (RFC 1035, section 5.1).
-fn texts(listed: &Listed) -> Vec<String> {
-    let mut pairs = vec![
-        "v=1".to_owned(),
-        format!("id={}", listed.cluster_id.as_str()),
-    ];
-    if !listed.name.as_str().is_empty() {
-        pairs.push(format!("name={}", listed.name));
+impl Data {
+    /// Returns the name of its type.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Pointer(_) => "PTR",
+            Self::Service(..) => "SRV",
+            Self::Text(_) => "TXT",
+            Self::Address(IpAddr::V4(_)) => "A",
+            Self::Address(IpAddr::V6(_)) => "AAAA",
+        }
     }
-    pairs.iter().map(|pair| quoted(pair)).collect()
+
+    /// Writes it as zone files do (RFC 1035, section 5.1).
+    pub fn presentation(&self) -> String {
+        match self {
+            Self::Pointer(name) => name.clone(),
+            Self::Service(port, host) => format!("0 0 {port} {host}"),
+            Self::Text(texts) => {
+                let quoted: Vec<String> = texts.iter().map(|text| quoted(text)).collect();
+                quoted.join(" ")
+            }
+            Self::Address(address) => address.to_string(),
+        }
+    }
 }
 
 fn quoted(text: &str) -> String {

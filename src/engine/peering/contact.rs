@@ -67,16 +67,12 @@ fn is_due(view: &View<'_>) -> bool {
 
 fn settle_trust(view: &View<'_>, steps: &mut Vec<Step>) {
     let mode = view.object.spec.trust_mode;
-    let shown = view
-        .facts
-        .link
-        .answer
-        .as_ref()
-        .is_some_and(|answer| answer.fleet_secret);
-    if shown && mode != TrustMode::Trusted && !view.blocked {
-        steps.push(Step::SetTrust(TrustMode::Trusted));
+    let answer = view.facts.link.answer.as_ref();
+    let shown = answer.and_then(|answer| answer.evidence);
+    if shown.is_some() && mode != TrustMode::Trusted && !view.blocked {
+        steps.push(Step::SetTrust(TrustMode::Trusted, shown));
     } else if mode == TrustMode::Unknown {
-        steps.push(Step::SetTrust(TrustMode::Untrusted));
+        steps.push(Step::SetTrust(TrustMode::Untrusted, None));
     }
 }
 

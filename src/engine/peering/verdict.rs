@@ -10,7 +10,6 @@ use crate::{
         identity::is_printable,
         labels::{condition, reason},
         peering_request::Acceptance,
-        wire::Decision,
     },
     engine::{offer, policy::Trust},
 };
@@ -195,6 +194,7 @@ fn trusted(view: &View<'_>) -> Verdict {
         Trust::Accepted(why) => {
             let message = match why.as_str() {
                 reason::FLEET_SECRET => "it knows the fleet secret",
+                reason::TOKEN => "it knows the token that one side gave the other",
                 reason::EMPTY_TOKEN_ALLOWED => {
                     "accepted unseen, because authConfig.allowEmptyToken is true"
                 }
@@ -245,6 +245,10 @@ fn outgoing_peered(view: &View<'_>) -> Verdict {
         };
         return no(why, message);
     }
+    // Whether a person here accepts it does not matter to whom it has refused.
+    if let Some(answer) = view.pending_answer().filter(|_| view.is_refused_there()) {
+        return no(reason::REFUSED_BY_PEER, &answer.message);
+    }
     if !view.trust.is_accepted() {
         return no(
             reason::APPROVAL_NEEDED,
@@ -252,12 +256,7 @@ fn outgoing_peered(view: &View<'_>) -> Verdict {
         );
     }
     if let Some(answer) = view.pending_answer() {
-        return match answer.decision {
-            Decision::Refused | Decision::EmptyRefused => {
-                no(reason::REFUSED_BY_PEER, &answer.message)
-            }
-            Decision::Waiting | Decision::Accepted => no(reason::WAITING_FOR_PEER, &answer.message),
-        };
+        return no(reason::WAITING_FOR_PEER, &answer.message);
     }
     if view.consumes() {
         if view.facts.node.is_none() {

@@ -1,8 +1,11 @@
 //! What follows at once from an object and the facts: the questions that every part of a plan asks.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
-use super::{Answer, Connected, Dial, Facts, GRACE, REAPPEARANCE, SILENCE, WITHDRAWAL_DEADLINE};
+use super::{
+    Answer, Connected, Dial, Facts, GRACE, REAPPEARANCE, SILENCE, SILENCE_OF_THE_LOST,
+    WITHDRAWAL_DEADLINE,
+};
 use crate::{
     api::{
         ClusterId, ForeignCluster, ForeignClusterStatus,
@@ -11,7 +14,7 @@ use crate::{
         peering_request::{Acceptance, SessionNetwork},
         wire::Decision,
     },
-    engine::policy::{self, Evidence, Trust},
+    engine::policy::{self, Trust},
 };
 
 /// An object and the facts about its peer at one moment, with what follows from them.
@@ -46,15 +49,12 @@ impl<'a> View<'a> {
                 .as_ref()
                 .is_none_or(|id| *id == connected.cluster_id)
         });
-        let fleet_secret = facts
-            .link
-            .answer
-            .as_ref()
-            .is_some_and(|answer| answer.fleet_secret);
+        let evidence = facts.link.answer.as_ref();
+        let evidence = evidence.and_then(|answer| answer.evidence);
         let trust = policy::trust(
             &object.spec,
             recorded_trust(object),
-            Evidence { fleet_secret },
+            evidence,
             facts.config.auth_config.allow_empty_token,
         );
         let mut view = Self {
@@ -116,7 +116,7 @@ impl<'a> View<'a> {
     }
 
     /// Whether the peer has refused us, so that nothing of it is of use here.
-    fn is_refused_there(&self) -> bool {
+    pub(crate) fn is_refused_there(&self) -> bool {
         let answer = self.facts.link.answer.as_ref();
         answer.is_some_and(|answer| {
             matches!(answer.decision, Decision::Refused | Decision::EmptyRefused)
@@ -182,8 +182,17 @@ impl<'a> View<'a> {
             .link
             .session
             .as_ref()
-            .is_none_or(|session| self.now < session.heard + SILENCE);
+            .is_none_or(|session| self.now < session.heard + self.patience());
         self.connected.is_some() && heard
+    }
+
+    /// How long a session may be silent.
+    pub(crate) fn patience(&self) -> SignedDuration {
+        if self.expired.is_some() {
+            SILENCE_OF_THE_LOST
+        } else {
+            SILENCE
+        }
     }
 
     /// Whether the session carries news: it stands and is heard.

@@ -1,7 +1,7 @@
 //! One candidate in the roster: its advertisements, what was told of it and what was proven.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
     time::Duration,
 };
@@ -158,6 +158,19 @@ impl Entry {
         self.changed_at.get_or_insert(time);
     }
 
+    /// Returns whether it is listed in a domain.
+    pub(super) fn is_listed(&self) -> bool {
+        let mut keys = self.hints.keys();
+        keys.any(|key| key.source == DiscoveryType::Wan)
+    }
+
+    /// Returns the names of its advertisements from a kind of source.
+    pub(super) fn advertisements(&self, source: DiscoveryType) -> Vec<String> {
+        let keys = self.hints.keys().filter(|key| key.source == source);
+        let names: BTreeSet<&String> = keys.map(|key| &key.instance).collect();
+        names.into_iter().cloned().collect()
+    }
+
     pub(super) fn has_advertisement(&self, source: DiscoveryType, instance: &str) -> bool {
         self.hints.keys().any(|key| key.is_of(source, instance))
     }
@@ -203,11 +216,19 @@ impl Entry {
         }
     }
 
-    /// Lets advertisements run out at the deadline unless they are seen again.
-    pub(super) fn withdraw(&mut self, concerned: impl Fn(&HintKey) -> bool, deadline: Duration) {
+    /// Lets advertisements run out at the deadline unless they are seen again; returns whether there
+    /// are any.
+    pub(super) fn withdraw(
+        &mut self,
+        concerned: impl Fn(&HintKey) -> bool,
+        deadline: Duration,
+    ) -> bool {
+        let mut any = false;
         for (_, hint) in self.hints.iter_mut().filter(|(key, _)| concerned(key)) {
             hint.expires = hint.expires.min(deadline);
+            any = true;
         }
+        any
     }
 
     pub(super) fn expire(&mut self, time: Duration) {
@@ -264,8 +285,13 @@ impl Entry {
         } else {
             Duration::ZERO
         };
+        let debounce = if self.is_told() {
+            bounds.debounce
+        } else {
+            Duration::ZERO
+        };
         self.changed_at
-            .map(|changed| (changed + bounds.debounce).max(self.told_at + pause))
+            .map(|changed| (changed + debounce).max(self.told_at + pause))
     }
 
     /// Notes the present state as told, and returns it if it is news.

@@ -89,19 +89,60 @@ fn candidate(change: &Change) -> &Candidate {
 }
 
 #[test]
-fn two_packets_of_one_cluster_are_one_candidate_with_both_addresses() {
+fn the_first_packet_is_told_at_once_and_what_follows_is_collected() {
     let mut roster = roster();
     roster.handle_event(Event::Seen(sighting(1)), at(0));
-    let mut both = sighting(1);
-    both.endpoints.push(address("2001:db8::1"));
-    roster.handle_event(Event::Seen(both), at(40));
-    assert!(
-        drain(&mut roster).is_empty(),
-        "nothing is told before 75 ms"
+    assert_eq!(words(&drain(&mut roster)), ["appeared"]);
+    roster.handle_proof(
+        &Key::Cluster(id(1)),
+        address("10.0.0.2"),
+        Some(&id(1)),
+        0.5,
+        at(5),
     );
+    let mut both = sighting(1);
+    for ip in ["2001:db8::1", "2001:db8::2"] {
+        both.endpoints.push(address(ip));
+        roster.handle_event(Event::Seen(both.clone()), at(40));
+        assert_eq!(words(&drain(&mut roster)), [""; 0]);
+    }
     let changes = wait(&mut roster, at(1000));
-    assert_eq!(words(&changes), ["appeared"]);
-    assert_eq!(candidate(&changes[0]).endpoints.len(), 2);
+    assert_eq!(words(&changes), ["changed"]);
+    assert_eq!(candidate(&changes[0]).endpoints.len(), 3);
+}
+
+#[test]
+fn a_thousand_clusters_that_a_domain_lists_do_not_wait_for_each_other() {
+    let mut roster = roster();
+    for number in 0..1000 {
+        let listed = Sighting {
+            source: DiscoveryType::Wan,
+            search_domain: Some("example".to_owned()),
+            ..sighting(number)
+        };
+        roster.handle_event(Event::Seen(listed), at(0));
+        let lan = sighting(number + 1000);
+        roster.handle_event(Event::Seen(lan), at(0));
+    }
+    let told = drain(&mut roster);
+    let listed = |change: &&Change| !candidate(change).search_domains.is_empty();
+    assert_eq!(told.iter().filter(listed).count(), 1000);
+    let heard = told.len() - 1000;
+    assert_eq!(heard, 20, "those on a LAN come at their pace");
+}
+
+#[test]
+fn the_advertisements_of_a_cluster_on_a_lan_can_be_looked_up() {
+    let mut roster = roster();
+    roster.handle_event(Event::Seen(sighting(1)), at(0));
+    let listed = Sighting {
+        source: DiscoveryType::Wan,
+        instance: "rome.example.com".to_owned(),
+        ..sighting(1)
+    };
+    roster.handle_event(Event::Seen(listed), at(0));
+    assert_eq!(roster.advertisements(&id(1)), [id(1).to_string()]);
+    assert!(roster.advertisements(&id(2)).is_empty());
 }
 
 #[test]
@@ -117,15 +158,27 @@ fn a_repeated_sighting_is_no_news_and_keeps_the_candidate_alive() {
 }
 
 #[test]
-fn a_goodbye_that_is_taken_back_within_a_second_is_no_news() {
+fn a_list_that_loses_a_cluster_for_a_second_is_no_news_and_a_lan_is_believed_at_once() {
     let mut roster = roster();
-    roster.handle_event(Event::Seen(sighting(1)), at(0));
+    let listed = Sighting {
+        source: DiscoveryType::Wan,
+        ..sighting(1)
+    };
+    let unlisted = Event::Gone {
+        source: DiscoveryType::Wan,
+        instance: id(1).to_string(),
+    };
+    roster.handle_event(Event::Seen(listed.clone()), at(0));
     assert_eq!(words(&wait(&mut roster, at(500))), ["appeared"]);
-    roster.handle_event(gone(1), at(1000));
-    roster.handle_event(Event::Seen(sighting(1)), at(1900));
+    roster.handle_event(unlisted.clone(), at(1000));
+    roster.handle_event(Event::Seen(listed), at(1900));
     assert!(wait(&mut roster, at(60_000)).is_empty());
-    roster.handle_event(gone(1), at(60_000));
+    roster.handle_event(unlisted, at(60_000));
     assert_eq!(words(&wait(&mut roster, at(61_000))), ["expired"]);
+    roster.handle_event(Event::Seen(sighting(1)), at(62_000));
+    assert_eq!(words(&drain(&mut roster)), ["appeared"]);
+    roster.handle_event(gone(1), at(63_000));
+    assert_eq!(words(&drain(&mut roster)), ["expired"]);
 }
 
 #[test]
@@ -149,7 +202,9 @@ fn two_interfaces_are_two_hints_of_which_one_can_be_taken_back() {
     wireless.endpoints = vec![address("192.168.7.1")];
     roster.handle_event(Event::Seen(sighting(1)), at(0));
     roster.handle_event(Event::Seen(wireless.clone()), at(10));
-    assert_eq!(candidate(&wait(&mut roster, at(500))[0]).endpoints.len(), 2);
+    let changes = wait(&mut roster, at(1000));
+    assert_eq!(words(&changes), ["appeared", "changed"]);
+    assert_eq!(candidate(&changes[1]).endpoints.len(), 2);
     wireless.endpoints.clear();
     roster.handle_event(Event::Seen(wireless), at(1000));
     let changes = wait(&mut roster, at(4000));
@@ -239,14 +294,14 @@ fn an_endpoint_that_proved_the_id_comes_before_a_forged_one() {
     forged.endpoints = vec![address("10.0.0.66")];
     roster.handle_event(Event::Seen(forged), at(0));
     roster.handle_event(Event::Seen(sighting(1)), at(10));
-    wait(&mut roster, at(500));
+    wait(&mut roster, at(2500));
     let key = Key::Cluster(id(1));
-    roster.handle_proof(&key, address("10.0.0.66"), Some(&id(7)), 0.5, at(600));
-    roster.handle_proof(&key, address("10.0.0.2"), Some(&id(1)), 0.5, at(600));
+    roster.handle_proof(&key, address("10.0.0.66"), Some(&id(7)), 0.5, at(2600));
+    roster.handle_proof(&key, address("10.0.0.2"), Some(&id(1)), 0.5, at(2600));
     let mut renamed = sighting(1);
     renamed.name = ClusterName::neutralise("milan");
-    roster.handle_event(Event::Seen(renamed), at(700));
-    let changes = wait(&mut roster, at(5000));
+    roster.handle_event(Event::Seen(renamed), at(2700));
+    let changes = wait(&mut roster, at(7000));
     assert_eq!(words(&changes), ["changed"]);
     let candidate = candidate(&changes[0]);
     assert_eq!(candidate.name.as_str(), "milan");

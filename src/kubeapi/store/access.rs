@@ -136,14 +136,12 @@ impl Store {
         (page, found.count(), state.revision)
     }
 
-    /// The keys of the objects that name this uid as an owner.
-    pub(in crate::kubeapi) fn dependents(&self, owner: &str) -> Vec<String> {
+    /// The objects that name this uid as an owner.
+    pub(in crate::kubeapi) fn dependents(&self, owner: &str) -> Vec<(String, Arc<Stored>)> {
         let state = self.live.lock();
-        state
-            .dependents
-            .get(owner)
-            .map(|keys| keys.iter().cloned().collect())
-            .unwrap_or_default()
+        let keys = state.dependents.get(owner).into_iter().flatten();
+        keys.filter_map(|key| Some((key.clone(), Arc::clone(state.objects.get(key)?))))
+            .collect()
     }
 
     /// Every uid that some object names as an owner.

@@ -14,7 +14,7 @@ use crate::{
         labels,
         peering_request::{ForeignSession, SessionNetwork},
     },
-    engine::addressing::Ground,
+    engine::{addressing::Ground, policy::Evidence},
 };
 
 const URL: &str = "https://192.168.1.12:5870";
@@ -162,7 +162,7 @@ impl Model {
                     cluster_name: Some(name.to_string()),
                 });
             }
-            Step::SetTrust(mode) => self.object.spec.trust_mode = *mode,
+            Step::SetTrust(mode, _) => self.object.spec.trust_mode = *mode,
             Step::Forget => self.gone = true,
             Step::Entomb => {
                 self.facts.tombstone = true;
@@ -195,7 +195,7 @@ impl Model {
                     code: None,
                     decision: peer.decision,
                     message: String::new(),
-                    fleet_secret: peer.knows_secret,
+                    evidence: peer.knows_secret.then_some(Evidence::FleetSecret),
                     ask_again: now + SignedDuration::from_secs(3),
                     recorded: false,
                 });

@@ -4,7 +4,7 @@
 //! what an implementation of somebody else makes of our announcements.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     io,
     net::{IpAddr, SocketAddr, SocketAddrV6},
     time::Duration,
@@ -14,6 +14,7 @@ use futures::{StreamExt as _, stream::select_all};
 use mdns_sd::{
     IfKind, IfPredicate, InterfaceId, ResolvedService, ScopedIp, ServiceDaemon, ServiceEvent,
 };
+use tokio::sync::mpsc;
 
 use crate::{
     api::{foreign_cluster::DiscoveryType, identity::ClusterName},
@@ -26,14 +27,14 @@ use crate::{
 
 /// The service types that are asked for: our own, whose record counts, and Liqo's.
 const SERVICE_TYPES: [&str; 2] = ["_landbridge._tcp.local.", "_liqo_auth._tcp.local."];
-/// How many advertisements are taken. A person reads no more, and a flood ends there.
-const LIMIT: usize = 1024;
+/// How many events of the library are taken. A person reads no more, and a flood ends there.
+const LIMIT: usize = 4096;
 /// The time to live of SRV and addresses (RFC 6762, section 10); the library keeps the real one.
 const TTL: Duration = Duration::from_mins(2);
 
 /// Indicates why there was no look.
 #[derive(Debug, thiserror::Error)]
-pub enum SurveyError {
+pub enum LookError {
     /// Indicates that the interfaces of this machine could not be listed.
     #[error("cannot list the network interfaces: {0}")]
     Interfaces(io::Error),
@@ -47,19 +48,20 @@ pub enum SurveyError {
     Mdns(#[from] mdns_sd::Error),
 }
 
-/// Looks for so long at who is announced on the LAN; one sighting for each instance and interface, in
-/// the order of their names. Nothing in them is proven.
+/// Looks for so long at who is announced on the LAN, and tells each advertisement and interface that
+/// is heard; the library may tell one more than once. Nothing in them is proven.
 ///
 /// # Errors
 ///
 /// When no interface can be asked, or port 5353 cannot be had.
-pub async fn survey(
+pub async fn look(
     rules: &InterfaceRules,
     within: Duration,
-) -> Result<Vec<Sighting>, SurveyError> {
-    let links = Links::read(rules).map_err(SurveyError::Interfaces)?;
+    sightings: mpsc::Sender<Sighting>,
+) -> Result<(), LookError> {
+    let links = Links::read(rules).map_err(LookError::Interfaces)?;
     if links.is_empty() {
-        return Err(SurveyError::NoInterface);
+        return Err(LookError::NoInterface);
     }
     let library = Library(ServiceDaemon::new()?);
     let predicate = {
@@ -69,25 +71,23 @@ pub async fn survey(
     library.0.disable_interface(IfKind::Predicate(predicate))?;
     let mut subscriptions = Vec::new();
     for service_type in SERVICE_TYPES {
-        let receiver = library.0.browse(service_type)?;
-        subscriptions.push(
-            receiver
-                .into_stream()
-                .map(move |event| (service_type, event)),
-        );
+        let events = library.0.browse(service_type)?.into_stream();
+        subscriptions.push(events.map(move |event| (service_type, event)));
     }
-    let mut events = select_all(subscriptions);
-    let mut found = Found::default();
+    let mut events = select_all(subscriptions).take(LIMIT);
     let listen = async {
         while let Some((service_type, event)) = events.next().await {
             if let ServiceEvent::ServiceResolved(service) = event {
-                found.take(service_type, &service, &links);
+                for sighting in heard(service_type, &service, &links) {
+                    // Whoever does not listen any more wants no more.
+                    let _ = sightings.send(sighting).await;
+                }
             }
         }
     };
     // The end of the time is the end of the look.
     let _ = tokio::time::timeout(within, listen).await;
-    Ok(found.sightings())
+    Ok(())
 }
 
 /// The library's thread does not end when its last user goes.
@@ -101,54 +101,37 @@ impl Drop for Library {
     }
 }
 
-/// What was announced: for each instance its record, and its endpoints on each interface.
-#[derive(Debug, Default)]
-struct Found(BTreeMap<String, (Record, BTreeMap<String, BTreeSet<SocketAddr>>)>);
-
-impl Found {
-    fn take(&mut self, service_type: &str, service: &ResolvedService, links: &Links) {
-        let Some(instance) = instance_of(&service.fullname, service_type) else {
-            return;
-        };
-        let pairs = service.txt_properties.iter();
-        let pairs = pairs.map(|property| (property.key().as_bytes(), property.val()));
-        let Ok(record) = Record::from_pairs(pairs) else {
-            return;
-        };
-        if !self.0.contains_key(instance) && self.0.len() >= LIMIT {
-            return;
-        }
-        let entry = self.0.entry(instance.to_owned());
-        let (known, endpoints) = entry.or_insert_with(|| (record.clone(), BTreeMap::new()));
-        if service_type == SERVICE_TYPES[0] {
-            *known = record;
-        }
-        for address in &service.addresses {
-            for (interface, index, ip) in heard_on(address) {
-                if links.reaches(&interface, ip) {
-                    let endpoint = socket_address(ip, service.port, index);
-                    endpoints.entry(interface).or_default().insert(endpoint);
-                }
-            }
+/// Describes an advertisement once for each interface that it is heard on.
+fn heard(service_type: &str, service: &ResolvedService, links: &Links) -> Vec<Sighting> {
+    let pairs = service.txt_properties.iter();
+    let pairs = pairs.map(|property| (property.key().as_bytes(), property.val()));
+    let (Some(instance), Ok(record)) = (
+        instance_of(&service.fullname, service_type),
+        Record::from_pairs(pairs),
+    ) else {
+        return Vec::new();
+    };
+    let mut endpoints: BTreeMap<String, Vec<SocketAddr>> = BTreeMap::new();
+    for (interface, index, address) in service.addresses.iter().flat_map(heard_on) {
+        if links.reaches(&interface, address) {
+            let endpoint = socket_address(address, service.port, index);
+            endpoints.entry(interface).or_default().push(endpoint);
         }
     }
-
-    fn sightings(self) -> Vec<Sighting> {
-        let each = self.0.into_iter().flat_map(|(instance, (record, on))| {
-            on.into_iter().map(move |(interface, endpoints)| Sighting {
-                source: DiscoveryType::Lan,
-                instance: instance.clone(),
-                cluster_id: record.cluster_id.clone(),
-                name: record.name.clone(),
-                boot: record.boot.clone(),
-                endpoints: endpoints.into_iter().collect(),
-                interface: Some(interface),
-                search_domain: None,
-                ttl: TTL,
-            })
+    let each = endpoints
+        .into_iter()
+        .map(|(interface, endpoints)| Sighting {
+            source: DiscoveryType::Lan,
+            instance: instance.to_owned(),
+            cluster_id: record.cluster_id.clone(),
+            name: record.name.clone(),
+            boot: record.boot.clone(),
+            endpoints,
+            interface: Some(interface),
+            search_domain: None,
+            ttl: TTL,
         });
-        each.collect()
-    }
+    each.collect()
 }
 
 /// Returns the interfaces that an address was heard on, with the address.

@@ -1,0 +1,202 @@
+//! `landbridge token`: what lets a cluster in without a person.
+
+use std::io::{BufRead as _, IsTerminal as _, Read as _};
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Secret;
+use kube::{
+    Api, Client, ResourceExt as _,
+    api::{DeleteParams, ListParams, ObjectMeta, Patch, PatchParams, PostParams},
+};
+use serde_json::json;
+use zeroize::Zeroizing;
+
+use super::{
+    Failure,
+    args::{Named, TokenCreate, TokenList, TokenRevoke, TokenVerb},
+    connection::{connect, explain},
+    fleet_secret, output, peers,
+};
+use crate::api::{
+    labels,
+    token::{self, GivenToken, TokenHash},
+};
+
+/// The longest token that is read from standard input.
+const LENGTH_LIMIT: u64 = 512;
+
+/// Does what the verb says.
+pub(super) async fn token(verb: TokenVerb) -> Result<(), Failure> {
+    match verb {
+        TokenVerb::Create(options) => create(options).await,
+        TokenVerb::List(options) => list(options).await,
+        TokenVerb::Revoke(options) => revoke(options).await,
+        TokenVerb::Store(options) => store(options).await,
+    }
+}
+
+/// Keeps the hash of a new token, and prints the token.
+async fn create(options: TokenCreate) -> Result<(), Failure> {
+    let client = connect(&options.connect).await?;
+    let text = Zeroizing::new(fleet_secret::make()?);
+    let hash = TokenHash::of(&text).map_err(|error| Failure::NotSo(error.to_string()))?;
+    let expires = match options.expires.0 {
+        None => None,
+        Some(life) => Some(Timestamp::now().checked_add(life).map_err(|_| {
+            Failure::Usage("--expires is further away than a clock can say".to_owned())
+        })?),
+    };
+    let mut data = vec![(token::HASH, token::bytes(&hash.to_text()))];
+    data.extend(expires.map(|end| (token::EXPIRES, token::bytes(&format!("{end:.0}")))));
+    data.extend(
+        options
+            .uses
+            .0
+            .map(|uses| (token::USES, token::bytes(&uses.to_string()))),
+    );
+    let name = match options.name {
+        Some(name) => name,
+        None => format!(
+            "token-{}",
+            fleet_secret::make()?.get(..6).unwrap_or_default()
+        ),
+    };
+    let secret = Secret {
+        metadata: ObjectMeta {
+            name: Some(name.clone()),
+            labels: Some([(token::GIVEN_OUT.to_owned(), String::new())].into()),
+            ..ObjectMeta::default()
+        },
+        data: Some(
+            data.into_iter()
+                .map(|(key, value)| (key.to_owned(), value))
+                .collect(),
+        ),
+        ..Secret::default()
+    };
+    let made = secrets(&client)
+        .create(&PostParams::default(), &secret)
+        .await;
+    made.map_err(|error| explain(&error))?;
+    if std::io::stdout().is_terminal() {
+        output::remark(&format!(
+            "token {name}, shown this once; on the other machine: landbridge token store {}",
+            about_us(&client).await
+        ));
+    }
+    output::print(&format!("{}\n", *text))
+}
+
+async fn about_us(client: &Client) -> String {
+    let about = super::status::about(client).await.unwrap_or_default();
+    let name = about.get("clusterName").cloned();
+    name.unwrap_or_else(|| "CLUSTER".to_owned())
+}
+
+async fn list(options: TokenList) -> Result<(), Failure> {
+    let client = connect(&options.connect).await?;
+    let api = secrets(&client);
+    let labelled = ListParams::default().labels(token::GIVEN_OUT);
+    let list = api.list(&labelled).await;
+    let mut all = list.map_err(|error| explain(&error))?.items;
+    let auth_token = api.get_opt(token::AUTH_TOKEN).await;
+    all.extend(auth_token.map_err(|error| explain(&error))?);
+    let heading = ["NAME", "STATE", "USES LEFT", "EXPIRES", "USED BY"];
+    let mut rows = vec![heading.map(str::to_owned).to_vec()];
+    let now = Timestamp::now();
+    rows.extend(all.iter().map(|secret| row(secret, now)));
+    output::print(&output::table(&rows))
+}
+
+fn row(secret: &Secret, now: Timestamp) -> Vec<String> {
+    let name = secret.name_any();
+    let token = match GivenToken::read(secret) {
+        Ok(token) => token,
+        Err(error) => return vec![name, format!("unusable: {error}")],
+    };
+    let past = token.ended || token.expires.is_some_and(|end| now >= end);
+    let state = match token.uses {
+        _ if past => "expired",
+        Some(0) => "spent",
+        Some(_) | None => "valid",
+    };
+    let used_by: Vec<&str> = token.used_by.iter().map(|id| id.short()).collect();
+    vec![
+        name,
+        state.to_owned(),
+        token
+            .uses
+            .map_or_else(|| "any".to_owned(), |uses| uses.to_string()),
+        token
+            .expires
+            .map_or_else(|| "never".to_owned(), |end| format!("{end:.0}")),
+        if used_by.is_empty() {
+            "-".to_owned()
+        } else {
+            used_by.join(",")
+        },
+    ]
+}
+
+async fn revoke(options: TokenRevoke) -> Result<(), Failure> {
+    let client = connect(&options.connect).await?;
+    let api = secrets(&client);
+    for name in options.names {
+        let present = api.get_opt(&name).await.map_err(|error| explain(&error))?;
+        let ours = present.as_ref().is_some_and(|secret| {
+            name == token::AUTH_TOKEN || secret.labels().contains_key(token::GIVEN_OUT)
+        });
+        if !ours {
+            return Err(Failure::NotSo(format!(
+                "no token {name:?} was made here: landbridge token list lists them"
+            )));
+        }
+        let deleted = api.delete(&name, &DeleteParams::default()).await;
+        deleted.map_err(|error| explain(&error))?;
+        let again = if name == token::AUTH_TOKEN {
+            ": the daemon makes another one when it starts"
+        } else {
+            ""
+        };
+        output::print(&format!("token {name} revoked{again}\n"))?;
+    }
+    Ok(())
+}
+
+/// Does what Liqo's documents have a person do: a Secret with two labels.
+async fn store(options: Named) -> Result<(), Failure> {
+    let client = connect(&options.connect).await?;
+    let cluster = peers::find(&client, &options.name).await?;
+    let name = cluster.name_any();
+    let Some(id) = peers::id(&cluster) else {
+        return Err(Failure::NotSo(format!(
+            "{name} has not proven who it is yet: landbridge status says what is missing"
+        )));
+    };
+    if std::io::stdin().is_terminal() {
+        output::remark(&format!("the token of {name}:"));
+    }
+    let mut text = Zeroizing::new(String::new());
+    let mut input = std::io::stdin().lock().take(LENGTH_LIMIT);
+    input
+        .read_line(&mut text)
+        .map_err(|error| Failure::Usage(format!("cannot read a token: {error}")))?;
+    TokenHash::of(&text).map_err(|error| Failure::Usage(error.to_string()))?;
+    let secret = format!("remote-token-{id}");
+    let patch = Patch::Apply(json!({
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": secret, "labels": {token::RECEIVED: "", labels::CLUSTER_ID: id}},
+        "data": {token::TOKEN: token::bytes(text.trim())},
+    }));
+    let parameters = PatchParams::apply(labels::MANAGER).force();
+    let written = secrets(&client).patch(&secret, &parameters, &patch).await;
+    written.map_err(|error| explain(&error))?;
+    output::print(&format!(
+        "foreigncluster/{name}: token stored in the Secret {secret}, and shown at once if it is asked for\n"
+    ))
+}
+
+fn secrets(client: &Client) -> Api<Secret> {
+    Api::namespaced(client.clone(), labels::NAMESPACE)
+}

@@ -1,0 +1,320 @@
+//! Tokens: redeemed when a cluster shows one, and shown to the cluster that gave us one.
+//!
+//! The count of a token is written with the version of its Secret that was read, before its bearer
+//! is accepted, together with who the bearer is: of any number of bearers at the same time exactly
+//! as many are let in as the token says, and one that was counted and not accepted because of a
+//! crash is let in when it asks again.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use futures::StreamExt as _;
+use jiff::SignedDuration;
+use k8s_openapi::api::core::v1::Secret;
+use kube::{
+    Api, ResourceExt as _,
+    api::{ListParams, ObjectMeta, Patch, PatchParams, PostParams},
+    runtime::{WatchStreamExt as _, watcher},
+};
+use ring::rand::{SecureRandom as _, SystemRandom};
+use serde_json::json;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use zeroize::Zeroizing;
+
+use super::{Context, Error, enrolment};
+use crate::{
+    api::{
+        ClusterId, labels,
+        token::{self, GivenToken, TokenHash},
+        wire::IdentityRequest,
+    },
+    engine::tokens::{Worth, worth},
+    peer::{
+        auth::Session,
+        token::{is_same, proof, verify},
+        trust::Role,
+    },
+};
+
+/// How often a count is tried again when somebody else has written the Secret meanwhile.
+const TRIES: usize = 8;
+/// How often it is looked whether the end of a token has come.
+const SWEEP: Duration = Duration::from_secs(30);
+
+/// What is remembered about tokens besides their Secrets.
+#[derive(Debug, Default)]
+pub(crate) struct Tokens {
+    /// When each token ends by a clock that nobody can set, by the uid of its Secret.
+    ends: Mutex<BTreeMap<String, Instant>>,
+    /// Held while a token is counted, so that bearers at the same time do not get in each other's way.
+    counting: tokio::sync::Mutex<()>,
+}
+
+/// What came of a token that was shown.
+#[derive(Debug)]
+pub(crate) struct Redeemed {
+    /// Whether it lets its bearer in.
+    pub(crate) lets_in: bool,
+    /// Our proof that it is ours.
+    pub(crate) proof: String,
+}
+
+impl Tokens {
+    /// Looks for the token that a proven cluster shows, and counts the use when `counts`. Nothing
+    /// when it is none of ours.
+    pub(crate) async fn redeem(
+        &self,
+        context: &Context,
+        session: &Session,
+        request: &IdentityRequest,
+        counts: bool,
+    ) -> Result<Option<Redeemed>, Error> {
+        let (home, foreign) = (&request.cluster_id, &context.own.cluster_id);
+        let _alone = self.counting.lock().await;
+        for _ in 0..TRIES {
+            let Some((token, version)) = self.find(context, session, request).await? else {
+                return Ok(None);
+            };
+            let worth = worth(&token, home, context.now(), self.has_timed_out(&token));
+            let is_written = match worth {
+                Worth::Counted if counts => count(context, &token, version, home).await?,
+                Worth::Expired if !token.ended => end(context, &token).await.map(|()| true)?,
+                _ => true,
+            };
+            if is_written {
+                return Ok(Some(Redeemed {
+                    lets_in: worth.lets_in(),
+                    proof: proof(&token.hash, Role::Foreign, home, foreign, &session.exporter),
+                }));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Returns the token that a cluster gave us, if it did.
+    pub(crate) async fn received(&self, context: &Context, id: &ClusterId) -> Option<TokenHash> {
+        let wanted = format!("{},{}={id}", token::RECEIVED, labels::CLUSTER_ID);
+        let api = secrets(context);
+        let found = match api.list(&ListParams::default().labels(&wanted)).await {
+            Ok(found) => found.items,
+            Err(error) => {
+                tracing::warn!(%error, "The tokens that other clusters gave us cannot be read");
+                return None;
+            }
+        };
+        found
+            .iter()
+            .find_map(|secret| match token::received(secret) {
+                Ok(hash) => Some(hash),
+                Err(error) => {
+                    tracing::warn!(secret = %secret.name_any(), %error, "This token is of no use");
+                    None
+                }
+            })
+    }
+
+    /// Compares what was shown with every token that we gave out, in the same time whichever it is.
+    async fn find(
+        &self,
+        context: &Context,
+        session: &Session,
+        request: &IdentityRequest,
+    ) -> Result<Option<(GivenToken, String)>, Error> {
+        let all = given_out(context).await?;
+        self.watch_ends(context, &all);
+        let (home, foreign) = (&request.cluster_id, &context.own.cluster_id);
+        let plain = request.token.as_ref();
+        let plain = plain.and_then(|token| TokenHash::of(&token.0).ok());
+        let mut found = None;
+        for (token, version) in all {
+            let by_proof = request.token_proof.as_deref().is_some_and(|shown| {
+                verify(
+                    &token.hash,
+                    shown,
+                    Role::Home,
+                    home,
+                    foreign,
+                    &session.exporter,
+                )
+            });
+            let by_text = plain
+                .as_ref()
+                .is_some_and(|plain| is_same(plain, &token.hash));
+            if by_proof || by_text {
+                found = Some((token, version));
+            }
+        }
+        Ok(found)
+    }
+
+    /// Notes when tokens end by a clock that nobody can set, and forgets those that are gone.
+    fn watch_ends(&self, context: &Context, all: &[(GivenToken, String)]) {
+        let now = context.now();
+        let mut ends = self.ends();
+        let present: BTreeSet<&str> = all.iter().map(|(token, _)| token.uid.as_str()).collect();
+        ends.retain(|uid, _| present.contains(uid.as_str()));
+        for (token, _) in all {
+            let Some(expires) = token.expires else {
+                continue;
+            };
+            // A clock that was set back since the token was made gives it no longer life.
+            let life = token.created.map(|created| expires.duration_since(created));
+            let left = expires.duration_since(now);
+            let left = life
+                .map_or(left, |life| left.min(life))
+                .max(SignedDuration::ZERO);
+            let left = Duration::try_from(left).unwrap_or_default();
+            ends.entry(token.uid.clone())
+                .or_insert_with(|| Instant::now() + left);
+        }
+    }
+
+    fn has_timed_out(&self, token: &GivenToken) -> bool {
+        let end = self.ends().get(&token.uid).copied();
+        end.is_some_and(|end| Instant::now() >= end)
+    }
+
+    fn ends(&self) -> MutexGuard<'_, BTreeMap<String, Instant>> {
+        self.ends.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes down which tokens have ended, so that no clock brings them back.
+    async fn sweep(&self, context: &Context) -> Result<(), Error> {
+        let all = given_out(context).await?;
+        self.watch_ends(context, &all);
+        for (token, _) in all {
+            let past = token
+                .expires
+                .is_some_and(|expires| context.now() >= expires);
+            if !token.ended && (past || self.has_timed_out(&token)) {
+                end(context, &token).await?;
+                tracing::info!(token = %token.name, "Token expired");
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Makes Liqo's token when there is none, then follows the tokens that we are given until the
+/// shutdown: a new one is shown at once to the cluster that it is of.
+pub async fn run(context: Arc<Context>, shutdown: CancellationToken) {
+    if let Err(error) = make_auth_token(&context).await {
+        tracing::warn!(%error, "The token of Liqo's documents cannot be made");
+    }
+    let received = watcher::Config::default().labels(token::RECEIVED);
+    let changes = watcher(secrets(&context), received)
+        .default_backoff()
+        .applied_objects();
+    let mut changes = Box::pin(changes);
+    let mut sweeps = tokio::time::interval(SWEEP);
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            _ = sweeps.tick() => if let Err(error) = context.tokens.sweep(&context).await {
+                tracing::debug!(%error, "The tokens cannot be looked through");
+            },
+            change = changes.next() => match change {
+                Some(Ok(secret)) => show(&context, &secret).await,
+                Some(Err(error)) => tracing::debug!(%error, "The watch on tokens ended"),
+                None => return,
+            },
+        }
+    }
+}
+
+async fn show(context: &Context, secret: &Secret) {
+    let Some(id) = token::received_from(secret) else {
+        return;
+    };
+    if let Ok(Some(object)) = enrolment::find(context, &id).await {
+        context.links.ask_anew(&object.name_any());
+    }
+}
+
+async fn make_auth_token(context: &Context) -> Result<(), Error> {
+    let api = secrets(context);
+    let present = api.get_opt(token::AUTH_TOKEN).await;
+    if present.map_err(Error::api("read a Secret"))?.is_some() {
+        return Ok(());
+    }
+    let mut bytes = Zeroizing::new([0_u8; 32]);
+    if SystemRandom::new().fill(bytes.as_mut_slice()).is_err() {
+        tracing::warn!("The system gives no random numbers for a token");
+        return Ok(());
+    }
+    let text: Zeroizing<String> =
+        Zeroizing::new(bytes.iter().map(|byte| format!("{byte:02x}")).collect());
+    let secret = Secret {
+        metadata: ObjectMeta {
+            name: Some(token::AUTH_TOKEN.to_owned()),
+            ..ObjectMeta::default()
+        },
+        data: Some([(token::TOKEN.to_owned(), token::bytes(&text))].into()),
+        ..Secret::default()
+    };
+    match api.create(&PostParams::default(), &secret).await {
+        Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
+        made => made.map(drop).map_err(Error::api("create a Secret")),
+    }
+}
+
+/// Lists the tokens that we gave out, each with the version of its Secret.
+async fn given_out(context: &Context) -> Result<Vec<(GivenToken, String)>, Error> {
+    let api = secrets(context);
+    let labelled = ListParams::default().labels(token::GIVEN_OUT);
+    let list = api.list(&labelled).await;
+    let mut all = list.map_err(Error::api("list Secrets"))?.items;
+    let auth_token = api.get_opt(token::AUTH_TOKEN).await;
+    all.extend(auth_token.map_err(Error::api("read a Secret"))?);
+    let read = |secret: &Secret| match GivenToken::read(secret) {
+        Ok(token) => Some((token, secret.resource_version().unwrap_or_default())),
+        Err(error) => {
+            tracing::warn!(secret = %secret.name_any(), %error, "This token is of no use");
+            None
+        }
+    };
+    Ok(all.iter().filter_map(read).collect())
+}
+
+/// Counts one use of a token, unless its Secret is another than the one that was read.
+async fn count(
+    context: &Context,
+    token: &GivenToken,
+    version: String,
+    by: &ClusterId,
+) -> Result<bool, Error> {
+    let data: BTreeMap<&str, _> = token.used(by).into_iter().collect();
+    let patch = json!({ "metadata": { "resourceVersion": version }, "data": data });
+    let counted = secrets(context)
+        .patch(&token.name, &managed(), &Patch::Merge(patch))
+        .await;
+    match counted {
+        Ok(_) => {
+            tracing::info!(token = %token.name, %by, "Token used");
+            Ok(true)
+        }
+        Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(false),
+        Err(error) => Err(Error::api("count the use of a token")(error)),
+    }
+}
+
+/// Writes down that the end of a token has come.
+async fn end(context: &Context, token: &GivenToken) -> Result<(), Error> {
+    let patch = json!({ "data": { token::ENDED: token::bytes("true") } });
+    let ended = secrets(context)
+        .patch(&token.name, &managed(), &Patch::Merge(patch))
+        .await;
+    super::gone_is_fine(ended).map_err(Error::api("end a token"))
+}
+
+fn managed() -> PatchParams {
+    PatchParams::apply(labels::MANAGER)
+}
+
+fn secrets(context: &Context) -> Api<Secret> {
+    Api::namespaced(context.client.clone(), labels::NAMESPACE)
+}

@@ -1,0 +1,457 @@
+//! One advertisement: where it is said to be, by whom and for how long, and what was told of it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, SocketAddr, SocketAddrV6},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use super::{
+    DOUBT, FAREWELL, gone,
+    host::{self, Host},
+    wire::{Name, Question, kind},
+};
+use crate::{
+    api::{foreign_cluster::DiscoveryType, identity::ClusterId},
+    discovery::{fraction, interfaces::Links, record::Record},
+    engine::sighting::{Event, Sighting},
+};
+
+/// How often what still stands is repeated, so that a lost event is made good.
+const REPEAT: Duration = Duration::from_secs(40);
+/// The most sources of one advertisement that are told apart.
+const LOCATIONS: usize = 4;
+/// After which shares of its time an advertisement is asked for again, give or take two per cent
+/// (RFC 6762, section 5.2).
+const REFRESH: [f64; 4] = [0.80, 0.85, 0.90, 0.95];
+/// When what is missing is asked for: at once, and twice more.
+const MISSING: [Duration; 3] = [
+    Duration::ZERO,
+    Duration::from_secs(1),
+    Duration::from_secs(3),
+];
+/// How long an advertisement may stay without a place.
+const INCOMPLETE: Duration = Duration::from_secs(10);
+/// The least time between two questions that strangers make us ask.
+const ASK_PAUSE: Duration = Duration::from_secs(1);
+
+/// One advertisement.
+#[derive(Debug)]
+pub(super) struct Row {
+    instance: String,
+    /// Who was the first to advertise it.
+    pub(super) source: IpAddr,
+    pub(super) first_seen: Instant,
+    /// Whether it is named by an id that is known.
+    pub(super) is_known: bool,
+    /// What is announced under each service type; the first one counts where they disagree.
+    services: BTreeMap<usize, Service>,
+    told: Vec<Sighting>,
+    repeat_at: Instant,
+    asked: Option<Instant>,
+    missing: usize,
+    refresh: Refresh,
+}
+
+#[derive(Debug, Default)]
+struct Service {
+    locations: Vec<Location>,
+    descriptions: Vec<(IpAddr, Record)>,
+}
+
+/// Where one source says that the instance is.
+#[derive(Debug)]
+struct Location {
+    source: IpAddr,
+    port: u16,
+    target: Name,
+    ttl: Duration,
+    expires: Instant,
+}
+
+/// When to ask again whether it is there.
+#[derive(Debug)]
+struct Refresh {
+    heard: Instant,
+    ttl: Duration,
+    step: usize,
+    due: Option<Instant>,
+}
+
+impl Refresh {
+    fn start(heard: Instant, ttl: Duration) -> Self {
+        let mut refresh = Self {
+            heard,
+            ttl,
+            step: 0,
+            due: None,
+        };
+        refresh.schedule();
+        refresh
+    }
+
+    fn schedule(&mut self) {
+        let share = REFRESH
+            .get(self.step)
+            .map(|share| share + fraction() / 50.0);
+        self.due = share.map(|share| self.heard + self.ttl.mul_f64(share));
+        self.step += 1;
+    }
+}
+
+impl Row {
+    pub(super) fn new(instance: String, source: IpAddr, is_known: bool, now: Instant) -> Self {
+        Self {
+            instance,
+            source,
+            first_seen: now,
+            is_known,
+            services: BTreeMap::new(),
+            told: Vec::new(),
+            repeat_at: now + REPEAT,
+            asked: None,
+            missing: 0,
+            refresh: Refresh {
+                heard: now,
+                ttl: INCOMPLETE,
+                step: 0,
+                due: None,
+            },
+        }
+    }
+
+    /// Notes that it is announced under a service type.
+    pub(super) fn expect(&mut self, index: usize, now: Instant) {
+        if self.services.entry(index).or_default().locations.is_empty() {
+            // It is asked for after the rest of the packet, if it is missing still.
+            self.refresh.due.get_or_insert(now);
+        }
+    }
+
+    /// Takes where a source says that it is.
+    pub(super) fn locate(
+        &mut self,
+        index: usize,
+        source: IpAddr,
+        (port, target): (u16, &Name),
+        ttl: Duration,
+        now: Instant,
+    ) {
+        let service = self.services.entry(index).or_default();
+        let location = Location {
+            source,
+            port,
+            target: target.clone(),
+            ttl,
+            expires: now + ttl,
+        };
+        let locations = &mut service.locations;
+        let is_full = locations.len() >= LOCATIONS;
+        match locations.iter_mut().find(|one| one.source == source) {
+            Some(present) => *present = location,
+            None if is_full => return,
+            None => locations.push(location),
+        }
+        if self.is_told() {
+            self.refresh = Refresh::start(now, ttl);
+        }
+    }
+
+    /// Takes what a source says about it.
+    pub(super) fn describe(&mut self, index: usize, source: IpAddr, record: Record) {
+        let descriptions = &mut self.services.entry(index).or_default().descriptions;
+        let is_full = descriptions.len() >= LOCATIONS;
+        match descriptions.iter_mut().find(|(by, _)| *by == source) {
+            Some((_, present)) => *present = record,
+            None if is_full => {}
+            None => descriptions.push((source, record)),
+        }
+    }
+
+    /// Takes back what a source said; what others said is asked about, which is returned.
+    pub(super) fn withdraw(
+        &mut self,
+        index: usize,
+        source: IpAddr,
+        now: Instant,
+        (key, types): (&str, &[Name]),
+    ) -> Vec<Question> {
+        let Some(service) = self.services.get_mut(&index) else {
+            return Vec::new();
+        };
+        let mut is_doubted = false;
+        for location in &mut service.locations {
+            let own = location.source == source;
+            let wait = if own { FAREWELL } else { DOUBT };
+            location.expires = location.expires.min(now + wait);
+            is_doubted |= !own;
+        }
+        let recent = self.asked.is_some_and(|asked| now < asked + ASK_PAUSE);
+        if !is_doubted || recent {
+            return Vec::new();
+        }
+        self.asked = Some(now);
+        self.questions(key, types)
+    }
+
+    /// Lets everything run out unless it is confirmed until then.
+    pub(super) fn doubt_all(&mut self, deadline: Instant, now: Instant) {
+        self.asked = Some(now);
+        for service in self.services.values_mut() {
+            for location in &mut service.locations {
+                location.expires = location.expires.min(deadline);
+            }
+        }
+        // Once more half-way, should the first question get lost.
+        self.refresh.due = Some(now + deadline.saturating_duration_since(now) / 2);
+        self.refresh.step = REFRESH.len();
+    }
+
+    /// Forgets what is over; returns whether there was any.
+    pub(super) fn expire(&mut self, now: Instant) -> bool {
+        let mut is_less = false;
+        for service in self.services.values_mut() {
+            let before = service.locations.len();
+            service.locations.retain(|location| location.expires > now);
+            if service.locations.len() != before {
+                is_less = true;
+                let locations = &service.locations;
+                service
+                    .descriptions
+                    .retain(|(by, _)| locations.iter().any(|one| one.source == *by));
+            }
+        }
+        is_less || self.is_over(now)
+    }
+
+    /// Returns whether nothing is left of it.
+    pub(super) fn is_over(&self, now: Instant) -> bool {
+        let located = self.locations().next().is_some();
+        !located && (self.is_told() || now >= self.first_seen + INCOMPLETE)
+    }
+
+    /// Returns the hosts that it is said to be on.
+    pub(super) fn targets(&self) -> BTreeSet<&Name> {
+        self.locations().map(|one| &one.target).collect()
+    }
+
+    /// Returns whether it is said to be on a host.
+    pub(super) fn is_on(&self, name: &Name) -> bool {
+        self.locations().any(|location| location.target == *name)
+    }
+
+    /// Another run under our id is a clone, which the roster must hear of.
+    pub(super) fn is_claim_of(&self, own_id: &ClusterId, own_boot: &str) -> bool {
+        let record = self.record();
+        let own = match record.and_then(|record| record.cluster_id.as_ref()) {
+            Some(id) => id == own_id,
+            None => self.instance.eq_ignore_ascii_case(own_id.as_str()),
+        };
+        let boot = record.and_then(|record| record.boot.as_deref());
+        own && boot.is_none_or(|boot| boot == own_boot)
+    }
+
+    /// Returns whether something is to be asked now, and when next.
+    pub(super) fn is_question_due(&mut self, now: Instant) -> bool {
+        if self.refresh.due.is_none_or(|due| due > now) {
+            return false;
+        }
+        if self.is_told() {
+            self.refresh.schedule();
+        } else {
+            self.missing += 1;
+            self.refresh.due = MISSING.get(self.missing).map(|wait| now + *wait);
+        }
+        true
+    }
+
+    /// Asks for everything that makes it reachable.
+    pub(super) fn questions(&self, key: &str, types: &[Name]) -> Vec<Question> {
+        let ask = |name: &Name, kind| Question {
+            name: name.clone(),
+            kind,
+            unicast: false,
+        };
+        let mut questions = Vec::new();
+        for (index, service) in &self.services {
+            let Some(name) = types.get(*index).and_then(|name| Name::under(key, name)) else {
+                continue;
+            };
+            questions.push(ask(&name, kind::SRV));
+            if service.descriptions.is_empty() {
+                questions.push(ask(&name, kind::TXT));
+            }
+        }
+        for target in self.targets() {
+            questions.extend(host::questions(target));
+        }
+        questions
+    }
+
+    /// Returns what is said now and was not said before.
+    pub(super) fn news(
+        &mut self,
+        hosts: &BTreeMap<Name, Host>,
+        links: &Links,
+        now: Instant,
+    ) -> Vec<Event> {
+        let sightings = self.sightings(hosts, links);
+        if self.is_told() == sightings.is_empty() {
+            // It became reachable, or is not any more: from now on other things are asked for.
+            let ttl = self.ttl();
+            self.refresh = Refresh::start(now, ttl);
+            self.missing = 0;
+        }
+        if sightings.is_empty() && self.missing == 0 {
+            self.refresh.due = Some(now);
+        }
+        let withdrawn = self.told.iter().filter(|old| {
+            !sightings
+                .iter()
+                .any(|sighting| sighting.interface == old.interface)
+        });
+        let withdrawn = withdrawn.cloned().map(|mut sighting| {
+            sighting.endpoints.clear();
+            sighting
+        });
+        let fresh = sightings
+            .iter()
+            .filter(|sighting| !self.told.contains(sighting))
+            .cloned();
+        let events: Vec<Event> = fresh.chain(withdrawn).map(Event::Seen).collect();
+        if !events.is_empty() {
+            self.told = sightings;
+            self.repeat_at = now + self.repeat_after();
+        }
+        events
+    }
+
+    /// Repeats what still stands and was not said for a while.
+    pub(super) fn repeat(&mut self, now: Instant) -> Vec<Event> {
+        if self.repeat_at > now {
+            return Vec::new();
+        }
+        self.repeat_at = now + self.repeat_after();
+        self.told.iter().cloned().map(Event::Seen).collect()
+    }
+
+    /// Returns what is to be said when it is gone.
+    pub(super) fn farewell(&self) -> Option<Event> {
+        self.is_told().then(|| gone(&self.instance))
+    }
+
+    pub(super) fn next_timer(&self) -> Option<Instant> {
+        let end = self.locations().map(|location| location.expires).min();
+        let incomplete = (end.is_none()).then_some(self.first_seen + INCOMPLETE);
+        let repeat = self.is_told().then_some(self.repeat_at);
+        [end, incomplete, repeat, self.refresh.due]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// See [`super::Neighbours::known_answers`].
+    pub(super) fn known_answers(&self, now: Instant) -> Vec<(usize, String, u32)> {
+        let rows = self.services.iter().filter_map(|(index, service)| {
+            let best = service.locations.iter().max_by_key(|one| one.expires)?;
+            let rest = best.expires.saturating_duration_since(now);
+            let seconds = u32::try_from(rest.as_secs()).unwrap_or(u32::MAX);
+            (rest > best.ttl / 2).then(|| (*index, self.instance.clone(), seconds))
+        });
+        rows.collect()
+    }
+
+    fn is_told(&self) -> bool {
+        !self.told.is_empty()
+    }
+
+    fn repeat_after(&self) -> Duration {
+        REPEAT.min(self.ttl() / 2).max(Duration::from_secs(1))
+    }
+
+    /// For how long it holds, as its owner says.
+    fn ttl(&self) -> Duration {
+        let ttl = self.locations().map(|location| location.ttl).max();
+        ttl.unwrap_or(REPEAT)
+    }
+
+    fn locations(&self) -> impl Iterator<Item = &Location> {
+        self.services
+            .values()
+            .flat_map(|service| &service.locations)
+    }
+
+    /// What the first one to describe it says.
+    fn record(&self) -> Option<&Record> {
+        let mut descriptions = self.services.values().flat_map(|one| &one.descriptions);
+        descriptions.next().map(|(_, record)| record)
+    }
+
+    /// Returns whether nothing is missing, or what is missing was asked for in vain.
+    fn is_complete(&self) -> bool {
+        self.locations().next().is_some() && (self.record().is_some() || self.missing > 1)
+    }
+
+    /// Describes the advertisement, once for each interface that it is heard on.
+    fn sightings(&self, hosts: &BTreeMap<Name, Host>, links: &Links) -> Vec<Sighting> {
+        if !self.is_complete() {
+            return Vec::new();
+        }
+        let mut endpoints: BTreeMap<&str, BTreeSet<SocketAddr>> = BTreeMap::new();
+        for location in self.locations() {
+            let addresses = hosts.get(&location.target).into_iter();
+            for (index, address) in addresses.flat_map(Host::addresses) {
+                if let Some((name, link)) = links.numbered(index)
+                    && link.reaches(address)
+                {
+                    let endpoint = socket_address(address, location.port, index);
+                    endpoints.entry(name).or_default().insert(endpoint);
+                }
+            }
+        }
+        let record = self.record().cloned().unwrap_or_default();
+        endpoints
+            .into_iter()
+            .map(|(interface, endpoints)| Sighting {
+                source: DiscoveryType::Lan,
+                instance: self.instance.clone(),
+                cluster_id: record.cluster_id.clone(),
+                name: record.name.clone(),
+                boot: record.boot.clone(),
+                endpoints: endpoints.into_iter().collect(),
+                interface: Some(interface.to_owned()),
+                search_domain: None,
+                ttl: self.ttl(),
+            })
+            .collect()
+    }
+}
+
+/// A link-local address means nothing without its interface (RFC 4007, section 6).
+fn socket_address(address: IpAddr, port: u16, index: u32) -> SocketAddr {
+    match address {
+        IpAddr::V6(v6) if v6.is_unicast_link_local() => {
+            SocketAddr::V6(SocketAddrV6::new(v6, port, 0, index))
+        }
+        IpAddr::V4(_) | IpAddr::V6(_) => SocketAddr::new(address, port),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_local_address_keeps_its_interface() {
+        for (address, expected) in [
+            ("fe80::9", "[fe80::9%2]:5870"),
+            ("2001:db8::9", "[2001:db8::9]:5870"),
+            ("169.254.1.9", "169.254.1.9:5870"),
+        ] {
+            let address = address.parse().expect("the table holds addresses");
+            assert_eq!(socket_address(address, 5870, 2).to_string(), expected);
+        }
+    }
+}
