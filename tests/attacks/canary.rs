@@ -21,7 +21,7 @@ fn no_log_object_packet_or_answer_holds_a_secret() {
     let Some(mut lab) = Lab::new(&["rome", "milan"]) else {
         return;
     };
-    lab.log_at("trace,landbridge=trace,mdns_sd=debug");
+    lab.set("LANDBRIDGE_LOG_LEVEL", "trace,mdns_sd=debug");
     let capture = Capture::start(&lab);
     lab.start_all();
     lab.until_peered();
