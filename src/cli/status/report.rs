@@ -11,7 +11,7 @@ use crate::{
     api::{
         ForeignCluster, TunnelEndpoint,
         foreign_cluster::{ForeignClusterStatus, Phase},
-        labels::{condition, reason},
+        labels::{cluster_config, condition, reason},
         network_config::UNCHANGED,
     },
     cli::{
@@ -31,7 +31,7 @@ const ROAD: [&str; 6] = [
 ];
 
 /// The state of a daemon and of the clusters that it knows.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(in crate::cli) struct Report {
     /// Why the daemon is not ready, if it is not.
@@ -42,6 +42,9 @@ pub(in crate::cli) struct Report {
     /// listed in a zone.
     #[serde(flatten)]
     about: BTreeMap<String, String>,
+    /// How this cluster itself does.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    conditions: Vec<Condition>,
     /// The other clusters.
     pub(in crate::cli) peers: Vec<Peer>,
 }
@@ -78,11 +81,18 @@ impl Report {
         Self {
             not_ready,
             about,
+            conditions: Vec::new(),
             peers: clusters
                 .iter()
                 .map(|cluster| Peer::new(cluster, tunnels))
                 .collect(),
         }
+    }
+
+    /// Adds how this cluster itself does.
+    pub(super) fn with_conditions(mut self, conditions: Vec<Condition>) -> Self {
+        self.conditions = conditions;
+        self
     }
 
     /// Says what is missing until everything that is asked for is peered.
@@ -127,6 +137,14 @@ impl Report {
             let text = format!("this cluster is not listed in the DNS domain {zone}: {problem}");
             let sign = tint("‼", Tone::Care);
             lines.push(format!("{sign} {}\n", crate::telemetry::escape(&text)));
+        }
+        for one in self.conditions.iter().filter(|one| one.status != "True") {
+            // Somebody wanted it so.
+            if one.reason != cluster_config::SWITCHED_OFF {
+                let text = format!("{} is {}: {}", one.type_, one.reason, one.message);
+                let sign = tint("‼", Tone::Care);
+                lines.push(format!("{sign} {}\n", crate::telemetry::escape(&text)));
+            }
         }
         for peer in &self.peers {
             if let Some(complaint) = peer.complaint() {
@@ -299,6 +317,24 @@ mod tests {
         let complaint =
             "‼ this cluster is not listed in the DNS domain a.test: TSIG key rejected\n";
         assert!(report.text().starts_with(complaint), "{}", report.text());
+    }
+
+    #[test]
+    fn what_ails_this_cluster_is_told_unless_somebody_wanted_it_so() {
+        let condition = |reason: &str| Condition {
+            type_: cluster_config::LAN_DISCOVERY.to_owned(),
+            status: "False".to_owned(),
+            reason: reason.to_owned(),
+            message: "why".to_owned(),
+            ..serde_json::from_value(json!({"lastTransitionTime": "2026-01-01T00:00:00Z",
+                "message": "", "reason": "", "status": "", "type": ""}))
+            .unwrap()
+        };
+        let off = report(&[]).with_conditions(vec![condition(cluster_config::SWITCHED_OFF)]);
+        assert!(off.text().starts_with("√ all is well"), "{}", off.text());
+        let taken = report(&[]).with_conditions(vec![condition(cluster_config::PORT_TAKEN)]);
+        let complaint = "‼ LanDiscovery is PortTaken: why\n";
+        assert!(taken.text().starts_with(complaint), "{}", taken.text());
     }
 
     #[test]
