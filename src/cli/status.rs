@@ -14,7 +14,7 @@ use super::{
     connection::{connect, explain},
     output, peers,
 };
-use crate::api::{TunnelEndpoint, labels};
+use crate::api::{SearchDomain, TunnelEndpoint, labels};
 pub(super) use report::Report;
 
 /// The ConfigMap in which the daemon says where it can be reached.
@@ -88,6 +88,12 @@ pub(super) async fn look(client: &Client) -> Result<Report, Failure> {
         .list(&ListParams::default())
         .await
         .map_err(|error| explain(&error))?;
+    let domains: Api<SearchDomain> = Api::all(client.clone());
+    let domains = domains
+        .list(&ListParams::default())
+        .await
+        .map_err(|error| explain(&error))?;
     let clusters = peers::list(client).await?;
-    Ok(Report::new(ready, about, &clusters, &tunnels.items))
+    let report = Report::new(ready, about, &clusters, &tunnels.items);
+    Ok(report.with_search_domains(&domains.items))
 }
