@@ -4,10 +4,18 @@
     reason = "a missing field is null, and the test fails"
 )]
 
+#[path = "lan/forgery.rs"]
+mod forgery;
 #[path = "lan/lab.rs"]
 mod lab;
+#[path = "lan/multicast.rs"]
+mod multicast;
+#[path = "lan/trust.rs"]
+mod trust;
 #[path = "lan/verbs.rs"]
 mod verbs;
+#[path = "lan/wire.rs"]
+mod wire;
 
 use std::{net::Ipv4Addr, process::Command, time::Duration};
 

@@ -13,7 +13,7 @@ use tokio::sync::{Notify, watch};
 
 use super::{approvals::Approvals, events::Events, links::Links, tokens::Tokens};
 use crate::{
-    api::{ClusterConfigSpec, ClusterId},
+    api::{ClusterConfigSpec, ClusterId, ClusterName},
     engine::peering::{Neighbour, Own},
     peer::{client::Connector, trust::FleetSecret},
 };
@@ -27,7 +27,7 @@ pub struct Context {
     pub client: Client,
     /// The way to other clusters.
     pub connector: Arc<dyn Connector>,
-    /// Who we are.
+    /// Who we are; see [`Context::own_name`] for what we are called now.
     pub own: Own,
     /// The range of our services.
     pub service_cidr: Ipv4Net,
@@ -117,6 +117,16 @@ impl Context {
     /// Tells the time.
     pub fn now(&self) -> Timestamp {
         (self.clock)()
+    }
+
+    /// Returns our name as it stands now: the one of the policy, if it has one.
+    pub fn own_name(&self) -> ClusterName {
+        let config = self.config.borrow();
+        let named = config.discovery_config.cluster_name.as_deref();
+        let named = named.map(ClusterName::neutralise);
+        named
+            .filter(|name| !name.as_str().is_empty())
+            .unwrap_or_else(|| self.own.cluster_name.clone())
     }
 
     /// Returns the policy as it stands now.

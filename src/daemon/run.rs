@@ -23,17 +23,16 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Error, Target,
-    build::{Assembly, assemble},
+    build::{self, Assembly, assemble},
     platform::Embedded,
     publication::Publication,
     self_description,
 };
 use crate::{
-    api::ClusterConfigSpec,
     config::Config,
     controllers::{
-        cluster_config, foreign_cluster, own_node, peering_request, roster, search_domain, tokens,
-        tunnel_endpoint,
+        Context, cluster_config, foreign_cluster, own_node, peering_request, roster, search_domain,
+        tokens, tunnel_endpoint,
     },
     discovery::{
         mdns::Mdns,
@@ -133,8 +132,7 @@ fn start_discovery(
     config: &Config,
 ) -> watch::Receiver<Announcement> {
     let (events, found) = EventSink::channel();
-    let base = assembly.announcement(&assembly.context.policy());
-    let (announcement, announced) = watch::channel(base.clone());
+    let (announcement, announced) = watch::channel(assembly.announcement());
     let lan = config.lan.enabled.then(|| {
         let (source, handle) = Mdns::new(assembly.rules.clone(), announced.clone());
         let events = events.clone();
@@ -151,30 +149,31 @@ fn start_discovery(
     let context = Arc::clone(&assembly.context);
     let boot = assembly.boot.clone();
     tasks.start(|stop| roster::run(context, boot, lan, found, stop));
-    let policy = assembly.context.config.clone();
     // The roster ends when nobody can report to it any more, so one sender stays here.
-    tasks.start(|stop| keep_announcing(policy, base, announcement, events, stop));
+    let context = Arc::clone(&assembly.context);
+    tasks.start(|stop| keep_announcing(context, announcement, events, stop));
     announced
 }
 
-/// Follows the switches of the policy in what we announce.
+/// Follows the policy in what we announce.
 async fn keep_announcing(
-    mut policy: watch::Receiver<ClusterConfigSpec>,
-    base: Announcement,
+    context: Arc<Context>,
     announcement: watch::Sender<Announcement>,
     _events: EventSink,
     stop: CancellationToken,
 ) {
+    let mut policy = context.config.clone();
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
             changed = policy.changed() => if changed.is_err() { return },
         }
-        let switches = policy.borrow_and_update().discovery_config.clone();
-        announcement.send_replace(Announcement {
-            advertise: switches.enable_advertisement,
-            discover: switches.enable_discovery,
-            ..base.clone()
+        policy.borrow_and_update();
+        announcement.send_if_modified(|present| {
+            let wanted = build::announcement(&context, &present.boot, present.port);
+            let news = *present != wanted;
+            *present = wanted;
+            news
         });
     }
 }

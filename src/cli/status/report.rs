@@ -11,7 +11,7 @@ use crate::{
     api::{
         ForeignCluster, SearchDomain, TunnelEndpoint,
         foreign_cluster::{ForeignClusterStatus, Phase},
-        labels::{condition, search_domain},
+        labels::{condition, reason, search_domain},
         network_config::UNCHANGED,
     },
     cli::{
@@ -304,7 +304,9 @@ fn why(cluster: &ForeignCluster, status: &ForeignClusterStatus) -> String {
                 condition::OUTGOING_PEERED | condition::NETWORK_READY
             )
     });
-    match road.map(|kind| find(kind)).find_map(|found| found) {
+    let refused =
+        find(condition::OUTGOING_PEERED).filter(|one| one.reason == reason::REFUSED_BY_PEER);
+    match refused.or_else(|| road.map(|kind| find(kind)).find_map(|found| found)) {
         Some(condition) if condition.message.is_empty() => condition.reason.clone(),
         Some(condition) => condition.message.clone(),
         None if cluster.spec.join => String::new(),

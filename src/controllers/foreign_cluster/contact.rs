@@ -197,7 +197,7 @@ fn introduction(
     let exporter = &connection.exporter;
     IdentityRequest {
         cluster_id: own.cluster_id.clone(),
-        cluster_name: own.cluster_name.clone(),
+        cluster_name: context.own_name(),
         auth_url: own.auth_url.clone(),
         token: None,
         token_proof: token

@@ -5,7 +5,12 @@ mod model;
 use proptest::prelude::*;
 
 use super::*;
-use crate::api::{ForeignClusterSpec, foreign_cluster::IncomingPeering, wire::Decision};
+use crate::api::{
+    ForeignClusterSpec,
+    foreign_cluster::{AuthStatus, IncomingPeering, Phase},
+    labels::{self, condition, reason},
+    wire::Decision,
+};
 use model::{Model, Peer};
 
 /// The name of a step.
@@ -133,6 +138,67 @@ fn a_refusal_takes_away_what_the_peer_gave() {
     run(&mut model);
     assert!(model.is_empty());
     assert!(model.object.spec.join, "intent stays");
+}
+
+#[test]
+fn a_refusal_is_told_before_what_a_person_here_could_do() {
+    for (decision, status) in [
+        (Decision::Refused, AuthStatus::Refused),
+        (Decision::EmptyRefused, AuthStatus::EmptyRefused),
+    ] {
+        let mut model = Model::found();
+        model.peer.decision = decision;
+        run(&mut model);
+        let said = model.object.status.as_ref().expect("a plan says something");
+        assert_eq!(
+            (said.auth_status, said.phase),
+            (status, Some(Phase::Refused))
+        );
+    }
+}
+
+#[test]
+fn what_let_a_peer_in_stands_in_condition_trusted() {
+    type Setting = fn(&mut Model);
+    let ways: [(&str, Setting); 6] = [
+        (reason::PINNED, |model| {
+            model.object.spec.trust_mode = TrustMode::Trusted
+        }),
+        (reason::FLEET_SECRET, |model| {
+            trusted_by(model, reason::FLEET_SECRET)
+        }),
+        (reason::TOKEN, |model| trusted_by(model, reason::TOKEN)),
+        (reason::EMPTY_TOKEN_ALLOWED, |model| {
+            model.facts.config.auth_config.allow_empty_token = true;
+        }),
+        (reason::APPROVAL_NEEDED, |_| {}),
+        (reason::BLOCKED, |model| {
+            trusted_by(model, reason::TOKEN);
+            model.object.spec.incoming_peering_enabled = IncomingPeering::No;
+        }),
+    ];
+    for (expected, set) in ways {
+        let mut model = Model::found();
+        set(&mut model);
+        let status = model.plan().status;
+        let mut conditions = status.conditions.iter();
+        let trusted = conditions.find(|one| one.type_ == condition::TRUSTED);
+        let trusted = trusted.expect("it is always said");
+        let holds = !matches!(expected, reason::APPROVAL_NEEDED | reason::BLOCKED);
+        assert_eq!(trusted.reason, expected);
+        assert_eq!(
+            trusted.status,
+            if holds { "True" } else { "False" },
+            "{expected}"
+        );
+        assert!(!trusted.message.is_empty());
+    }
+}
+
+fn trusted_by(model: &mut Model, why: &str) {
+    model.object.spec.trust_mode = TrustMode::Trusted;
+    let annotations = model.object.metadata.annotations.get_or_insert_default();
+    annotations.insert(labels::TRUSTED_BY.to_owned(), why.to_owned());
 }
 
 #[test]

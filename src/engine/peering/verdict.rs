@@ -10,7 +10,6 @@ use crate::{
         identity::is_printable,
         labels::{condition, reason},
         peering_request::Acceptance,
-        wire::Decision,
     },
     engine::{offer, policy::Trust},
 };
@@ -246,6 +245,10 @@ fn outgoing_peered(view: &View<'_>) -> Verdict {
         };
         return no(why, message);
     }
+    // Whether a person here accepts it does not matter to whom it has refused.
+    if let Some(answer) = view.pending_answer().filter(|_| view.is_refused_there()) {
+        return no(reason::REFUSED_BY_PEER, &answer.message);
+    }
     if !view.trust.is_accepted() {
         return no(
             reason::APPROVAL_NEEDED,
@@ -253,12 +256,7 @@ fn outgoing_peered(view: &View<'_>) -> Verdict {
         );
     }
     if let Some(answer) = view.pending_answer() {
-        return match answer.decision {
-            Decision::Refused | Decision::EmptyRefused => {
-                no(reason::REFUSED_BY_PEER, &answer.message)
-            }
-            Decision::Waiting | Decision::Accepted => no(reason::WAITING_FOR_PEER, &answer.message),
-        };
+        return no(reason::WAITING_FOR_PEER, &answer.message);
     }
     if view.consumes() {
         if view.facts.node.is_none() {

@@ -116,7 +116,7 @@ impl<'a> View<'a> {
     }
 
     /// Whether the peer has refused us, so that nothing of it is of use here.
-    fn is_refused_there(&self) -> bool {
+    pub(crate) fn is_refused_there(&self) -> bool {
         let answer = self.facts.link.answer.as_ref();
         answer.is_some_and(|answer| {
             matches!(answer.decision, Decision::Refused | Decision::EmptyRefused)
