@@ -21,7 +21,7 @@ fn no_log_object_packet_or_answer_holds_a_secret() {
     let Some(mut lab) = Lab::new(&["rome", "milan"]) else {
         return;
     };
-    lab.log_at("trace,landbridge=trace,mdns_sd=debug");
+    lab.set("LANDBRIDGE_LOG_LEVEL", "trace,mdns_sd=debug");
     let capture = Capture::start(&lab);
     lab.start_all();
     lab.until_peered();
@@ -151,9 +151,13 @@ fn secrets(lab: &Lab, machine: &str) -> Vec<(String, Vec<u8>)> {
     )];
     for key in ["identity.pem", "api/credentials.pem"] {
         for (index, der) in private_keys(&data.join(key)).into_iter().enumerate() {
-            // The end of the DER is the key itself; the head is the same in every key.
-            let tail = der[der.len() - 24..].to_vec();
-            all.push((format!("{machine}'s {key} {index}"), tail));
+            // An octet string of 32 bytes is the secret part (RFC 5915, section 3; RFC 8410, section 7).
+            let start = der.windows(2).position(|head| head == [4, 32]).unwrap() + 2;
+            let secret = der[start..start + 32].to_vec();
+            all.push((format!("{machine}'s {key} {index}"), secret));
+            // The beginning of its text, for what is spelt twice, as in a kubeconfig.
+            let text = STANDARD.encode(&der)[..60].as_bytes().to_vec();
+            all.push((format!("{machine}'s {key} {index} as PEM"), text));
         }
     }
     let tunnel = fs::read(data.join("tunnel.key")).unwrap();

@@ -40,7 +40,8 @@ const ASK_AGAIN_WAITING: jiff::SignedDuration = jiff::SignedDuration::from_secs(
 /// How soon a peer that refused is asked again without being told to.
 const ASK_AGAIN_REFUSED: jiff::SignedDuration = jiff::SignedDuration::from_mins(5);
 
-/// Dials the places side by side until one proves the right key; the better ones have a head start.
+/// Dials the places side by side until one proves the right key; the better ones have a head start. A
+/// connection that stands is given up when the session goes on on the new one.
 pub(super) async fn connect(
     context: &Arc<Context>,
     object: &ForeignCluster,
@@ -61,7 +62,7 @@ pub(super) async fn connect(
     while let Some((url, reached)) = tries.next().await {
         match reached {
             Ok((connected, connection)) => {
-                context.links.adopt(&name, connected, Arc::new(connection));
+                take(context, &name, connected, connection).await;
                 return;
             }
             Err(error) => {
@@ -71,6 +72,33 @@ pub(super) async fn connect(
         }
     }
     context.links.failed(&name, failures, context.now());
+}
+
+async fn take(context: &Arc<Context>, name: &str, connected: Connected, connection: Connection) {
+    let present = context.links.facts(name);
+    let continued = match (present.session, present.answer) {
+        (Some(_), Some(answer)) => go_on(context, &connection, answer.code).await,
+        (None, _) | (_, None) => None,
+    };
+    let links = &context.links;
+    links.adopt(name, connected, Arc::new(connection));
+    if let Some((answer, request)) = continued {
+        let (own_id, clock) = (&context.own.cluster_id, Arc::clone(&context.clock));
+        links.answered(name, answer);
+        links.watch(name, own_id, request, clock);
+    }
+}
+
+/// Asks a peer on another connection whether all is as it was.
+async fn go_on(
+    context: &Context,
+    connection: &Connection,
+    code: Option<String>,
+) -> Option<(Answer, PeeringRequest)> {
+    let answer = introduce(context, connection, code).await.ok()?;
+    let own_id = context.own.cluster_id.as_str();
+    let request = bounded(requests(connection).get_opt(own_id)).await.ok()??;
+    (answer.decision == Decision::Accepted).then_some((answer, request))
 }
 
 /// Dials one place and asks it who it is.
