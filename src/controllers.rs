@@ -14,6 +14,7 @@ pub mod reception;
 pub mod roster;
 pub mod search_domain;
 pub mod status;
+pub mod suspicions;
 pub mod tokens;
 pub mod tunnel_endpoint;
 

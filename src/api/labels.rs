@@ -55,6 +55,10 @@ pub mod condition {
     pub const INCOMING_PEERED: &str = "IncomingPeered";
     /// The tunnel has a fresh handshake and answers an echo.
     pub const NETWORK_READY: &str = "NetworkReady";
+    /// An end uses the id without its key. It is only there while that is so.
+    pub const IDENTITY_MISMATCH: &str = "IdentityMismatch";
+    /// Our identity is on this machine only (of a ClusterConfig).
+    pub const IDENTITY_UNIQUE: &str = "IdentityUnique";
     /// Everything that was asked for works.
     pub const READY: &str = "Ready";
 
@@ -141,6 +145,10 @@ pub mod reason {
     pub const IDENTITY_MISMATCH: &str = "IdentityMismatch";
     /// It has our own identity: a clone of this machine, or ourselves.
     pub const OWN_IDENTITY: &str = "OwnIdentity";
+    /// Another machine holds our identity: the data directory was copied.
+    pub const DUPLICATE_IDENTITY: &str = "DuplicateIdentity";
+    /// No other machine holds our identity.
+    pub const UNIQUE: &str = "Unique";
     /// Another ForeignCluster stands for the same cluster.
     pub const DUPLICATE: &str = "Duplicate";
     /// Nothing was tried yet.

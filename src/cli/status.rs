@@ -14,7 +14,7 @@ use super::{
     connection::{connect, explain},
     output, peers,
 };
-use crate::api::{TunnelEndpoint, labels};
+use crate::api::{ClusterConfig, TunnelEndpoint, labels};
 pub(super) use report::Report;
 
 /// The ConfigMap in which the daemon says where it can be reached.
@@ -89,5 +89,8 @@ pub(super) async fn look(client: &Client) -> Result<Report, Failure> {
         .await
         .map_err(|error| explain(&error))?;
     let clusters = peers::list(client).await?;
-    Ok(Report::new(ready, about, &clusters, &tunnels.items))
+    let own: Api<ClusterConfig> = Api::all(client.clone());
+    let own = own.get_opt(labels::CLUSTER_CONFIG).await;
+    let own = own.map_err(|error| explain(&error))?;
+    Ok(Report::new(ready, about, &clusters, &tunnels.items).with_own(own.as_ref()))
 }

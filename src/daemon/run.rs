@@ -29,11 +29,10 @@ use super::{
     self_description,
 };
 use crate::{
-    api::ClusterConfigSpec,
     config::Config,
     controllers::{
-        cluster_config, foreign_cluster, own_node, peering_request, roster, search_domain, tokens,
-        tunnel_endpoint,
+        Context, cluster_config, foreign_cluster, own_node, peering_request, roster, search_domain,
+        suspicions, tokens, tunnel_endpoint,
     },
     discovery::{
         mdns::Mdns,
@@ -151,28 +150,32 @@ fn start_discovery(
     let context = Arc::clone(&assembly.context);
     let boot = assembly.boot.clone();
     tasks.start(|stop| roster::run(context, boot, lan, found, stop));
-    let policy = assembly.context.config.clone();
+    let context = Arc::clone(&assembly.context);
     // The roster ends when nobody can report to it any more, so one sender stays here.
-    tasks.start(|stop| keep_announcing(policy, base, announcement, events, stop));
+    tasks.start(|stop| keep_announcing(context, base, announcement, events, stop));
     announced
 }
 
-/// Follows the switches of the policy in what we announce.
+/// Follows the switches of the policy in what we announce. An identity that is on two machines is
+/// not announced.
 async fn keep_announcing(
-    mut policy: watch::Receiver<ClusterConfigSpec>,
+    context: Arc<Context>,
     base: Announcement,
     announcement: watch::Sender<Announcement>,
     _events: EventSink,
     stop: CancellationToken,
 ) {
+    let (mut policy, mut twin) = (context.config.clone(), context.twin());
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
             changed = policy.changed() => if changed.is_err() { return },
+            changed = twin.changed() => if changed.is_err() { return },
         }
+        let is_unique = twin.borrow_and_update().is_none();
         let switches = policy.borrow_and_update().discovery_config.clone();
         announcement.send_replace(Announcement {
-            advertise: switches.enable_advertisement,
+            advertise: switches.enable_advertisement && is_unique,
             discover: switches.enable_discovery,
             ..base.clone()
         });
@@ -196,6 +199,7 @@ fn start_controllers(tasks: &mut Tasks, assembly: &Assembly) {
     tasks.start(|stop| foreign_cluster::run(context(), stop));
     tasks.start(|stop| peering_request::run(context(), stop));
     tasks.start(|stop| tokens::run(context(), stop));
+    tasks.start(|stop| suspicions::run(context(), stop));
 }
 
 /// Networks, policy, certificates and the peer endpoint.

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::{
     api::{
-        ForeignCluster, TunnelEndpoint,
+        ClusterConfig, ForeignCluster, TunnelEndpoint,
         foreign_cluster::{ForeignClusterStatus, Phase},
         labels::{condition, reason},
         network_config::UNCHANGED,
@@ -37,6 +37,9 @@ pub(in crate::cli) struct Report {
     /// Why the daemon is not ready, if it is not.
     #[serde(skip_serializing_if = "Option::is_none")]
     not_ready: Option<String>,
+    /// What is not well with this cluster itself.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    problems: Vec<String>,
     /// What the daemon says about itself: clusterName, clusterID, version, peerEndpoint,
     /// tunnelPort, tunnelAddress, apiServer, publicKey; dnsZone and dnsProblem where it is to be
     /// listed in a zone.
@@ -77,12 +80,25 @@ impl Report {
     ) -> Self {
         Self {
             not_ready,
+            problems: Vec::new(),
             about,
             peers: clusters
                 .iter()
                 .map(|cluster| Peer::new(cluster, tunnels))
                 .collect(),
         }
+    }
+
+    /// Adds what the conditions of our own ClusterConfig say is not well.
+    pub(super) fn with_own(mut self, own: Option<&ClusterConfig>) -> Self {
+        let status = own.and_then(|config| config.status.as_ref());
+        let conditions = status.map(|status| status.conditions.iter());
+        let wrong = conditions
+            .into_iter()
+            .flatten()
+            .filter(|one| one.status == "False");
+        self.problems = wrong.map(|one| one.message.clone()).collect();
+        self
     }
 
     /// Says what is missing until everything that is asked for is peered.
@@ -114,6 +130,10 @@ impl Report {
         if let Some(reason) = &self.not_ready {
             let sign = tint("×", Tone::Bad);
             lines.push(format!("{sign} the daemon is not ready: {reason}\n"));
+        }
+        for problem in &self.problems {
+            let sign = tint("×", Tone::Bad);
+            lines.push(format!("{sign} {}\n", crate::telemetry::escape(problem)));
         }
         let say = |key: &str| self.about.get(key).filter(|text| !text.is_empty());
         if let (Some(zone), Some(problem)) = (say("dnsZone"), say("dnsProblem")) {
