@@ -1,4 +1,4 @@
-//! The load of a busy daemon on its API: `cargo bench --bench api [-- --kubeconfig F] [--seconds N]`.
+//! The load of a busy daemon on its API: `cargo bench --bench api [-- --kubeconfig F] [--seconds N] [--rounds N]`.
 //!
 //! Without a kubeconfig it starts an embedded API in a process of its own, so that memory and
 //! start can be told apart from the clients. With one it sends the same load to that server.
@@ -37,6 +37,13 @@ use tokio_util::sync::CancellationToken;
 
 const DEFINITION: &str = include_str!("../tests/kubeapi/data/definition.yaml");
 
+/// How long and how often everything is measured.
+#[derive(Clone, Copy)]
+struct Extent {
+    seconds: u64,
+    rounds: u64,
+}
+
 type Sent = Arc<Mutex<HashMap<String, Instant>>>;
 
 #[tokio::main]
@@ -49,13 +56,23 @@ async fn main() {
     if let Some(home) = value("--serve") {
         return serve(Path::new(&home)).await;
     }
-    let seconds = value("--seconds").map_or(3, |text| text.parse().unwrap());
-    let load = load_average();
-    println!("load average at start {load}, {} processors", processors());
+    let number = |name: &str, usual: u64| value(name).map_or(usual, |text| text.parse().unwrap());
+    let extent = Extent {
+        seconds: number("--seconds", 3),
+        rounds: number("--rounds", 5),
+    };
+    println!(
+        "load average {}, {} processors, {} rounds of {} s: median (least to most)",
+        load_average(),
+        processors(),
+        extent.rounds,
+        extent.seconds
+    );
     match value("--kubeconfig") {
-        Some(path) => everything(Path::new(&path), seconds, None).await,
-        None => embedded(seconds).await,
+        Some(path) => everything(Path::new(&path), extent, None).await,
+        None => embedded(extent).await,
     }
+    println!("load average at the end {}", load_average());
 }
 
 /// Serves an embedded API until the process is ended.
@@ -112,6 +129,10 @@ impl Server {
     fn memory(&self) -> String {
         memory(self.0.id())
     }
+
+    fn processor_time(&self) -> Duration {
+        processor_time(self.0.id())
+    }
 }
 
 impl Drop for Server {
@@ -121,7 +142,7 @@ impl Drop for Server {
     }
 }
 
-async fn embedded(seconds: u64) {
+async fn embedded(extent: Extent) {
     let empty = tempfile::tempdir().unwrap();
     // The first start makes keys; the second is the usual one.
     drop(Server::start(empty.path()).await);
@@ -145,7 +166,7 @@ async fn embedded(seconds: u64) {
     );
     drop(server);
     let (server, _) = Server::start(empty.path()).await;
-    everything(&empty.path().join("kubeconfig"), seconds, Some(&server)).await;
+    everything(&empty.path().join("kubeconfig"), extent, Some(&server)).await;
 }
 
 /// Puts objects into a store without an API before it.
@@ -163,7 +184,7 @@ fn fill(home: &Path, count: u64) {
                 revision,
                 key: format!("/configmaps/default/c{number}"),
                 operation: Operation::Added,
-                object: object.to_string().into_bytes(),
+                object: object.to_string().into(),
             }
         })
         .collect();
@@ -173,7 +194,7 @@ fn fill(home: &Path, count: u64) {
     store.compact(from + count).unwrap();
 }
 
-async fn everything(kubeconfig: &Path, seconds: u64, server: Option<&Server>) {
+async fn everything(kubeconfig: &Path, extent: Extent, server: Option<&Server>) {
     define(&client(kubeconfig).await.unwrap()).await;
     let before = server.map(Server::memory);
     let writers = connect(kubeconfig, 10).await;
@@ -185,31 +206,85 @@ async fn everything(kubeconfig: &Path, seconds: u64, server: Option<&Server>) {
         );
     }
     clean(&writers).await;
+    println!();
     println!(
-        "clients  creates/s  status merge/s  status SSA/s  watch create p50/p99 ms  watch status p50/p99 ms"
+        "| clients | what | a second | sent to event p50, ms | p99, ms | processor time of the server, ms |"
     );
+    println!("| --- | --- | --- | --- | --- | --- |");
     for clients in [1, 10, 50] {
-        rates(kubeconfig, clients, seconds).await;
+        let writers = connect(kubeconfig, clients).await;
+        let mut rounds = Vec::new();
+        for _ in 0..extent.rounds {
+            rounds.push(round(kubeconfig, &writers, extent.seconds, server).await);
+            clean(&writers).await;
+        }
+        for (index, what) in ["create", "status, merge", "status, apply"]
+            .iter()
+            .enumerate()
+        {
+            let of = |figure: fn(&Figures) -> f64| {
+                spread(rounds.iter().map(|round| figure(&round[index])).collect())
+            };
+            println!(
+                "| {clients} | {what} | {} | {} | {} | {} |",
+                of(|figures| figures.rate),
+                of(|figures| figures.middle),
+                of(|figures| figures.late),
+                of(|figures| figures.processor)
+            );
+        }
     }
 }
 
-/// One line of figures: the same clients create, merge and apply, and one more watches.
-async fn rates(kubeconfig: &Path, clients: usize, seconds: u64) {
-    let writers = connect(kubeconfig, clients).await;
+/// What one load of one round gave.
+struct Figures {
+    rate: f64,
+    middle: f64,
+    late: f64,
+    /// Milliseconds of processor time of the server for each write.
+    processor: f64,
+}
+
+/// The same clients create, merge and apply, and one more watches.
+async fn round(
+    kubeconfig: &Path,
+    writers: &[Client],
+    seconds: u64,
+    server: Option<&Server>,
+) -> [Figures; 3] {
     let lasts = Duration::from_secs(seconds);
-    let (sent, watch) = watch(kubeconfig, "ADDED").await;
-    let creates = run(&writers, lasts, &sent, create).await;
-    let created = finish(watch).await;
-    let (sent, watch) = self::watch(kubeconfig, "MODIFIED").await;
-    let merges = run(&writers, lasts, &sent, merge).await;
-    let merged = finish(watch).await;
-    let applies = run(&writers, lasts, &Sent::default(), apply).await;
-    println!(
-        "{clients:>7} {creates:>10.0} {merges:>15.0} {applies:>13.0} {:>24} {:>24}",
-        percentiles(created),
-        percentiles(merged)
-    );
-    clean(&writers).await;
+    [
+        load(kubeconfig, writers, lasts, server, "ADDED", create).await,
+        load(kubeconfig, writers, lasts, server, "MODIFIED", merge).await,
+        load(kubeconfig, writers, lasts, server, "MODIFIED", apply).await,
+    ]
+}
+
+async fn load<F, R>(
+    kubeconfig: &Path,
+    writers: &[Client],
+    lasts: Duration,
+    server: Option<&Server>,
+    word: &'static str,
+    deed: F,
+) -> Figures
+where
+    F: Fn(Api<DynamicObject>, String, u64, Sent) -> R + Copy + Send + 'static,
+    R: Future<Output = ()> + Send,
+{
+    let (sent, watch) = watch(kubeconfig, word).await;
+    let before = server.map(Server::processor_time);
+    let rate = run(writers, lasts, &sent, deed).await;
+    let spent = server.map(Server::processor_time).zip(before);
+    let mut latencies = finish(watch).await;
+    latencies.sort();
+    let count = rate * lasts.as_secs_f64();
+    Figures {
+        rate,
+        middle: percentile(&latencies, 50),
+        late: percentile(&latencies, 99),
+        processor: spent.map_or(f64::NAN, |(after, before)| millis(after - before) / count),
+    }
 }
 
 /// Lets every client do one thing again and again; returns how often a second.
@@ -260,11 +335,15 @@ async fn merge(api: Api<DynamicObject>, client: String, number: u64, sent: Sent)
         .unwrap();
 }
 
-async fn apply(api: Api<DynamicObject>, client: String, number: u64, _: Sent) {
+async fn apply(api: Api<DynamicObject>, client: String, number: u64, sent: Sent) {
+    let number = number + 1_000_000;
     let patch = Patch::Apply(
         json!({"apiVersion": "discovery.lb.test/v1alpha1", "kind": "LbCluster",
-        "status": {"ttl": number + 1_000_000, "authStatus": "Accepted"}}),
+        "status": {"ttl": number, "authStatus": "Accepted"}}),
     );
+    sent.lock()
+        .unwrap()
+        .insert(format!("{client}-0/{number}"), Instant::now());
     let params = PatchParams::apply("bench").force();
     api.patch_status(&format!("{client}-0"), &params, &patch)
         .await
@@ -405,15 +484,26 @@ fn status(number: u64) -> Value {
             "tunnelEndpoint": {"available": true, "reference": reference("TunnelEndpoint")}}})
 }
 
-fn percentiles(mut latencies: Vec<Duration>) -> String {
-    latencies.sort();
-    let at = |percent: usize| {
-        let place = (latencies.len() * percent / 100).min(latencies.len().saturating_sub(1));
-        latencies
-            .get(place)
-            .map_or(f64::NAN, |latency| millis(*latency))
+fn percentile(sorted: &[Duration], percent: usize) -> f64 {
+    let place = (sorted.len() * percent / 100).min(sorted.len().saturating_sub(1));
+    sorted
+        .get(place)
+        .map_or(f64::NAN, |latency| millis(*latency))
+}
+
+/// The median, and from where to where.
+fn spread(mut values: Vec<f64>) -> String {
+    values.sort_by(f64::total_cmp);
+    let (least, most) = (values[0], values[values.len() - 1]);
+    let digits = if most < 1.0 {
+        3
+    } else if most < 100.0 {
+        1
+    } else {
+        0
     };
-    format!("{:.1} / {:.1}", at(50), at(99))
+    let median = values[values.len() / 2];
+    format!("{median:.digits$} ({least:.digits$} to {most:.digits$})")
 }
 
 fn millis(duration: Duration) -> f64 {
@@ -428,6 +518,21 @@ fn memory(process: u32) -> String {
         .and_then(|line| line.split_whitespace().next()?.parse().ok())
         .unwrap_or(f64::NAN);
     format!("{:.1} MB", kilobytes / 1_024.0)
+}
+
+/// What a process has used of the processors, in ticks of 10 ms.
+fn processor_time(process: u32) -> Duration {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+    let fields: Vec<&str> = stat
+        .rsplit_once(')')
+        .map_or("", |(_, rest)| rest)
+        .split_whitespace()
+        .collect();
+    let ticks: u64 = fields[11..13]
+        .iter()
+        .map(|field| field.parse::<u64>().unwrap_or(0))
+        .sum();
+    Duration::from_millis(ticks * 10)
 }
 
 fn load_average() -> String {

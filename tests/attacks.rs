@@ -6,8 +6,12 @@
     reason = "a test fails by panicking, in its helpers too"
 )]
 
+#[path = "attacks/addresses.rs"]
+mod addresses;
 #[path = "attacks/bombs.rs"]
 mod bombs;
+#[path = "attacks/canary.rs"]
+mod canary;
 #[path = "attacks/certificates.rs"]
 mod certificates;
 #[path = "support/daemon.rs"]
@@ -24,8 +28,12 @@ mod impostor;
 mod lab;
 #[path = "attacks/local_user.rs"]
 mod local_user;
+#[path = "attacks/names.rs"]
+mod names;
 #[path = "attacks/quotas.rs"]
 mod quotas;
+#[path = "attacks/ranges.rs"]
+mod ranges;
 #[path = "peer/rig.rs"]
 #[expect(dead_code, reason = "tests of peers use the rest")]
 mod rig;

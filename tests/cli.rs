@@ -60,7 +60,7 @@ fn wrong_usage_is_2() {
         &["run", "--kubeconfig", "f", "--in-cluster"],
         &["run", "--pod-cidr", "10.0.0.1"],
         &["run", "--config", "/nowhere/landbridge.yaml"],
-        &["demo", "--scenario", "dns"],
+        &["demo", "--scenario", "carrier-pigeon"],
         &["add", "http://milan"],
         &["version", "--log-level", "loud"],
     ] {

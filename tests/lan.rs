@@ -4,12 +4,18 @@
     reason = "a missing field is null, and the test fails"
 )]
 
+#[path = "lan/forgery.rs"]
+mod forgery;
 #[path = "lan/lab.rs"]
 mod lab;
+#[path = "lan/multicast.rs"]
+mod multicast;
 #[path = "lan/trust.rs"]
 mod trust;
 #[path = "lan/verbs.rs"]
 mod verbs;
+#[path = "lan/wire.rs"]
+mod wire;
 
 use std::{net::Ipv4Addr, process::Command, time::Duration};
 
@@ -326,7 +332,11 @@ fn the_demo_pings_through_its_tunnels_and_shows_the_table() {
     if Lab::new(&[]).is_none() {
         return;
     }
-    for scenario in ["lan", "manual"] {
+    for scenario in ["lan", "manual", "dns"] {
+        if scenario == "dns" && !lab::installed(&["named"]) {
+            lab::skip("named is not installed (Debian package bind9)");
+            continue;
+        }
         let output = Command::new(env!("CARGO_BIN_EXE_landbridge"))
             .args(["demo", "--scenario", scenario])
             .output()
@@ -346,6 +356,8 @@ fn the_demo_pings_through_its_tunnels_and_shows_the_table() {
             shown.contains("AUTHENTICATION STATUS"),
             "{scenario}: {shown}"
         );
+        let found = shown.matches(" in DNS at https://10.77.").count();
+        assert_eq!(found > 0, scenario == "dns", "{scenario}: {shown}");
     }
 }
 

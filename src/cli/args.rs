@@ -188,7 +188,7 @@ pub(super) struct Demo {
 pub(super) enum Scenario {
     /// By multicast DNS on one LAN
     Lan,
-    /// In a DNS domain (not in this version)
+    /// By a DNS domain, from networks that multicast does not cross; needs BIND
     Dns,
     /// By a ForeignCluster that a person writes
     Manual,

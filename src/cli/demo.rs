@@ -6,8 +6,11 @@
 //!     bridge -- eth0 in namespace rome   landbridge run
 //!            '- eth0 in namespace milan  landbridge run
 //! ```
+//! In the scenario dns each namespace has a network of its own instead, with process 1 as the router
+//! between them and a name server beside it.
 
 mod lab;
+mod name_server;
 mod observe;
 mod ping;
 mod sandbox;
@@ -34,9 +37,7 @@ const ECHOES: u16 = 3;
 /// Runs the demo. It is well only when every ping came back through the tunnels.
 pub(super) fn demo(options: &Demo) -> Result<(), Failure> {
     if options.scenario == Scenario::Dns {
-        return Err(Failure::Usage(
-            "the scenario dns is not in this version: use lan or manual".to_owned(),
-        ));
+        name_server::program()?;
     }
     if !sandbox::is_inside() {
         let code = sandbox::run_inside()?;
@@ -44,7 +45,7 @@ pub(super) fn demo(options: &Demo) -> Result<(), Failure> {
         std::process::exit(code);
     }
     sandbox::settle()?;
-    let mut lab = Lab::build(options.clusters)?;
+    let mut lab = Lab::build(options.clusters, options.scenario)?;
     let outcome = play(options, &mut lab);
     lab.stop();
     outcome
@@ -82,7 +83,7 @@ fn follow(
     news: &Receiver<News>,
 ) -> Result<(), Failure> {
     let wanted = lab.members().len() * (lab.members().len() - 1);
-    let mut ready = BTreeSet::new();
+    let (mut ready, mut listed) = (BTreeSet::new(), BTreeSet::new());
     let mut peered = BTreeSet::new();
     while peered.len() < wanted {
         let left = PATIENCE.saturating_sub(show.start.elapsed());
@@ -103,6 +104,10 @@ fn follow(
                 ready.insert(item.cluster.clone());
                 text
             }
+            What::Listed { text } => {
+                listed.insert(item.cluster.clone());
+                text
+            }
             What::Step { text } => text,
             What::Peered { peer, text } => {
                 peered.insert((item.cluster.clone(), peer));
@@ -113,6 +118,12 @@ fn follow(
         if options.scenario == Scenario::Manual && ready.len() == lab.members().len() {
             ready.clear();
             introduce(lab, show)?;
+        }
+        if listed.len() == lab.members().len() {
+            listed.clear();
+            for member in lab.members() {
+                show.line(&member.name, &observe::search(member)?)?;
+            }
         }
     }
     Ok(())

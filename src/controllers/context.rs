@@ -15,7 +15,7 @@ use super::{
     approvals::Approvals, events::Events, links::Links, suspicions::Suspicions, tokens::Tokens,
 };
 use crate::{
-    api::{ClusterConfigSpec, ClusterId},
+    api::{ClusterConfigSpec, ClusterId, ClusterName},
     engine::peering::{Neighbour, Own},
     peer::{client::Connector, trust::FleetSecret},
 };
@@ -29,7 +29,7 @@ pub struct Context {
     pub client: Client,
     /// The way to other clusters.
     pub connector: Arc<dyn Connector>,
-    /// Who we are.
+    /// Who we are; see [`Context::own_name`] for what we are called now.
     pub own: Own,
     /// The range of our services.
     pub service_cidr: Ipv4Net,
@@ -127,6 +127,16 @@ impl Context {
     /// Follows where another machine holds our identity: then we announce nothing and join nobody.
     pub fn twin(&self) -> watch::Receiver<Option<String>> {
         self.suspicions.twins_told()
+    }
+
+    /// Returns our name as it stands now: the one of the policy, if it has one.
+    pub fn own_name(&self) -> ClusterName {
+        let config = self.config.borrow();
+        let named = config.discovery_config.cluster_name.as_deref();
+        let named = named.map(ClusterName::neutralise);
+        named
+            .filter(|name| !name.as_str().is_empty())
+            .unwrap_or_else(|| self.own.cluster_name.clone())
     }
 
     /// Returns the policy as it stands now.

@@ -259,7 +259,7 @@ impl Reception for FrontDesk {
         let own = &self.context.own;
         Box::pin(futures::future::ready(Ids {
             cluster_id: own.cluster_id.clone(),
-            cluster_name: own.cluster_name.clone(),
+            cluster_name: self.context.own_name(),
             guest_namespace: labels::NAMESPACE.to_owned(),
             landbridge: Some(Features {
                 protocol: PROTOCOL,

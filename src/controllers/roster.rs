@@ -3,16 +3,12 @@
 
 mod known;
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
 
 use futures::StreamExt as _;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt as _;
-use tokio::{
-    sync::{Semaphore, mpsc},
-    task::JoinSet,
-    time::Instant,
-};
+use tokio::{sync::mpsc, task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -31,7 +27,7 @@ use crate::{
     discovery::mdns::MdnsHandle,
     engine::{
         peering::{Connected, Dial, Neighbour},
-        roster::{Bounds, Candidate, Change, Endpoint, Key, Roster},
+        roster::{Bounds, Candidate, Change, Endpoint, Key, Roster, Turns},
         sighting::Event,
     },
     peer::client::{ConnectError, Connection},
@@ -42,9 +38,15 @@ const PROBES: usize = 8;
 /// The longest time without a look at the roster.
 const IDLE: Duration = Duration::from_mins(1);
 
+/// A candidate that was asked.
+struct Asked {
+    key: Key,
+    /// What came of it, if it had a place.
+    proof: Option<Proof>,
+}
+
 /// What came of asking a candidate.
 struct Proof {
-    key: Key,
     endpoint: SocketAddr,
     id: Option<ClusterId>,
 }
@@ -62,17 +64,26 @@ pub async fn run(
     let mut roster = Roster::new(context.own.cluster_id.clone(), boot, Bounds::default());
     let mut known = known::follow(context.client.clone());
     let mut suspects = context.links.suspected();
-    let gate = Arc::new(Semaphore::new(PROBES));
-    let mut probes: JoinSet<Option<Proof>> = JoinSet::new();
+    let mut ids = BTreeSet::new();
+    let mut turns = Turns::default();
+    let mut probes: JoinSet<Asked> = JoinSet::new();
     loop {
         while let Some(change) = roster.poll_change() {
             match change {
                 Change::Appeared(candidate) | Change::Changed(candidate) => {
-                    probes.spawn(ask(Arc::clone(&context), Arc::clone(&gate), candidate));
+                    turns.push(candidate);
                 }
-                Change::Expired(candidate) => expire(&context, &candidate).await,
+                Change::Expired(candidate) => {
+                    turns.remove(&candidate.key);
+                    expire(&context, &candidate).await;
+                }
                 Change::Duplicate(candidate) => suspect_twin(&context, &candidate),
             }
+        }
+        while turns.running() < PROBES
+            && let Some(candidate) = turns.pop(&ids)
+        {
+            probes.spawn(ask(Arc::clone(&context), candidate));
         }
         let wait = roster
             .poll_timeout()
@@ -86,14 +97,19 @@ pub async fn run(
                 }
                 None => return,
             },
-            Some(Ok(Some(proof))) = probes.join_next() => {
-                roster.handle_proof(&proof.key, proof.endpoint, proof.id.as_ref(), chance(), context.now());
-            }
-            Some(ids) = known.next() => {
-                if let Some(lan) = &lan {
-                    lan.set_known(ids.clone());
+            Some(Ok(asked)) = probes.join_next() => {
+                let proven = asked.proof.as_ref().is_some_and(|proof| proof.id.is_some());
+                turns.done(&asked.key, proven);
+                if let Some(proof) = asked.proof {
+                    roster.handle_proof(&asked.key, proof.endpoint, proof.id.as_ref(), chance(), context.now());
                 }
-                roster.set_known(ids);
+            }
+            Some(present) = known.next() => {
+                if let Some(lan) = &lan {
+                    lan.set_known(present.clone());
+                }
+                roster.set_known(present.clone());
+                ids = present;
             }
             Some(peer) = next_suspect(&mut suspects) => verify(lan.as_ref(), &roster, &peer),
             forgotten = context.neighbours.forgotten() => {
@@ -180,6 +196,10 @@ async fn expire(context: &Context, candidate: &Candidate) {
     let Some(id) = &candidate.cluster_id else {
         return;
     };
+    if context.neighbours.get(id).is_none() {
+        // It has never proven who it is, so nothing was made of it.
+        return;
+    }
     context.neighbours.expire(id, context.now());
     if let Ok(Some(object)) = enrolment::find(context, id).await {
         tracing::info!(cluster = %object.name_any(), "Advertisement gone");
@@ -187,9 +207,15 @@ async fn expire(context: &Context, candidate: &Candidate) {
     }
 }
 
+async fn ask(context: Arc<Context>, candidate: Candidate) -> Asked {
+    Asked {
+        proof: prove(&context, &candidate).await,
+        key: candidate.key,
+    }
+}
+
 /// Asks one candidate who it is, endpoint by endpoint, and enrols it when it proves its key.
-async fn ask(context: Arc<Context>, gate: Arc<Semaphore>, candidate: Candidate) -> Option<Proof> {
-    let _permit = gate.acquire_owned().await.ok()?;
+async fn prove(context: &Arc<Context>, candidate: &Candidate) -> Option<Proof> {
     let mut last = None;
     for endpoint in &candidate.endpoints {
         let dial = Dial {
@@ -198,18 +224,17 @@ async fn ask(context: Arc<Context>, gate: Arc<Semaphore>, candidate: Candidate) 
             source: endpoint.source,
         };
         let proof = |id| Proof {
-            key: candidate.key.clone(),
             endpoint: endpoint.address,
             id,
         };
-        match reach(&context, &dial, candidate.cluster_id.clone()).await {
+        match reach(context, &dial, candidate.cluster_id.clone()).await {
             Ok((connected, connection)) => {
                 let id = connected.cluster_id.clone();
                 let found = (connected, connection);
-                if let Err(error) = admit(&context, &candidate, endpoint.source, found).await {
+                if let Err(error) = admit(context, candidate, endpoint.source, found).await {
                     tracing::warn!(%error, "A cluster that was found could not be recorded");
                 }
-                suspect_others(&context, &candidate, endpoint.address);
+                suspect_others(context, candidate, endpoint.address);
                 return Some(proof(Some(id)));
             }
             Err(ConnectError::OwnIdentity) => {
@@ -218,7 +243,7 @@ async fn ask(context: Arc<Context>, gate: Arc<Semaphore>, candidate: Candidate) 
             Err(error) => {
                 tracing::debug!(url = %dial.url, %error, "Candidate did not prove itself");
                 if let Some(id) = candidate.cluster_id.as_ref().filter(|_| is_misuse(&error)) {
-                    note_misuse(&context, id, &dial.url, &error).await;
+                    note_misuse(context, id, &dial.url, &error).await;
                 }
                 last = Some(proof(None));
             }

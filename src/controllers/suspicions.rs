@@ -276,7 +276,7 @@ async fn ask_for_ourselves(context: &Context, place: &Place) -> Result<String, C
     // It may not have heard of us, so it is told; what it answers changes nothing.
     let request = IdentityRequest {
         cluster_id: own.cluster_id.clone(),
-        cluster_name: own.cluster_name.clone(),
+        cluster_name: context.own_name(),
         auth_url: own.auth_url.clone(),
         boot: context.suspicions.boot().to_owned(),
         token: None,

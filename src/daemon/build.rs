@@ -188,17 +188,9 @@ fn own_tunnel(config: &Config, driver: &dyn Driver) -> OwnTunnel {
 }
 
 impl Assembly {
-    /// What we tell the LAN under a policy.
-    pub(super) fn announcement(&self, policy: &ClusterConfigSpec) -> Announcement {
-        Announcement {
-            cluster_id: self.context.own.cluster_id.clone(),
-            name: self.context.own.cluster_name.clone(),
-            boot: self.boot.clone(),
-            port: self.peer_port,
-            ttl: Duration::from_secs(u64::from(policy.discovery_config.ttl)),
-            advertise: policy.discovery_config.enable_advertisement,
-            discover: policy.discovery_config.enable_discovery,
-        }
+    /// What we tell the LAN at present.
+    pub(super) fn announcement(&self) -> Announcement {
+        announcement(&self.context, &self.boot, self.peer_port)
     }
 
     /// What `landbridge status` shows about us.
@@ -243,6 +235,20 @@ impl Assembly {
         .into_iter()
         .map(|(key, value)| (key.to_owned(), value))
         .collect()
+    }
+}
+
+/// What we tell the LAN under the policy as it stands now.
+pub(super) fn announcement(context: &Context, boot: &str, port: u16) -> Announcement {
+    let switches = context.policy().discovery_config;
+    Announcement {
+        cluster_id: context.own.cluster_id.clone(),
+        name: context.own_name(),
+        boot: boot.to_owned(),
+        port,
+        ttl: Duration::from_secs(u64::from(switches.ttl)),
+        advertise: switches.enable_advertisement && context.twin().borrow().is_none(),
+        discover: switches.enable_discovery,
     }
 }
 

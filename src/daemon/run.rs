@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Error, Target,
-    build::{Assembly, assemble},
+    build::{self, Assembly, assemble},
     platform::Embedded,
     publication::Publication,
     self_description,
@@ -132,8 +132,7 @@ fn start_discovery(
     config: &Config,
 ) -> watch::Receiver<Announcement> {
     let (events, found) = EventSink::channel();
-    let base = assembly.announcement(&assembly.context.policy());
-    let (announcement, announced) = watch::channel(base.clone());
+    let (announcement, announced) = watch::channel(assembly.announcement());
     let lan = config.lan.enabled.then(|| {
         let (source, handle) = Mdns::new(assembly.rules.clone(), announced.clone());
         let events = events.clone();
@@ -150,17 +149,15 @@ fn start_discovery(
     let context = Arc::clone(&assembly.context);
     let boot = assembly.boot.clone();
     tasks.start(|stop| roster::run(context, boot, lan, found, stop));
-    let context = Arc::clone(&assembly.context);
     // The roster ends when nobody can report to it any more, so one sender stays here.
-    tasks.start(|stop| keep_announcing(context, base, announcement, events, stop));
+    let context = Arc::clone(&assembly.context);
+    tasks.start(|stop| keep_announcing(context, announcement, events, stop));
     announced
 }
 
-/// Follows the switches of the policy in what we announce. An identity that is on two machines is
-/// not announced.
+/// Follows the policy in what we announce; an identity that is on two machines is not announced.
 async fn keep_announcing(
     context: Arc<Context>,
-    base: Announcement,
     announcement: watch::Sender<Announcement>,
     _events: EventSink,
     stop: CancellationToken,
@@ -172,12 +169,13 @@ async fn keep_announcing(
             changed = policy.changed() => if changed.is_err() { return },
             changed = twin.changed() => if changed.is_err() { return },
         }
-        let is_unique = twin.borrow_and_update().is_none();
-        let switches = policy.borrow_and_update().discovery_config.clone();
-        announcement.send_replace(Announcement {
-            advertise: switches.enable_advertisement && is_unique,
-            discover: switches.enable_discovery,
-            ..base.clone()
+        policy.borrow_and_update();
+        twin.borrow_and_update();
+        announcement.send_if_modified(|present| {
+            let wanted = build::announcement(&context, &present.boot, present.port);
+            let news = *present != wanted;
+            *present = wanted;
+            news
         });
     }
 }

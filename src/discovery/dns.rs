@@ -8,6 +8,7 @@
 mod ask;
 mod dnssec;
 mod read;
+mod recorded;
 mod servers;
 
 use std::{collections::BTreeSet, sync::Mutex, time::Duration};
@@ -19,8 +20,9 @@ use tokio::time::{Instant, timeout_at};
 use crate::engine::domain::{
     BROWSE_DOMAINS, Entry, INSTANCES, Look, Problem, SERVICE_TYPES, Service,
 };
-use ask::Asker;
+use ask::{Answer, Ask, Asker};
 pub(in crate::discovery) use read::text;
+pub use recorded::look_at_recorded;
 pub use servers::{Servers, ServersError};
 
 /// How many questions may be open at a time: a server holds 32 on one TCP connection.
@@ -50,10 +52,7 @@ pub async fn look_within(servers: &Servers, domain: &str, limit: Duration) -> Lo
         Ok(asker) => asker,
         Err(error) => return failed(Problem::Passing(error.to_string())),
     };
-    let looker = Looker {
-        asker,
-        ttl: Mutex::new(None),
-    };
+    let looker = Looker::new(asker);
     let status = timeout_at(deadline, dnssec::status(servers, &domain));
     let (mut look, dnssec) = tokio::join!(looker.look(&domain), status);
     look.dnssec = dnssec.unwrap_or_default();
@@ -85,8 +84,8 @@ fn parse(domain: &str) -> Result<Name, Problem> {
 }
 
 /// One look in the making.
-struct Looker {
-    asker: Asker,
+struct Looker<A> {
+    asker: A,
     ttl: Mutex<Option<Duration>>,
 }
 
@@ -97,7 +96,12 @@ struct Listed {
     described: bool,
 }
 
-impl Looker {
+impl<A: Ask> Looker<A> {
+    fn new(asker: A) -> Self {
+        let ttl = Mutex::new(None);
+        Self { asker, ttl }
+    }
+
     async fn look(&self, domain: &Name) -> Look {
         let mut look = Look::default();
         let mut seen = BTreeSet::new();
@@ -247,15 +251,15 @@ impl Looker {
 
     /// Asks a question and notes for how long its answer holds.
     async fn ask(&self, name: &Name, kind: RecordType) -> Result<Vec<RData>, Problem> {
-        let answer = self.asker.ask(name, kind).await?;
-        if let Some(ttl) = answer.ttl {
+        let Answer { records, ttl } = self.asker.ask(name, kind).await?;
+        if let Some(ttl) = ttl {
             let mut least = self
                 .ttl
                 .lock()
                 .unwrap_or_else(std::sync::PoisonError::into_inner);
             *least = Some(least.map_or(ttl, |least| least.min(ttl)));
         }
-        Ok(answer.records)
+        Ok(records)
     }
 }
 

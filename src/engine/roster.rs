@@ -22,9 +22,11 @@ use crate::{
 
 mod clock;
 mod entry;
+mod turns;
 
 use clock::{Clock, Pace};
 use entry::{Entry, HintKey};
+pub use turns::Turns;
 
 /// How much a roster holds and how fast it speaks.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -142,6 +144,8 @@ pub struct Roster {
     changes: VecDeque<Change>,
     duplicate_told: Option<Duration>,
     refused: u64,
+    /// When all entries are to be looked at, at the latest: every change of one brings it forward.
+    due: Option<Duration>,
 }
 
 /// How often a duplicate of ourselves is told.
@@ -161,6 +165,7 @@ impl Roster {
             changes: VecDeque::new(),
             duplicate_told: None,
             refused: 0,
+            due: None,
         }
     }
 
@@ -175,6 +180,7 @@ impl Roster {
     /// Takes the ids that are known already: they come first and are never turned away.
     pub fn set_known(&mut self, ids: BTreeSet<ClusterId>) {
         self.known = ids;
+        self.due = Some(self.clock.elapsed());
     }
 
     /// Takes what a source reports.
@@ -226,10 +232,12 @@ impl Roster {
     pub fn handle_forgotten(&mut self, id: &ClusterId, now: Timestamp) {
         self.clock.observe(now);
         let time = self.clock.elapsed();
-        if let Some(entry) = self.entries.get_mut(&Key::Cluster(id.clone())) {
+        let key = Key::Cluster(id.clone());
+        if let Some(entry) = self.entries.get_mut(&key) {
             entry.forget_told();
             entry.mark_changed(time);
         }
+        self.touch(&key);
         self.settle();
     }
 
@@ -246,23 +254,7 @@ impl Roster {
 
     /// Returns when [`Roster::handle_timeout`] is to be called, if at all.
     pub fn poll_timeout(&self) -> Option<Timestamp> {
-        let next_new = self.pace.next();
-        self.entries
-            .iter()
-            .filter_map(|(key, entry)| {
-                let told = entry.told_due(&self.bounds);
-                let told = if entry.is_told() || self.is_unpaced(key, entry) {
-                    told
-                } else {
-                    told.map(|due| due.max(next_new))
-                };
-                [told, entry.next_expiry(), entry.retry_at]
-                    .into_iter()
-                    .flatten()
-                    .min()
-            })
-            .min()
-            .map(|due| self.clock.timestamp(due))
+        self.due.map(|due| self.clock.timestamp(due))
     }
 
     /// Returns how many sightings were turned away because there was no room.
@@ -289,6 +281,11 @@ impl Roster {
 
     fn is_known(&self, key: &Key) -> bool {
         matches!(key, Key::Cluster(id) if self.known.contains(id))
+    }
+
+    /// Returns whether an entry waits for its turn among strangers.
+    fn is_paced(&self, key: &Key, entry: &Entry) -> bool {
+        !entry.is_told() && !self.is_unpaced(key, entry)
     }
 
     /// Returns whether the pace for strangers does not count: it is known, or listed in a domain.
@@ -332,11 +329,12 @@ impl Roster {
         let bounds = &self.bounds;
         let entry = self
             .entries
-            .entry(key)
+            .entry(key.clone())
             .or_insert_with(|| Entry::new(time, bounds));
         if !entry.see(sighting, now, time) {
             self.refused = self.refused.saturating_add(1);
         }
+        self.touch(&key);
     }
 
     /// An advertisement without an id belongs to the cluster that has proven its id through it.
@@ -374,6 +372,7 @@ impl Roster {
             orphan.mark_changed(time);
             self.entries.insert(cluster.clone(), orphan);
         }
+        self.touch(cluster);
     }
 
     fn note_proof(&mut self, key: &Key, endpoint: SocketAddr, proven: bool, jitter: f64) {
@@ -381,6 +380,7 @@ impl Roster {
         if let Some(entry) = self.entries.get_mut(key) {
             entry.note_proof(endpoint, proven, jitter, time);
         }
+        self.touch(key);
     }
 
     fn withdraw(&mut self, source: DiscoveryType, concerned: impl Fn(&HintKey) -> bool) {
@@ -392,7 +392,9 @@ impl Roster {
         };
         let deadline = self.clock.elapsed() + damping;
         for entry in self.entries.values_mut() {
-            entry.withdraw(&concerned, deadline);
+            if entry.withdraw(&concerned, deadline) {
+                self.due = Some(self.due.map_or(deadline, |due| due.min(deadline)));
+            }
         }
     }
 
@@ -480,9 +482,47 @@ impl Roster {
         crowds
     }
 
-    /// Expires what is over, then tells what is due.
+    /// Tells at once what nothing else depends on, and notes when the entry is to be looked at.
+    fn touch(&mut self, key: &Key) {
+        let time = self.clock.elapsed();
+        let is_due = |entry: &Entry| entry.told_due(&self.bounds).is_some_and(|due| due <= time);
+        let Some(entry) = self.entries.get(key) else {
+            return;
+        };
+        if is_due(entry) && !entry.is_over() && !self.is_paced(key, entry) {
+            self.tell(key);
+        }
+        if let Some(due) = self
+            .entries
+            .get(key)
+            .and_then(|entry| self.due_of(key, entry))
+        {
+            self.due = Some(self.due.map_or(due, |present| present.min(due)));
+        }
+    }
+
+    /// Returns when time alone changes something about an entry.
+    fn due_of(&self, key: &Key, entry: &Entry) -> Option<Duration> {
+        let told = entry.told_due(&self.bounds).map(|due| {
+            if self.is_paced(key, entry) {
+                due.max(self.pace.next())
+            } else {
+                due
+            }
+        });
+        let over = entry.is_over().then_some(Duration::ZERO);
+        [told, entry.next_expiry(), entry.retry_at, over]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// Expires what is over, then tells what is due, when it is time to look at all of it.
     fn settle(&mut self) {
         let time = self.clock.elapsed();
+        if self.due.is_none_or(|due| due > time) {
+            return;
+        }
         let mut over = Vec::new();
         let mut due = Vec::new();
         let mut waiting = Vec::new();
@@ -506,6 +546,10 @@ impl Roster {
             self.tell(&key);
         }
         self.tell_new(waiting);
+        let entries = self.entries.iter();
+        self.due = entries
+            .filter_map(|(key, entry)| self.due_of(key, entry))
+            .min();
     }
 
     /// Tells newcomers as fast as the pace allows: known ids at once, then those from addresses that

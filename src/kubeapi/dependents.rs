@@ -224,7 +224,8 @@ impl Server {
         let mut found = self.store.list("", None).0;
         // Most objects have neither word in them and need not be parsed.
         found.retain(|(_, stored)| {
-            let text = String::from_utf8_lossy(stored.json());
+            let json = stored.json();
+            let text = String::from_utf8_lossy(&json);
             text.contains(FOREGROUND) || text.contains(ORPHAN)
         });
         self.with_kinds(found)

@@ -118,11 +118,11 @@ impl Presenter<'_> {
     }
 
     /// One object that is stored.
-    pub(super) fn stored(&self, stored: &Stored) -> Response<Body> {
+    pub(super) fn stored(&self, status: StatusCode, stored: &Stored) -> Response<Body> {
         if self.sends_stored_bytes() {
-            return respond(StatusCode::OK, "application/json", stored.json().clone());
+            return respond(status, "application/json", stored.json());
         }
-        self.object(StatusCode::OK, as_shown(self.resource, stored.value()))
+        self.object(status, as_shown(self.resource, stored.value()))
     }
 
     /// One object as it is shown.
@@ -186,7 +186,7 @@ impl Presenter<'_> {
             if index > 0 {
                 body.push(b',');
             }
-            body.extend_from_slice(stored.json());
+            body.extend_from_slice(&stored.json());
         }
         body.extend_from_slice(b"]}");
         Bytes::from(body)

@@ -11,7 +11,7 @@ use super::{
 };
 use axum::{
     body::Body,
-    http::{HeaderMap, Response},
+    http::{HeaderMap, Response, StatusCode},
 };
 use base64::{
     Engine,
@@ -46,7 +46,7 @@ impl Server {
             .store
             .get(&resource.key(&target.namespace, name))
             .ok_or_else(|| Refusal::not_found(resource.subject(name)))?;
-        Ok(presenter.stored(&stored))
+        Ok(presenter.stored(StatusCode::OK, &stored))
     }
 
     /// Answers a list.

@@ -100,7 +100,7 @@ impl Server {
             .0
             .iter()
             .filter_map(|(key, stored)| {
-                serde_json::from_slice(stored.json())
+                serde_json::from_slice(&stored.json())
                     .map_err(|error| tracing::warn!(%key, %error, "Could not read a definition"))
                     .ok()
             })

@@ -18,9 +18,14 @@ pub(super) use committer::{Expectation, Rejected, Write};
 pub(super) use live::{Event, Start, Stored};
 
 use super::Error;
+use axum::body::Bytes;
 
 /// How many changes the log keeps at most; a watch that is further behind must list again.
 pub(super) const LOG_LENGTH: usize = 10_000;
+
+/// How many bytes of objects the log keeps at most: a thousand objects of the largest size must not
+/// stay in memory because they changed.
+pub(super) const LOG_BYTES: usize = 16 * 1_024 * 1_024;
 
 /// How long the log keeps a change.
 pub(super) const LOG_MINUTES: i64 = 5;
@@ -85,7 +90,7 @@ pub struct Change {
     /// What happened.
     pub operation: Operation,
     /// The object after the change, or before it when it was deleted, as JSON.
-    pub object: Vec<u8>,
+    pub object: Bytes,
 }
 
 /// An object as it was last stored.
@@ -96,7 +101,7 @@ pub struct Current {
     /// The revision of its last change.
     pub revision: u64,
     /// The object as JSON.
-    pub object: Vec<u8>,
+    pub object: Bytes,
 }
 
 /// What a backend holds at start.

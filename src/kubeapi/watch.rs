@@ -296,7 +296,9 @@ impl Stream {
         };
         let word = operation.as_str();
         if presenter.sends_stored_bytes() && stored.revision == revision {
-            return event_line(word, stored.json());
+            // One line for all watchers, unless this one is told something else.
+            let line = stored.line(operation);
+            return line.unwrap_or_else(|| event_line(word, &stored.json()));
         }
         let mut object = as_shown(&self.resource, stored.value());
         object.set(

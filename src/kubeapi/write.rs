@@ -13,7 +13,7 @@ use super::{
     present::{Presenter, as_shown, as_stored},
     refusal::Refusal,
     routes::Target,
-    store::{Expectation, Rejected, Write},
+    store::{Expectation, Rejected, Stored, Write},
 };
 use crate::kubeapi::tree::Tree;
 use axum::{
@@ -31,6 +31,23 @@ const WARNING_BYTES: usize = 4 * 1_024;
 
 /// Computes the wanted state of an object from the one that is there.
 type Change<'a> = &'a (dyn Fn(&Case<'_>, &Value) -> Result<Value, Refusal> + Sync);
+
+/// An object after a write.
+enum Written {
+    /// As it was stored, now or before.
+    Stored(Arc<Stored>),
+    /// As it is shown, after a dry run.
+    Unstored(Value),
+}
+
+impl Written {
+    fn show(self, status: StatusCode, presenter: Presenter<'_>) -> Response<Body> {
+        match self {
+            Self::Stored(stored) => presenter.stored(status, &stored),
+            Self::Unstored(object) => presenter.object(status, object),
+        }
+    }
+}
 
 impl Server {
     /// Answers a POST.
@@ -53,11 +70,11 @@ impl Server {
         let case = self.case(&catalog, target, intent, &parsed.duplicates);
         let admitted = case.admit_new(parsed.object)?;
         self.check_namespace(target, &name_of(&admitted.object))?;
-        let object = self.insert(resource, target, intent, &admitted).await?;
-        let shown = as_shown(resource, object);
+        let warnings = admitted.warnings.clone();
+        let written = self.insert(resource, target, intent, admitted).await?;
         Ok(warn(
-            presenter.object(StatusCode::CREATED, shown),
-            &admitted.warnings,
+            written.show(StatusCode::CREATED, presenter),
+            &warnings,
         ))
     }
 
@@ -66,8 +83,8 @@ impl Server {
         resource: &Arc<Resource>,
         target: &Target,
         intent: &Intent,
-        admitted: &Admitted,
-    ) -> Result<Value, Refusal> {
+        admitted: Admitted,
+    ) -> Result<Written, Refusal> {
         let name = name_of(&admitted.object);
         self.check_grant(&intent.user, resource, &target.namespace, &admitted.object)?;
         let exists = || Refusal::already_exists(resource.subject(&name));
@@ -75,13 +92,14 @@ impl Server {
         if intent.dry_run {
             return match self.store.get(&key) {
                 Some(_) => Err(exists()),
-                None => Ok(admitted.object.clone()),
+                None => Ok(Written::Unstored(as_shown(resource, admitted.object))),
             };
         }
+        let owned = has_owners(&admitted.object);
         let write = Write {
             key,
             expected: Expectation::Absent,
-            object: admitted.object.clone(),
+            object: admitted.object,
             deletes: false,
         };
         let stored = match self.store.write(write).await {
@@ -96,12 +114,11 @@ impl Server {
             let namespace = target.namespace.clone();
             self.carry_out([Chore::Empty(namespace)]).await?;
         }
-        let object = stored.value();
-        if has_owners(&object) {
-            let adopted = Chore::Adopted(Arc::clone(resource), object.clone());
+        if owned {
+            let adopted = Chore::Adopted(Arc::clone(resource), stored.value());
             self.carry_out([adopted]).await?;
         }
-        Ok(object)
+        Ok(Written::Stored(stored))
     }
 
     /// Answers a PUT.
@@ -117,11 +134,10 @@ impl Server {
         let resource = &target.resource;
         let Parsed { object, duplicates } = body::parse_for(resource, content_type, bytes)?;
         let change = move |_: &Case<'_>, _: &Value| Ok(object.clone());
-        let admitted = self
+        let (written, warnings) = self
             .change(target, part, intent, &duplicates, &change)
             .await?;
-        let shown = presenter.object(StatusCode::OK, admitted.object);
-        Ok(warn(shown, &admitted.warnings))
+        Ok(warn(written.show(StatusCode::OK, presenter), &warnings))
     }
 
     /// Answers a PATCH.
@@ -139,9 +155,8 @@ impl Server {
         }
         let patch = Patch::parse(content_type, bytes, &target.resource)?;
         let change = move |_: &Case<'_>, old: &Value| patch.apply(old);
-        let admitted = self.change(target, part, intent, &[], &change).await?;
-        let shown = presenter.object(StatusCode::OK, admitted.object);
-        Ok(warn(shown, &admitted.warnings))
+        let (written, warnings) = self.change(target, part, intent, &[], &change).await?;
+        Ok(warn(written.show(StatusCode::OK, presenter), &warnings))
     }
 
     /// Answers a server-side apply, which creates what is not there.
@@ -171,17 +186,19 @@ impl Server {
             self.authorize(&intent.user, deed)?;
             let admitted = case.admit_new(applied.new_object(setting, name)?)?;
             self.check_namespace(target, name)?;
-            let object = self.insert(resource, target, intent, &admitted).await?;
-            let shown = presenter.object(StatusCode::CREATED, as_shown(resource, object));
-            return Ok(warn(shown, &admitted.warnings));
+            let warnings = admitted.warnings.clone();
+            let written = self.insert(resource, target, intent, admitted).await?;
+            return Ok(warn(
+                written.show(StatusCode::CREATED, presenter),
+                &warnings,
+            ));
         }
         let change = |case: &Case<'_>, old: &Value| applied.apply(case.setting(part), old);
-        let admitted = self.change(target, part, intent, &[], &change).await?;
-        let shown = presenter.object(StatusCode::OK, admitted.object);
-        Ok(warn(shown, &admitted.warnings))
+        let (written, warnings) = self.change(target, part, intent, &[], &change).await?;
+        Ok(warn(written.show(StatusCode::OK, presenter), &warnings))
     }
 
-    /// Changes an object, again if another write came between; the result is as it is shown.
+    /// Changes an object, again if another write came between; returns warnings, too.
     async fn change(
         &self,
         target: &Target,
@@ -189,7 +206,7 @@ impl Server {
         intent: &Intent,
         duplicates: &[String],
         change: Change<'_>,
-    ) -> Result<Admitted, Refusal> {
+    ) -> Result<(Written, Vec<String>), Refusal> {
         let resource = &target.resource;
         let name = target.name.as_deref().unwrap_or_default();
         let key = resource.key(&target.namespace, name);
@@ -201,27 +218,29 @@ impl Server {
                 .ok_or_else(|| Refusal::not_found(resource.subject(name)))?;
             let old = as_shown(resource, stored.value());
             let case = self.case(&catalog, target, intent, duplicates);
-            let mut admitted = case.admit_change(&old, change(&case, &old)?, part)?;
+            let admitted = case.admit_change(&old, change(&case, &old)?, part)?;
             self.check_grant(&intent.user, resource, &target.namespace, &admitted.object)?;
-            if admitted.object == old || intent.dry_run {
-                return Ok(admitted);
+            if admitted.object == old {
+                return Ok((Written::Stored(stored), admitted.warnings));
+            }
+            if intent.dry_run {
+                return Ok((Written::Unstored(admitted.object), admitted.warnings));
             }
             let deletes = is_finished(resource, &admitted.object);
             let write = Write {
                 key: key.clone(),
                 expected: Expectation::Revision(stored.revision),
-                object: as_stored(resource, admitted.object.clone()),
+                object: as_stored(resource, admitted.object),
                 deletes,
             };
             match self.store.write(write).await {
                 Ok(stored) => {
-                    admitted.object = as_shown(resource, stored.value());
                     self.after_write(resource);
                     if deletes {
                         let released = Chore::Released(resource.role, stored.value());
                         self.carry_out([released]).await?;
                     }
-                    return Ok(admitted);
+                    return Ok((Written::Stored(stored), admitted.warnings));
                 }
                 Err(Rejected::Stale) => {}
                 Err(Rejected::NotStored(why)) => return Err(Refusal::not_stored(&why)),

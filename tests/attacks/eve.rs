@@ -101,7 +101,7 @@ impl Drop for Eve {
 }
 
 /// Says again and again that an id is here, from the port that mDNS is spoken on.
-async fn announce(address: Ipv4Addr, id: Option<String>) {
+pub(crate) async fn announce(address: Ipv4Addr, id: Option<String>) {
     let Some(id) = id else {
         return std::future::pending().await;
     };

@@ -46,6 +46,7 @@ pub(crate) struct Lab {
     machines: Vec<String>,
     environment: BTreeMap<String, String>,
     is_fleet: bool,
+    level: &'static str,
     directory: TempDir,
     daemons: RefCell<BTreeMap<String, Child>>,
 }
@@ -76,6 +77,7 @@ impl Lab {
             machines: machines.iter().map(|name| (*name).to_owned()).collect(),
             environment: BTreeMap::new(),
             is_fleet: true,
+            level: "debug",
             directory: tempfile::tempdir().expect("a directory"),
             daemons: RefCell::default(),
         };
@@ -94,6 +96,11 @@ impl Lab {
     /// Gives daemons that start later no secret in common.
     pub(crate) fn be_strangers(&mut self) {
         self.is_fleet = false;
+    }
+
+    /// Has daemons that start later log what this filter lets through.
+    pub(crate) fn log_at(&mut self, level: &'static str) {
+        self.level = level;
     }
 
     /// Returns what all names of this lab begin with.
@@ -128,6 +135,15 @@ impl Lab {
         }
     }
 
+    /// Starts the daemons of all machines but some.
+    pub(crate) fn start_all_but(&self, others: &[&str]) {
+        for machine in &self.machines {
+            if !others.contains(&machine.as_str()) {
+                self.start(machine);
+            }
+        }
+    }
+
     /// Starts the daemon of a machine and waits until its API is ready.
     pub(crate) fn start(&self, machine: &str) {
         let log = File::options()
@@ -141,7 +157,7 @@ impl Lab {
                 "--name",
                 machine,
                 "--log-level",
-                "debug",
+                self.level,
                 "--data-dir",
             ])
             .arg(self.data_dir(machine))
@@ -230,7 +246,8 @@ impl Lab {
             .unwrap_or_else(|error| panic!("{machine}: {method} {path}: {error}\n{}", self.story()))
     }
 
-    fn try_request(
+    /// Asks the API of a machine, and returns its answer or why there is none.
+    pub(crate) fn try_request(
         &self,
         machine: &str,
         method: &str,
@@ -266,7 +283,15 @@ impl Lab {
 
     /// Waits until every machine has found every other one and is peered with it in both directions.
     pub(crate) fn until_peered(&self) {
-        for (here, there) in self.pairs() {
+        let all: Vec<&str> = self.machines.iter().map(String::as_str).collect();
+        self.until_peered_among(&all);
+    }
+
+    /// The same for some of the machines.
+    pub(crate) fn until_peered_among(&self, machines: &[&str]) {
+        let pairs = self.pairs().into_iter();
+        let among = |machine| machines.contains(&machine);
+        for (here, there) in pairs.filter(|(here, there)| among(*here) && among(*there)) {
             self.until_peered_with(here, there);
         }
     }
@@ -413,8 +438,13 @@ impl Lab {
         command
     }
 
+    /// Returns the process number of the daemon of a machine.
+    pub(crate) fn process(&self, machine: &str) -> u32 {
+        self.daemons.borrow().get(machine).expect("a daemon").id()
+    }
+
     /// Does work in the network namespace of a machine and waits for its end.
-    fn within<T: Send + 'static>(
+    pub(crate) fn within<T: Send + 'static>(
         &self,
         machine: &str,
         work: impl FnOnce() -> T + Send + 'static,
@@ -449,10 +479,12 @@ impl Lab {
             })
     }
 
+    /// Returns the data directory of a machine.
     pub(crate) fn data_dir(&self, machine: &str) -> PathBuf {
         self.directory.path().join(machine)
     }
 
+    /// Returns the file that a machine logs to.
     pub(crate) fn log(&self, machine: &str) -> PathBuf {
         self.directory.path().join(format!("{machine}.log"))
     }
@@ -488,6 +520,11 @@ pub(crate) fn condition(object: &Value, kind: &str) -> bool {
 /// Says why a test does nothing here, past the test runner's capture.
 pub(crate) fn skip(why: &str) {
     let _ = writeln!(std::io::stderr(), "skipped: {why}");
+}
+
+/// Says a figure, past the test runner's capture.
+pub(crate) fn note(figure: &str) {
+    let _ = writeln!(std::io::stderr(), "{figure}");
 }
 
 /// Tells whether programs are installed.

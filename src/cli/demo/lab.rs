@@ -14,7 +14,10 @@ use nix::{
     unistd::Pid,
 };
 
-use super::sandbox::{ip, within};
+use super::{
+    name_server::{self, NameServer},
+    sandbox::{ip, within},
+};
 use crate::cli::{Failure, args::Scenario, fleet_secret};
 
 /// Names for up to eight clusters.
@@ -22,7 +25,7 @@ const NAMES: [&str; 8] = [
     "rome", "milan", "turin", "naples", "genoa", "venice", "bari", "palermo",
 ];
 /// Where the clusters keep their state: on our own tmpfs, so that nothing stays.
-const STATE: &str = "/run/landbridge";
+pub(super) const STATE: &str = "/run/landbridge";
 /// How long a daemon may take to say goodbye.
 const GOODBYE: Duration = Duration::from_secs(10);
 /// How many lines of a log are shown when something went wrong.
@@ -74,32 +77,30 @@ fn in_user_namespace() -> bool {
 pub(super) struct Lab {
     members: Vec<Member>,
     daemons: Vec<(String, Child)>,
+    name_server: Option<NameServer>,
 }
 
 impl Lab {
-    /// Builds the network: a bridge, and a namespace with an `eth0` for each cluster.
-    pub(super) fn build(clusters: u8) -> Result<Self, Failure> {
-        let mut members = Vec::new();
-        for (name, number) in NAMES.iter().zip(1..=clusters) {
-            members.push(Member {
-                name: (*name).to_owned(),
-                address: Ipv4Addr::new(10, 77, 0, number),
-            });
+    /// Builds the network: a namespace with an `eth0` for each cluster, all on one bridge, or each on
+    /// a network of its own.
+    pub(super) fn build(clusters: u8, scenario: Scenario) -> Result<Self, Failure> {
+        let members = NAMES.iter().zip(1..=clusters).map(|(name, number)| Member {
+            name: (*name).to_owned(),
+            address: match scenario {
+                Scenario::Dns => Ipv4Addr::new(10, 77, number, 2),
+                Scenario::Lan | Scenario::Manual => Ipv4Addr::new(10, 77, 0, number),
+            },
+        });
+        let lab = Self {
+            members: members.collect(),
+            daemons: Vec::new(),
+            name_server: None,
+        };
+        match scenario {
+            Scenario::Dns => route(&lab.members)?,
+            Scenario::Lan | Scenario::Manual => bridge(&lab.members)?,
         }
-        let mut commands = "link set lo up\nlink add lan type bridge\nlink set lan up\n".to_owned();
-        for Member { name, .. } in &members {
-            commands = format!(
-                "{commands}netns add {name}\nlink add {name} type veth peer name eth0 netns {name}\nlink set {name} master lan up\n"
-            );
-        }
-        ip(None, &commands)?;
-        for Member { name, address } in &members {
-            let inside =
-                format!("link set lo up\naddress add {address}/24 dev eth0\nlink set eth0 up\n");
-            ip(Some(name), &inside)?;
-        }
-        let daemons = Vec::new();
-        Ok(Self { members, daemons })
+        Ok(lab)
     }
 
     /// Returns the clusters.
@@ -113,6 +114,9 @@ impl Lab {
         fs::create_dir_all(STATE)
             .map_err(|error| Failure::NotSo(format!("cannot write {STATE}: {error}")))?;
         fleet_secret::write(&secret)?;
+        if scenario == Scenario::Dns {
+            self.name_server = Some(NameServer::start()?);
+        }
         for member in &self.members {
             let mut command = landbridge(member);
             command
@@ -124,8 +128,14 @@ impl Lab {
                 .stdin(Stdio::null())
                 .stdout(Stdio::null())
                 .stderr(log_file(member)?);
-            if scenario == Scenario::Manual {
-                command.env("LANDBRIDGE_LAN_ENABLED", "false");
+            match scenario {
+                Scenario::Lan => {}
+                Scenario::Manual => {
+                    command.env("LANDBRIDGE_LAN_ENABLED", "false");
+                }
+                Scenario::Dns => {
+                    command.envs(name_server::settings());
+                }
             }
             let child = within(&member.name, move || command.spawn())?.map_err(|error| {
                 Failure::NotSo(format!("the daemon cannot be started: {error}"))
@@ -207,6 +217,55 @@ impl Drop for Lab {
     fn drop(&mut self) {
         self.stop();
     }
+}
+
+/// Puts all clusters on one bridge.
+fn bridge(members: &[Member]) -> Result<(), Failure> {
+    let mut commands = "link set lo up\nlink add lan type bridge\nlink set lan up\n".to_owned();
+    for Member { name, .. } in members {
+        commands = format!(
+            "{commands}netns add {name}\nlink add {name} type veth peer name eth0 netns {name}\nlink set {name} master lan up\n"
+        );
+    }
+    ip(None, &commands)?;
+    for Member { name, address } in members {
+        let inside =
+            format!("link set lo up\naddress add {address}/24 dev eth0\nlink set eth0 up\n");
+        ip(Some(name), &inside)?;
+    }
+    Ok(())
+}
+
+/// Gives each cluster a network of its own and makes us the router between them.
+fn route(members: &[Member]) -> Result<(), Failure> {
+    let mut commands = format!(
+        "link set lo up\naddress add {}/32 dev lo\n",
+        name_server::ADDRESS
+    );
+    for Member { name, address } in members {
+        let router = router_of(*address);
+        commands = format!(
+            "{commands}netns add {name}\nlink add {name} type veth peer name eth0 netns {name}\naddress add {router}/24 dev {name}\nlink set {name} up\n"
+        );
+    }
+    ip(None, &commands)?;
+    for Member { name, address } in members {
+        let router = router_of(*address);
+        let inside = format!(
+            "link set lo up\naddress add {address}/24 dev eth0\nlink set eth0 up\nroute add default via {router}\n"
+        );
+        ip(Some(name), &inside)?;
+    }
+    fs::write("/proc/sys/net/ipv4/ip_forward", "1").map_err(|error| {
+        Failure::NotSo(format!(
+            "the networks cannot be joined by a router here: /proc/sys/net/ipv4/ip_forward: {error}"
+        ))
+    })
+}
+
+fn router_of(address: Ipv4Addr) -> Ipv4Addr {
+    let [a, b, c, _] = address.octets();
+    Ipv4Addr::new(a, b, c, 1)
 }
 
 /// Runs this program as somebody on the cluster's machine would: with no settings of ours.

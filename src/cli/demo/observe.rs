@@ -8,13 +8,13 @@ use std::{
     time::Duration,
 };
 
-use kube::{Api, Client, ResourceExt as _, config::Kubeconfig};
+use kube::{Api, Client, ResourceExt as _, api::PostParams, config::Kubeconfig};
 use tokio::{runtime, signal::unix, time::sleep};
 
-use super::{lab::Member, sandbox::within};
+use super::{lab::Member, name_server::DOMAIN, sandbox::within};
 use crate::{
     api::{
-        Advertisement, ForeignCluster,
+        Advertisement, ForeignCluster, SearchDomain, SearchDomainSpec,
         foreign_cluster::{DiscoveryType, ForeignClusterStatus},
         labels::condition,
     },
@@ -38,6 +38,8 @@ pub(super) struct News {
 pub(super) enum What {
     /// The cluster's API answers.
     Ready { text: String },
+    /// The cluster is listed in the domain that it publishes itself in.
+    Listed { text: String },
     /// A step on the way.
     Step { text: String },
     /// Everything between two clusters works, seen from one of them.
@@ -148,7 +150,13 @@ async fn watch(member: &Member, sender: &Sender<News>) {
     let text = format!("ready at {}", member.address);
     let mut listening = tell(What::Ready { text });
     let mut told = BTreeSet::new();
+    let mut listed = false;
     while listening {
+        if !listed && let Some(zone) = listed_in(&client).await {
+            listed = true;
+            let text = format!("published itself in the DNS domain {zone}");
+            listening = tell(What::Listed { text });
+        }
         for cluster in peers::list(&client).await.unwrap_or_default() {
             for (kind, what) in steps(&client, &cluster).await {
                 // A cluster that came to us first may be found on the LAN later.
@@ -160,6 +168,30 @@ async fn watch(member: &Member, sender: &Sender<News>) {
         }
         sleep(LOOK).await;
     }
+}
+
+/// Returns the domain that a cluster is listed in, if it is to be and is.
+async fn listed_in(client: &Client) -> Option<String> {
+    let report = status::look(client).await.ok()?;
+    report.listed_in().map(str::to_owned)
+}
+
+/// Lets a cluster look in the domain, as a person would, and says how.
+pub(super) fn search(member: &Member) -> Result<String, Failure> {
+    ask(member, async |client| {
+        let spec = SearchDomainSpec {
+            domain: DOMAIN.to_owned(),
+            autojoin: true,
+            public_only: None,
+        };
+        let object = SearchDomain::new("clusters", spec);
+        let api: Api<SearchDomain> = Api::all(client);
+        let created = api.create(&PostParams::default(), &object).await;
+        created.map_err(|error| connection::explain(&error))?;
+        Ok(format!(
+            "$ kubectl apply -f searchdomain.yaml    # spec: {{domain: {DOMAIN}, autojoin: true}}"
+        ))
+    })
 }
 
 /// Returns the steps that a cluster has behind it, in order.

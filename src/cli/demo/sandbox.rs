@@ -106,6 +106,19 @@ pub(super) fn settle() -> Result<(), Failure> {
     Ok(())
 }
 
+/// Covers a directory with an empty one of our own.
+pub(super) fn empty(directory: &str) -> Result<(), Failure> {
+    let none: Option<&str> = None;
+    mount(
+        Some("tmpfs"),
+        directory,
+        Some("tmpfs"),
+        MsFlags::empty(),
+        none,
+    )
+    .map_err(|error| refused("file systems cannot be mounted", error))
+}
+
 fn refused(what: &str, error: Errno) -> Failure {
     let remedy = if geteuid().is_root() {
         "in a container, start it privileged"

@@ -114,6 +114,13 @@ impl Report {
         (!missing.is_empty()).then(|| missing.join("; "))
     }
 
+    /// Returns the DNS domain that the daemon is listed in, if it is to be and is.
+    pub(in crate::cli) fn listed_in(&self) -> Option<&str> {
+        let well = self.about.get("dnsProblem").is_some_and(String::is_empty);
+        let zone = self.about.get("dnsZone").filter(|_| well);
+        zone.map(String::as_str)
+    }
+
     /// Writes the report for people: what is not well comes first.
     pub(in crate::cli) fn text(&self) -> String {
         let mut text = self.health();

@@ -201,7 +201,7 @@ fn introduction(
     let exporter = &connection.exporter;
     IdentityRequest {
         cluster_id: own.cluster_id.clone(),
-        cluster_name: own.cluster_name.clone(),
+        cluster_name: context.own_name(),
         auth_url: own.auth_url.clone(),
         boot: String::new(),
         token: None,

@@ -17,7 +17,7 @@ use crate::{
     controllers::{Context, Error, enrolment::claimed_id},
     engine::{
         addressing::{Ground, Remap},
-        peering::{Facts, node_name},
+        peering::{Facts, Own, node_name},
     },
 };
 
@@ -28,7 +28,10 @@ pub(super) const TOMBSTONES: &str = "landbridge-tombstones";
 pub(super) async fn facts(context: &Context, object: &ForeignCluster) -> Result<Facts, Error> {
     let id = claimed_id(object);
     let mut facts = Facts {
-        own: context.own.clone(),
+        own: Own {
+            cluster_name: context.own_name(),
+            ..context.own.clone()
+        },
         config: context.policy(),
         started: context.started,
         neighbour: id.as_ref().and_then(|id| context.neighbours.get(id)),

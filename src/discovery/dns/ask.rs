@@ -33,6 +33,16 @@ pub(super) struct Answer {
     pub(super) ttl: Option<Duration>,
 }
 
+/// Whoever answers the questions of a look.
+pub(super) trait Ask {
+    /// Asks for the records of a name.
+    fn ask(
+        &self,
+        name: &Name,
+        kind: RecordType,
+    ) -> impl Future<Output = Result<Answer, Problem>> + Send;
+}
+
 /// Asks questions: first the server that answered last, then the others.
 pub(super) struct Asker {
     servers: Vec<Server>,
@@ -49,7 +59,7 @@ struct Server {
 }
 
 /// What came of asking one server.
-enum Reply {
+pub(super) enum Reply {
     /// Records, or that there are none of this type.
     Said(Answer),
     /// The name does not exist here; another server may know it.
@@ -81,15 +91,6 @@ impl Asker {
             gate: Semaphore::new(concurrency),
             deadline,
         })
-    }
-
-    /// Asks for the records of a name.
-    pub(super) async fn ask(&self, name: &Name, kind: RecordType) -> Result<Answer, Problem> {
-        let late = || Problem::Passing("the look took too long".to_owned());
-        match timeout_at(self.deadline, self.ask_all(name, kind)).await {
-            Ok(outcome) => outcome,
-            Err(_) => Err(late()),
-        }
     }
 
     async fn ask_all(&self, name: &Name, kind: RecordType) -> Result<Answer, Problem> {
@@ -132,6 +133,16 @@ impl Asker {
     }
 }
 
+impl Ask for Asker {
+    async fn ask(&self, name: &Name, kind: RecordType) -> Result<Answer, Problem> {
+        let late = || Problem::Passing("the look took too long".to_owned());
+        match timeout_at(self.deadline, self.ask_all(name, kind)).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(late()),
+        }
+    }
+}
+
 async fn ask_one(server: &Server, name: &Name, kind: RecordType) -> Reply {
     let mut wait = BUSY.1;
     for _ in 0..BUSY.0 {
@@ -148,7 +159,7 @@ async fn ask_one(server: &Server, name: &Name, kind: RecordType) -> Reply {
 }
 
 /// Takes the records of the wanted type at the end of the chain of CNAME records.
-fn from_answers(name: &Name, kind: RecordType, answers: &[Record]) -> Reply {
+pub(super) fn from_answers(name: &Name, kind: RecordType, answers: &[Record]) -> Reply {
     let mut owner = name.clone();
     let mut seen = BTreeSet::from([owner.clone()]);
     loop {

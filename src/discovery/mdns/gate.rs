@@ -11,7 +11,7 @@ const SOURCES: usize = 2048;
 /// dozens of services sends so many when somebody asks for all of them.
 const PACKETS: (u32, u32) = (200, 50);
 /// How many new advertisements a source may have at once, and how many a second after that.
-const NEWCOMERS: (u32, u32) = (16, 2);
+const NEWCOMERS: (u32, u32) = (16, 1);
 
 /// The buckets of all sources.
 #[derive(Debug, Default)]
@@ -99,7 +99,7 @@ mod tests {
             admitted[0] += u32::from(gate.admits_packet(ip(1), now));
             admitted[1] += u32::from(gate.admits_newcomer(ip(1), now));
         }
-        assert_eq!(admitted, [200 + 499, 16 + 19]);
+        assert_eq!(admitted, [200 + 499, 16 + 9]);
         assert_eq!(gate.refused(), 10_000 - 699);
         assert!(gate.admits_packet(ip(2), start) && gate.admits_newcomer(ip(2), start));
     }
@@ -111,7 +111,7 @@ mod tests {
         assert_eq!(admitted.count(), SOURCES + 16);
         assert_eq!(gate.sources.len(), SOURCES);
         // Whoever was silent for long enough makes room.
-        let later = now + Duration::from_secs(1);
+        let later = now + Duration::from_secs(2);
         assert!(gate.admits_newcomer(ip(20_000), later));
     }
 }

@@ -67,6 +67,8 @@ pub(super) struct Neighbours {
     hosts: BTreeMap<Name, Host>,
     events: VecDeque<Event>,
     questions: Vec<Question>,
+    /// When all rows are to be looked at, at the latest: every change of one brings it forward.
+    due: Option<Instant>,
 }
 
 impl Neighbours {
@@ -84,6 +86,7 @@ impl Neighbours {
             hosts: BTreeMap::new(),
             events: VecDeque::new(),
             questions: Vec::new(),
+            due: None,
         }
     }
 
@@ -154,13 +157,14 @@ impl Neighbours {
             self.events.extend(row.repeat(now));
         }
         self.tell(&touched, links, now);
+        let rows = self.rows.values().filter_map(Row::next_timer);
+        let hosts = self.hosts.values().filter_map(Host::next_timer);
+        self.due = rows.chain(hosts).min();
     }
 
     /// Returns when [`Neighbours::handle_timeout`] is to be called, if at all.
     pub(super) fn next_timer(&self) -> Option<Instant> {
-        let rows = self.rows.values().filter_map(Row::next_timer);
-        let hosts = self.hosts.values().filter_map(Host::next_timer);
-        rows.chain(hosts).min()
+        self.due
     }
 
     /// Returns what is to be reported.
@@ -179,6 +183,7 @@ impl Neighbours {
         if let Some(row) = self.rows.get_mut(&key) {
             row.doubt_all(now + DOUBT, now);
             self.questions.extend(row.questions(&key, &self.types));
+            self.due = sooner(self.due, row.next_timer());
         }
     }
 
@@ -208,6 +213,7 @@ impl Neighbours {
         }
         self.hosts.clear();
         self.questions.clear();
+        self.due = None;
     }
 
     /// Returns whether the pointer leads to somebody new.
@@ -313,39 +319,59 @@ impl Neighbours {
             } else if host.hear(from, address, ttl, now) {
                 touched.extend(host.rows.iter().cloned());
             }
+            self.due = sooner(self.due, host.next_timer());
             if record.flush && record.ttl > 0 {
                 flushed.insert((record.name.clone(), address.is_ipv4()));
             }
         }
         for (name, is_v4) in flushed {
-            if let Some(host) = self.hosts.get_mut(&name)
-                && host.replace(from, is_v4, now)
-            {
+            let Some(host) = self.hosts.get_mut(&name) else {
+                continue;
+            };
+            if host.replace(from, is_v4, now) {
                 self.questions.extend(host::questions(&name));
             }
+            self.due = sooner(self.due, host.next_timer());
         }
     }
 
     /// Reports what is said now of some rows and was not said before; forgets those that are over.
     fn tell(&mut self, touched: &BTreeSet<String>, links: &Links, now: Instant) {
-        let mut is_less = false;
         for key in touched {
             let Some(row) = self.rows.get_mut(key) else {
                 continue;
             };
             if row.is_over(now) {
-                self.events.extend(row.farewell());
-                self.rows.remove(key);
-                is_less = true;
-            } else if !row.is_claim_of(&self.own_id, &self.own_boot) {
+                self.forget(key);
+                continue;
+            }
+            if !row.is_claim_of(&self.own_id, &self.own_boot) {
                 self.events.extend(row.news(&self.hosts, links, now));
             }
+            self.due = sooner(self.due, row.next_timer());
         }
-        if is_less {
+    }
+
+    /// Forgets a row, and the hosts that nobody else is on.
+    fn forget(&mut self, key: &str) {
+        let Some(row) = self.rows.remove(key) else {
+            return;
+        };
+        self.events.extend(row.farewell());
+        for name in row.targets() {
+            if let Some(host) = self.hosts.get_mut(name) {
+                host.rows.remove(key);
+                if host.rows.is_empty() {
+                    self.hosts.remove(name);
+                }
+            }
+        }
+        if self.hosts.len() > self.rows.len() * HOSTS {
             self.forget_hosts();
         }
     }
 
+    /// Forgets the hosts that nobody is on any more.
     fn forget_hosts(&mut self) {
         let rows = &self.rows;
         self.hosts.retain(|name, host| {
@@ -395,14 +421,16 @@ impl Neighbours {
             .filter(|(_, row)| eligible(row) && !row.is_known)
             .min_by_key(|(_, row)| row.first_seen)
             .map(|(key, _)| key.clone());
-        let victim = oldest.and_then(|key| self.rows.remove(&key));
-        let evicted = victim.is_some();
-        self.events.extend(victim.and_then(|row| row.farewell()));
-        if evicted {
-            self.forget_hosts();
+        if let Some(key) = &oldest {
+            self.forget(key);
         }
-        evicted
+        oldest.is_some()
     }
+}
+
+/// The earlier one of two moments that may not come.
+fn sooner(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
+    one.into_iter().chain(other).min()
 }
 
 /// An advertisement is named by its cluster's id.

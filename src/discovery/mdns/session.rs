@@ -105,8 +105,6 @@ struct Session<'a> {
     links: Links,
     without_multicast: Vec<String>,
     neighbours: Neighbours,
-    /// When the neighbours want to be looked at, as of the last change.
-    neighbours_due: Option<Instant>,
     announce_at: BTreeSet<Instant>,
     announced: Option<Instant>,
     browse_at: Option<Instant>,
@@ -146,7 +144,6 @@ impl<'a> Session<'a> {
             links: Links::default(),
             without_multicast: Vec::new(),
             neighbours,
-            neighbours_due: None,
             announce_at: BTreeSet::new(),
             announced: None,
             browse_at: None,
@@ -367,7 +364,6 @@ impl<'a> Session<'a> {
             source: datagram.source.ip(),
         };
         let is_new = self.neighbours.hear(packet, origin, &self.links, now);
-        self.neighbours_due = self.neighbours.next_timer();
         if is_new {
             self.announce_soon(ANNOUNCEMENT_PAUSE, now);
         }
@@ -415,7 +411,6 @@ impl<'a> Session<'a> {
 
     fn verify(&mut self, instance: &str) {
         self.neighbours.verify(instance, Instant::now());
-        self.neighbours_due = self.neighbours.next_timer();
     }
 
     fn next_timer(&self) -> Instant {
@@ -427,7 +422,7 @@ impl<'a> Session<'a> {
             self.announce_at.first().copied(),
             self.browse_at,
             self.links_due,
-            self.neighbours_due,
+            self.neighbours.next_timer(),
             answers.min(),
         ]
         .into_iter()
@@ -453,9 +448,9 @@ impl<'a> Session<'a> {
                 line.answer = None;
             }
         }
-        if self.neighbours_due.is_some_and(|due| due <= now) {
+        let due = self.neighbours.next_timer();
+        if due.is_some_and(|due| due <= now) {
             self.neighbours.handle_timeout(&self.links, now);
-            self.neighbours_due = self.neighbours.next_timer();
         }
         if self.check_due <= now {
             self.check_due = now + CHECK;
@@ -484,7 +479,6 @@ impl<'a> Session<'a> {
             sockets.follow(links);
         }
         self.neighbours.links_changed(links, now);
-        self.neighbours_due = self.neighbours.next_timer();
         if self.responder.is_some() {
             self.announce_now_and_again(now);
         }

@@ -216,11 +216,19 @@ impl Entry {
         }
     }
 
-    /// Lets advertisements run out at the deadline unless they are seen again.
-    pub(super) fn withdraw(&mut self, concerned: impl Fn(&HintKey) -> bool, deadline: Duration) {
+    /// Lets advertisements run out at the deadline unless they are seen again; returns whether there
+    /// are any.
+    pub(super) fn withdraw(
+        &mut self,
+        concerned: impl Fn(&HintKey) -> bool,
+        deadline: Duration,
+    ) -> bool {
+        let mut any = false;
         for (_, hint) in self.hints.iter_mut().filter(|(key, _)| concerned(key)) {
             hint.expires = hint.expires.min(deadline);
+            any = true;
         }
+        any
     }
 
     pub(super) fn expire(&mut self, time: Duration) {

@@ -84,7 +84,7 @@ impl Committer {
             };
             revision += 1;
             stamp(&mut write.object, revision);
-            let stored = Arc::new(Stored::new(revision, &write.object));
+            let stored = Arc::new(Stored::new(revision, operation, &write.object));
             ahead.insert(write.key.clone(), (!write.deletes).then_some(revision));
             outcomes.push(Ok(Arc::clone(&stored)));
             changes.push((write.key, operation, stored));
@@ -112,7 +112,7 @@ impl Committer {
                 revision: stored.revision,
                 key: key.clone(),
                 operation: *operation,
-                object: stored.json().to_vec(),
+                object: stored.json(),
             })
             .collect();
         self.backend.commit(&batch).map_err(|error| {

@@ -1,6 +1,6 @@
 //! The state that requests see: objects, the recent changes, and who watches them.
 
-use super::{LOG_LENGTH, LOG_MINUTES, Loaded, Operation};
+use super::{Change, LOG_BYTES, LOG_LENGTH, LOG_MINUTES, Loaded, Operation};
 use crate::kubeapi::Clock;
 use crate::kubeapi::tree::Tree;
 use axum::body::Bytes;
@@ -18,16 +18,29 @@ use tokio::sync::mpsc;
 /// a thousand changes between two polls is normal, more than that is a reader that stopped.
 const WATCHER_CAPACITY: usize = 1_024;
 
-/// An object in the form in which it is sent: compact JSON.
+/// An object in the form in which it is sent: compact JSON, in the line that tells watchers of it.
 #[derive(Debug)]
 pub(in crate::kubeapi) struct Stored {
     pub(in crate::kubeapi) revision: u64,
-    json: Bytes,
+    operation: Operation,
+    line: Bytes,
     owners: Box<[Box<str>]>,
 }
 
+/// What follows the object in its line.
+const LINE_END: &[u8] = b"}\n";
+
+/// What stands before an object in the line that tells what happened to it.
+fn line_start(operation: Operation) -> &'static [u8] {
+    match operation {
+        Operation::Added => br#"{"type":"ADDED","object":"#,
+        Operation::Modified => br#"{"type":"MODIFIED","object":"#,
+        Operation::Deleted => br#"{"type":"DELETED","object":"#,
+    }
+}
+
 impl Stored {
-    pub(super) fn new(revision: u64, object: &Value) -> Self {
+    pub(super) fn new(revision: u64, operation: Operation, object: &Value) -> Self {
         let owners = object
             .pointer("/metadata/ownerReferences")
             .and_then(Value::as_array)
@@ -38,35 +51,58 @@ impl Stored {
                     .collect()
             })
             .unwrap_or_default();
+        let mut line = line_start(operation).to_vec();
+        serde_json::to_writer(&mut line, object).expect("a tree is written to memory");
+        Self::of_line(revision, operation, line, owners)
+    }
+
+    fn of_line(
+        revision: u64,
+        operation: Operation,
+        mut line: Vec<u8>,
+        owners: Box<[Box<str>]>,
+    ) -> Self {
+        line.extend_from_slice(LINE_END);
         Self {
             revision,
-            json: Bytes::from(object.to_string().into_bytes().into_boxed_slice()),
+            operation,
+            line: Bytes::from(line.into_boxed_slice()),
             owners,
         }
     }
 
-    fn loaded(revision: u64, json: Vec<u8>) -> Self {
-        let glance: Glance = serde_json::from_slice(&json).unwrap_or_default();
-        Self {
-            revision,
-            json: Bytes::from(json.into_boxed_slice()),
-            owners: glance
-                .metadata
-                .owner_references
-                .into_iter()
-                .map(|owner| owner.uid.into_boxed_str())
-                .collect(),
-        }
+    fn loaded(revision: u64, operation: Operation, json: &[u8]) -> Self {
+        let glance: Glance = serde_json::from_slice(json).unwrap_or_default();
+        let owners = glance
+            .metadata
+            .owner_references
+            .into_iter()
+            .map(|owner| owner.uid.into_boxed_str())
+            .collect();
+        let line = [line_start(operation), json].concat();
+        Self::of_line(revision, operation, line, owners)
     }
 
-    /// The object as it is sent.
-    pub(in crate::kubeapi) fn json(&self) -> &Bytes {
-        &self.json
+    /// The object as it is sent; shares its memory.
+    pub(in crate::kubeapi) fn json(&self) -> Bytes {
+        let start = line_start(self.operation).len();
+        let end = self.line.len() - LINE_END.len();
+        self.line.slice(start..end)
+    }
+
+    /// The line that tells a watcher of this change, when this is what happened.
+    pub(in crate::kubeapi) fn line(&self, operation: Operation) -> Option<Bytes> {
+        (operation == self.operation).then(|| self.line.clone())
+    }
+
+    /// How much memory it takes, about.
+    fn size(&self) -> usize {
+        self.line.len()
     }
 
     /// The object as a tree.
     pub(in crate::kubeapi) fn value(&self) -> Value {
-        serde_json::from_slice(&self.json).unwrap_or_default()
+        serde_json::from_slice(&self.json()).unwrap_or_default()
     }
 }
 
@@ -131,6 +167,8 @@ pub(super) struct State {
     compacted: u64,
     pub(super) objects: BTreeMap<String, Arc<Stored>>,
     log: VecDeque<Arc<Event>>,
+    /// How large the objects of the log are together.
+    log_bytes: usize,
     pub(super) watchers: Vec<Watcher>,
     pub(super) dependents: BTreeMap<Box<str>, BTreeSet<String>>,
 }
@@ -149,22 +187,16 @@ impl Live {
             compacted: loaded.compacted,
             ..State::default()
         };
+        let mut latest = state.replay(loaded.log, now);
         for current in loaded.objects {
-            let stored = Arc::new(Stored::loaded(current.revision, current.object));
+            let known = latest.remove(&current.key);
+            let stored = known
+                .filter(|known| known.revision == current.revision)
+                .unwrap_or_else(|| {
+                    let modified = Operation::Modified;
+                    Arc::new(Stored::loaded(current.revision, modified, &current.object))
+                });
             state.put(current.key, stored);
-        }
-        let mut before: BTreeMap<String, Arc<Stored>> = BTreeMap::new();
-        for change in loaded.log {
-            let object = Arc::new(Stored::loaded(change.revision, change.object));
-            let previous = before.insert(change.key.clone(), Arc::clone(&object));
-            state.log.push_back(Arc::new(Event {
-                revision: change.revision,
-                key: change.key,
-                operation: change.operation,
-                object,
-                previous,
-                at: now,
-            }));
         }
         state.trim(now);
         Self {
@@ -209,7 +241,7 @@ impl Live {
                 at: now,
             });
             state.watchers.retain(|watcher| watcher.offer(&event));
-            state.log.push_back(event);
+            state.remember(event);
         }
         state.trim(now);
     }
@@ -252,13 +284,39 @@ impl State {
         Some(stored)
     }
 
+    /// Fills the log with what a backend kept; returns the last state of each object in it.
+    fn replay(&mut self, log: Vec<Change>, now: Timestamp) -> BTreeMap<String, Arc<Stored>> {
+        let mut latest: BTreeMap<String, Arc<Stored>> = BTreeMap::new();
+        for change in log {
+            let (revision, operation) = (change.revision, change.operation);
+            let object = Arc::new(Stored::loaded(revision, operation, &change.object));
+            let previous = latest.insert(change.key.clone(), Arc::clone(&object));
+            self.remember(Arc::new(Event {
+                revision,
+                key: change.key,
+                operation,
+                object,
+                previous,
+                at: now,
+            }));
+        }
+        latest
+    }
+
+    fn remember(&mut self, event: Arc<Event>) {
+        self.log_bytes += event.object.size();
+        self.log.push_back(event);
+    }
+
     fn trim(&mut self, now: Timestamp) {
         let horizon = now.as_second() - LOG_MINUTES * 60;
         while let Some(oldest) = self.log.front() {
-            if self.log.len() <= LOG_LENGTH && oldest.at.as_second() >= horizon {
+            let fits = self.log.len() <= LOG_LENGTH && self.log_bytes <= LOG_BYTES;
+            if fits && oldest.at.as_second() >= horizon {
                 break;
             }
             self.compacted = oldest.revision;
+            self.log_bytes -= oldest.object.size();
             self.log.pop_front();
         }
     }

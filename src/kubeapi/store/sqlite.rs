@@ -2,18 +2,32 @@
 
 use super::{Backend, Change, Current, Loaded, Operation};
 use crate::kubeapi::Error;
-use rusqlite::{Connection, ErrorCode, params};
+use axum::body::Bytes;
+use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
 use std::{
+    collections::HashMap,
     fs::OpenOptions,
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
 
+/// What the tables are: `log` has the kept changes and, for ever, the last change of each object
+/// that is there; `cur` says which those are.
 const LAYOUT: &str = "
 create table if not exists log (rv integer primary key, key text not null, op text not null, obj blob not null);
-create table if not exists cur (key text primary key, rv integer not null, obj blob not null) without rowid;
+create table if not exists cur (key text primary key, rv integer not null) without rowid;
 create table if not exists meta (name text primary key, value integer not null) without rowid;
-insert or ignore into meta values ('layout', 1), ('revision', 0), ('compacted', 0);
+insert or ignore into meta values ('layout', 2), ('revision', 0), ('compacted', 0);
+";
+
+/// From the layout in which `cur` had a copy of each object.
+const FROM_LAYOUT_1: &str = "
+insert or ignore into log select rv, key, 'MODIFIED', obj from cur;
+create table fresh (key text primary key, rv integer not null) without rowid;
+insert into fresh select key, rv from cur;
+drop table cur;
+alter table fresh rename to cur;
+update meta set value = 2 where name = 'layout';
 ";
 
 /// A store in a file that no other process may open meanwhile.
@@ -21,13 +35,15 @@ insert or ignore into meta values ('layout', 1), ('revision', 0), ('compacted', 
 pub struct Sqlite {
     path: PathBuf,
     connection: Connection,
+    /// Up to here the log has only what is still there.
+    compacted: u64,
 }
 
 struct LogRow {
     revision: u64,
     key: String,
     word: String,
-    object: Vec<u8>,
+    object: Bytes,
 }
 
 impl Sqlite {
@@ -42,9 +58,14 @@ impl Sqlite {
             .open(&path)
             .map_err(|error| Error::file("open", &path, error))?;
         let connection = Connection::open(&path).map_err(|error| explain(&path, &error))?;
-        let store = Self { path, connection };
+        let mut store = Self {
+            path,
+            connection,
+            compacted: 0,
+        };
         store.prepare().map_err(|error| store.explain(&error))?;
         store.check()?;
+        store.compacted = store.number("compacted")?;
         Ok(store)
     }
 
@@ -67,11 +88,14 @@ impl Sqlite {
         if verdict != "ok" {
             return Err(self.damaged(verdict));
         }
-        let layout = self.number("layout")?;
-        if layout != 1 {
-            return Err(self.damaged(format!("its layout {layout} is of another version")));
+        match self.number("layout")? {
+            1 => self
+                .connection
+                .execute_batch(&format!("begin immediate; {FROM_LAYOUT_1} commit;"))
+                .map_err(|error| self.explain(&error)),
+            2 => Ok(()),
+            layout => Err(self.damaged(format!("its layout {layout} is of another version"))),
         }
-        Ok(())
     }
 
     fn number(&self, name: &str) -> Result<u64, Error> {
@@ -84,70 +108,77 @@ impl Sqlite {
         u64::try_from(value).map_err(|_| self.damaged(format!("meta {name} is {value}")))
     }
 
-    fn objects(&self) -> rusqlite::Result<Vec<Current>> {
-        let mut query = self.connection.prepare("select key, rv, obj from cur")?;
+    /// The revision of each object that is there.
+    fn current(&self) -> rusqlite::Result<HashMap<String, u64>> {
+        let mut query = self.connection.prepare("select key, rv from cur")?;
         let rows = query.query_map([], |row| {
-            Ok(Current {
-                key: row.get(0)?,
-                revision: row.get::<_, i64>(1)?.unsigned_abs(),
-                object: row.get(2)?,
-            })
+            Ok((row.get(0)?, row.get::<_, i64>(1)?.unsigned_abs()))
         })?;
         rows.collect()
     }
 
-    fn log(&self) -> rusqlite::Result<Vec<LogRow>> {
+    /// Calls `visit` with every row of the log, oldest first.
+    fn each_row(&self, mut visit: impl FnMut(LogRow) -> Result<(), Error>) -> Result<(), Error> {
+        let explain = |error: rusqlite::Error| self.explain(&error);
         let mut query = self
             .connection
-            .prepare("select rv, key, op, obj from log order by rv")?;
-        let rows = query.query_map([], |row| {
-            Ok(LogRow {
-                revision: row.get::<_, i64>(0)?.unsigned_abs(),
-                key: row.get(1)?,
-                word: row.get(2)?,
-                object: row.get(3)?,
-            })
-        })?;
-        rows.collect()
+            .prepare("select rv, key, op, obj from log order by rv")
+            .map_err(explain)?;
+        let mut rows = query.query([]).map_err(explain)?;
+        while let Some(row) = rows.next().map_err(explain)? {
+            let read = || -> rusqlite::Result<LogRow> {
+                Ok(LogRow {
+                    revision: row.get::<_, i64>(0)?.unsigned_abs(),
+                    key: row.get(1)?,
+                    word: row.get(2)?,
+                    object: row.get::<_, Vec<u8>>(3)?.into(),
+                })
+            };
+            visit(read().map_err(explain)?)?;
+        }
+        Ok(())
     }
 
     fn write(&mut self, batch: &[Change]) -> rusqlite::Result<()> {
+        let compacted = self.compacted.cast_signed();
         let transaction = self.connection.transaction()?;
         {
             let mut log = transaction
                 .prepare_cached("insert into log (rv, key, op, obj) values (?, ?, ?, ?)")?;
-            let mut put = transaction
-                .prepare_cached("insert or replace into cur (key, rv, obj) values (?, ?, ?)")?;
+            let mut known = transaction.prepare_cached("select rv from cur where key = ?")?;
+            let mut put =
+                transaction.prepare_cached("insert or replace into cur (key, rv) values (?, ?)")?;
             let mut remove = transaction.prepare_cached("delete from cur where key = ?")?;
-            let mut reached =
-                transaction.prepare_cached("update meta set value = ? where name = 'revision'")?;
+            let mut forget = transaction.prepare_cached("delete from log where rv = ?")?;
             for change in batch {
                 let revision = change.revision.cast_signed();
-                log.execute(params![
-                    revision,
-                    change.key,
-                    change.operation.as_str(),
-                    change.object
-                ])?;
-                if change.operation == Operation::Deleted {
-                    remove.execute([&change.key])?;
-                } else {
-                    put.execute(params![change.key, revision, change.object])?;
+                let key = &change.key;
+                let before: Option<i64> = known.query_row([key], |row| row.get(0)).optional()?;
+                if let Some(before) = before.filter(|before| *before <= compacted) {
+                    forget.execute([before])?;
                 }
-            }
-            if let Some(last) = batch.last() {
-                reached.execute([last.revision.cast_signed()])?;
+                let word = change.operation.as_str();
+                log.execute(params![revision, key, word, &change.object[..]])?;
+                if change.operation == Operation::Deleted {
+                    remove.execute([key])?;
+                } else {
+                    put.execute(params![key, revision])?;
+                }
             }
         }
         transaction.commit()
     }
 
     fn forget(&mut self, through: u64) -> rusqlite::Result<()> {
-        let through = through.cast_signed();
+        let (from, through) = (self.compacted.cast_signed(), through.cast_signed());
         let transaction = self.connection.transaction()?;
-        transaction.execute("delete from log where rv <= ?", [through])?;
         transaction.execute(
-            "update meta set value = max(value, ?) where name = 'compacted'",
+            "delete from log where rv > ? and rv <= ?
+             and not exists (select 1 from cur where cur.key = log.key and cur.rv = log.rv)",
+            [from, through],
+        )?;
+        transaction.execute(
+            "update meta set value = max(value, ?) where name in ('revision', 'compacted')",
             [through],
         )?;
         transaction.commit()
@@ -167,39 +198,48 @@ impl Sqlite {
 
 impl Backend for Sqlite {
     fn load(&mut self) -> Result<Loaded, Error> {
-        let revision = self.number("revision")?;
-        let compacted = self.number("compacted")?;
-        let objects = self.objects().map_err(|error| self.explain(&error))?;
-        if let Some(beyond) = objects.iter().find(|object| object.revision > revision) {
-            let reason = format!("{} is newer than the store itself", beyond.key);
-            return Err(self.damaged(reason));
-        }
-        let mut log = Vec::new();
-        for row in self.log().map_err(|error| self.explain(&error))? {
-            let operation = Operation::parse(&row.word).ok_or_else(|| {
-                self.damaged(format!("change {} is called {}", row.revision, row.word))
-            })?;
-            log.push(Change {
-                revision: row.revision,
-                key: row.key,
-                operation,
-                object: row.object,
-            });
-        }
-        for (key, object) in objects
-            .iter()
-            .map(|current| (&current.key, &current.object))
-            .chain(log.iter().map(|change| (&change.key, &change.object)))
-        {
-            serde_json::from_slice::<serde::de::IgnoredAny>(object)
+        let mut loaded = Loaded {
+            revision: self.number("revision")?,
+            compacted: self.number("compacted")?,
+            ..Loaded::default()
+        };
+        let mut current = self.current().map_err(|error| self.explain(&error))?;
+        self.each_row(|row| {
+            let LogRow {
+                revision,
+                key,
+                word,
+                object,
+            } = row;
+            serde_json::from_slice::<serde::de::IgnoredAny>(&object)
                 .map_err(|error| self.damaged(format!("{key} is no JSON: {error}")))?;
+            let operation = Operation::parse(&word)
+                .ok_or_else(|| self.damaged(format!("change {revision} is called {word}")))?;
+            loaded.revision = loaded.revision.max(revision);
+            if current.get(&key) == Some(&revision) {
+                current.remove(&key);
+                loaded.objects.push(Current {
+                    key: key.clone(),
+                    revision,
+                    object: object.clone(),
+                });
+            }
+            if revision > loaded.compacted {
+                loaded.log.push(Change {
+                    revision,
+                    key,
+                    operation,
+                    object,
+                });
+            }
+            Ok(())
+        })?;
+        match current.iter().next() {
+            Some((key, revision)) => {
+                Err(self.damaged(format!("change {revision} of {key} is not there")))
+            }
+            None => Ok(loaded),
         }
-        Ok(Loaded {
-            revision,
-            compacted,
-            objects,
-            log,
-        })
     }
 
     fn commit(&mut self, batch: &[Change]) -> Result<(), Error> {
@@ -213,7 +253,9 @@ impl Backend for Sqlite {
         self.forget(through).map_err(|error| Error::Write {
             path: self.path.clone(),
             reason: error.to_string(),
-        })
+        })?;
+        self.compacted = self.compacted.max(through);
+        Ok(())
     }
 }
 

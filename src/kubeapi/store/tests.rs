@@ -139,7 +139,7 @@ fn a_row_that_is_no_object_is_damage() {
     let mut store = Sqlite::open(&path).unwrap();
     store
         .commit(&[Change {
-            object: b"{".to_vec(),
+            object: "{".into(),
             ..change(1, "")
         }])
         .unwrap();
@@ -167,6 +167,91 @@ fn compaction_forgets_the_log_and_keeps_the_objects() {
     assert_eq!((loaded.objects.len(), loaded.log.len()), (2, 0));
 }
 
+#[test]
+fn the_file_keeps_the_last_change_of_what_is_there_and_no_more() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("store.db");
+    let mut store = Sqlite::open(&path).unwrap();
+    store.commit(&[change(1, "a"), change(2, "b")]).unwrap();
+    store.compact(2).unwrap();
+    let again = |revision, key: &str, operation| Change {
+        key: key.to_owned(),
+        operation,
+        ..change(revision, "c")
+    };
+    let first = "g/kinds//o1";
+    store
+        .commit(&[again(3, first, Operation::Modified)])
+        .unwrap();
+    store
+        .commit(&[again(4, "g/kinds//o2", Operation::Deleted)])
+        .unwrap();
+    let loaded = store.load().unwrap();
+    let kept: Vec<(&str, u64)> = loaded
+        .objects
+        .iter()
+        .map(|object| (object.key.as_str(), object.revision))
+        .collect();
+    assert_eq!(kept, [(first, 3)]);
+    assert_eq!(loaded.log.len(), 2);
+    store.compact(4).unwrap();
+    drop(store);
+    let mut store = Sqlite::open(&path).unwrap();
+    let loaded = store.load().unwrap();
+    assert_eq!((loaded.revision, loaded.compacted), (4, 4));
+    assert_eq!((loaded.objects.len(), loaded.log.len()), (1, 0));
+    drop(store);
+    let file = rusqlite::Connection::open(&path).unwrap();
+    let rows: i64 = file
+        .query_row("select count(*) from log", [], |row| row.get(0))
+        .unwrap();
+    assert_eq!(rows, 1);
+}
+
+#[test]
+fn a_file_of_the_first_layout_is_taken_over() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("store.db");
+    let file = rusqlite::Connection::open(&path).unwrap();
+    file.execute_batch(
+        "create table log (rv integer primary key, key text not null, op text not null, obj blob not null);
+         create table cur (key text primary key, rv integer not null, obj blob not null) without rowid;
+         create table meta (name text primary key, value integer not null) without rowid;
+         insert into meta values ('layout', 1), ('revision', 9), ('compacted', 7);
+         insert into cur values ('g/kinds//old', 3, x'7b7d'), ('g/kinds//new', 8, x'7b7d');
+         insert into log values (8, 'g/kinds//new', 'ADDED', x'7b7d'), (9, 'g/kinds//gone', 'DELETED', x'7b7d');",
+    )
+    .unwrap();
+    drop(file);
+    for _ in 0..2 {
+        let mut store = Sqlite::open(&path).unwrap();
+        let loaded = store.load().unwrap();
+        assert_eq!((loaded.revision, loaded.compacted), (9, 7));
+        let kept: Vec<(&str, u64)> = loaded
+            .objects
+            .iter()
+            .map(|object| (object.key.as_str(), object.revision))
+            .collect();
+        assert_eq!(kept, [("g/kinds//old", 3), ("g/kinds//new", 8)]);
+        assert_eq!(loaded.log.len(), 2);
+    }
+}
+
+#[test]
+fn large_objects_that_change_do_not_pile_up_in_the_log() {
+    let store = open(Box::new(Memory::default()));
+    let large = "x".repeat(1_024 * 1_024);
+    for number in 0..40 {
+        let mut write = create(&format!("g/kinds//o{number}"));
+        write.object["data"] = Value::from(large.as_str());
+        futures::executor::block_on(store.write(write)).unwrap();
+    }
+    let after = |revision| store.subscribe("g/", Start::After(revision));
+    assert!(after(1).is_none());
+    assert_eq!(after(39).unwrap().backlog.len(), 1);
+    assert!(after(30).is_some());
+}
+
 fn open(backend: Box<dyn Backend>) -> Store {
     let clock: Clock = Arc::new(|| jiff::Timestamp::UNIX_EPOCH);
     Store::open(backend, Commit::Threaded, clock).unwrap()
@@ -186,6 +271,6 @@ fn change(revision: u64, text: &str) -> Change {
         revision,
         key: format!("g/kinds//o{revision}"),
         operation: Operation::Added,
-        object: Value::from(text).to_string().into_bytes(),
+        object: Value::from(text).to_string().into(),
     }
 }

@@ -232,6 +232,11 @@ impl Row {
         !located && (self.is_told() || now >= self.first_seen + INCOMPLETE)
     }
 
+    /// Returns the hosts that it is said to be on.
+    pub(super) fn targets(&self) -> BTreeSet<&Name> {
+        self.locations().map(|one| &one.target).collect()
+    }
+
     /// Returns whether it is said to be on a host.
     pub(super) fn is_on(&self, name: &Name) -> bool {
         self.locations().any(|location| location.target == *name)
@@ -279,8 +284,7 @@ impl Row {
                 questions.push(ask(&name, kind::TXT));
             }
         }
-        let targets: BTreeSet<&Name> = self.locations().map(|one| &one.target).collect();
-        for target in targets {
+        for target in self.targets() {
             questions.extend(host::questions(target));
         }
         questions

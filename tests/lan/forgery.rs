@@ -1,0 +1,136 @@
+//! The daemon among forged packets: a flood hides nobody, and forged goodbyes end nothing.
+//!
+//! `LANDBRIDGE_LONG_TESTS=1` takes the full length: 60,000 packets and 60 seconds.
+
+use std::{net::Ipv4Addr, thread, time::Duration};
+
+use crate::{
+    PATIENCE,
+    lab::{self, Lab},
+    multicast::{announcement, at_pace, say, socket, used},
+};
+
+/// A flood: so many packets, a thousand a second.
+fn flood_packets() -> u64 {
+    if is_long() { 60_000 } else { 12_000 }
+}
+
+fn is_long() -> bool {
+    std::env::var_os("LANDBRIDGE_LONG_TESTS").is_some()
+}
+
+/// From one address, or from sixty.
+fn flood(sources: u8) {
+    let Some(lab) = Lab::new(&["rome", "milan", "mallory"]) else {
+        return;
+    };
+    lab.start("rome");
+    let addresses: Vec<Ipv4Addr> = (0..sources)
+        .map(|number| Ipv4Addr::new(10, 77, 0, 100 + number))
+        .collect();
+    for address in &addresses {
+        lab.ip(
+            Some("mallory"),
+            &format!("address add {address}/24 dev eth0"),
+        );
+    }
+    let sockets: Vec<_> = addresses
+        .iter()
+        .map(|address| (*address, socket(&lab, "mallory", *address)))
+        .collect();
+    let rome = lab.process("rome");
+    let before = used(rome);
+    let flood = thread::spawn(move || {
+        at_pace(flood_packets(), Duration::from_millis(1), |number| {
+            let turn = usize::try_from(number).expect("small") % sockets.len();
+            let (address, socket) = &sockets[turn];
+            let id = format!("{number:08x}-4b5a-8697-8877-665544332211");
+            let text = format!("id={id}");
+            say(socket, &announcement(&id, *address, &text, 120));
+        });
+    });
+    thread::sleep(Duration::from_secs(2));
+    lab.start("milan");
+    lab.until(Duration::from_secs(10), "rome has found milan", || {
+        lab.peer("rome", "milan")
+            .filter(|object| lab::condition(object, "IdentityVerified"))
+    });
+    flood.join().expect("the flood ends by itself");
+    let (seconds, bytes) = used(rome);
+    let (share, grown) = (
+        (seconds - before.0) / (Duration::from_millis(flood_packets()).as_secs_f64()),
+        bytes.saturating_sub(before.1) >> 20,
+    );
+    lab::note(&format!(
+        "{} packets from {sources} addresses: {share:.2} of a core, {grown} MiB more",
+        flood_packets()
+    ));
+    assert!(grown < 32, "{grown} MiB more");
+    assert!(share < 0.5, "{share:.2} of a core");
+    let peers = lab.peers("rome");
+    assert_eq!(peers.len(), 1, "nothing is made of what is not proven");
+}
+
+#[test]
+fn a_flood_of_forged_clusters_hides_nobody() {
+    flood(1);
+}
+
+#[test]
+fn a_flood_of_forged_clusters_from_many_addresses_hides_nobody() {
+    flood(60);
+}
+
+#[test]
+fn forged_goodbyes_end_nothing() {
+    let Some(lab) = Lab::new(&["rome", "milan", "mallory"]) else {
+        return;
+    };
+    lab.start_all_but(&["mallory"]);
+    lab.until_peered_among(&["rome", "milan"]);
+    let milan = lab.status("milan")["clusterID"].as_str().map(str::to_owned);
+    let milan = milan.expect("an id");
+    lab.ip(Some("mallory"), "address add 10.77.0.2/32 dev eth0");
+    let own = socket(&lab, "mallory", lab.address("mallory"));
+    let stolen = socket(&lab, "mallory", lab.address("milan"));
+    let address = lab.address("milan");
+    let goodbye = announcement(&milan, address, "", 0);
+    let times = if is_long() { 600 } else { 100 };
+    at_pace(times, Duration::from_millis(100), |number| {
+        say(&own, &goodbye);
+        say(&stolen, &goodbye);
+        if number % 5 == 0 {
+            let object = lab.peer("rome", "milan").expect("the object stays");
+            assert_eq!(object["status"]["phase"], "Peered", "{}", lab.story());
+        }
+    });
+}
+
+#[test]
+fn a_peer_that_falls_silent_is_missed() {
+    let Some(lab) = Lab::new(&["rome", "milan"]) else {
+        return;
+    };
+    lab.start_all();
+    lab.until_peered();
+    let start = std::time::Instant::now();
+    lab.ip(Some("milan"), "link set eth0 down");
+    lab.until(PATIENCE, "rome knows no place of milan's", || {
+        let object = lab.peer("rome", "milan")?;
+        let endpoints = object["status"]["endpoints"].as_array();
+        endpoints.is_none_or(Vec::is_empty).then_some(())
+    });
+    let endpoint = start.elapsed();
+    lab.until(PATIENCE, "rome says so", || {
+        let object = lab.peer("rome", "milan")?;
+        (object["status"]["phase"] == "Degraded").then_some(())
+    });
+    let state = start.elapsed();
+    lab.ip(Some("milan"), "link set eth0 up");
+    let back = std::time::Instant::now();
+    lab.until_peered();
+    lab::note(&format!(
+        "silent death: endpoint gone after {endpoint:.1?}, state after {state:.1?}; back after {:.1?}",
+        back.elapsed()
+    ));
+}

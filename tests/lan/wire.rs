@@ -1,0 +1,178 @@
+//! What is on the wire: everything that an old Liqo needs, what the switches say, and nothing when
+//! they are off.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream},
+    time::{Duration, Instant},
+};
+
+use hickory_proto::{
+    op::Message,
+    rr::{RData, Record, RecordType},
+};
+use serde_json::json;
+
+use crate::{
+    PATIENCE,
+    lab::{self, Lab},
+    multicast::{announcement, listen, question, say, socket},
+};
+
+const CONFIG: &str = "/apis/config.liqo.io/v1alpha1/clusterconfigs/liqo-configuration";
+
+fn switch(lab: &Lab, machine: &str, wish: &serde_json::Value) {
+    let wish = json!({"spec": {"discoveryConfig": wish}});
+    lab.request(machine, "PATCH", CONFIG, &wish);
+}
+
+/// Reads packets with another program's parser.
+fn read(packets: &[Vec<u8>]) -> Vec<Message> {
+    packets
+        .iter()
+        .map(|packet| Message::from_vec(packet).expect("others can read it"))
+        .collect()
+}
+
+/// Waits for a packet from a machine, asking for it now and then.
+fn until_heard<T>(lab: &Lab, from: &str, what: &str, wanted: impl Fn(&Message) -> Option<T>) -> T {
+    let ear = socket(lab, "ear", lab.address("ear"));
+    let end = Instant::now() + PATIENCE;
+    while Instant::now() < end {
+        say(&ear, &question("_liqo_auth._tcp.local"));
+        let heard = listen(&ear, lab.address(from), Duration::from_secs(2));
+        if let Some(found) = read(&heard).iter().find_map(&wanted) {
+            return found;
+        }
+    }
+    panic!("never heard from {from}: {what}\n{}", lab.story());
+}
+
+fn of<'a>(message: &'a Message, kind: RecordType) -> Vec<&'a Record> {
+    let records = message.answers.iter().chain(&message.additionals);
+    records
+        .filter(|record| record.record_type() == kind)
+        .collect()
+}
+
+#[test]
+fn an_old_liqo_finds_all_that_it_needs_in_one_packet() {
+    let Some(lab) = Lab::new(&["rome", "ear"]) else {
+        return;
+    };
+    lab.start("rome");
+    let packet = until_heard(&lab, "rome", "an announcement", |message| {
+        (!of(message, RecordType::SRV).is_empty()).then(|| message.clone())
+    });
+    let service = "_liqo_auth._tcp.local.";
+    let pointers = of(&packet, RecordType::PTR);
+    let instance = pointers
+        .iter()
+        .find(|record| record.name.to_ascii() == service)
+        .and_then(|record| match &record.data {
+            RData::PTR(name) => Some(name.0.clone()),
+            _ => None,
+        })
+        .expect("a pointer under Liqo's type");
+    let servers = of(&packet, RecordType::SRV);
+    let server = servers
+        .iter()
+        .find(|record| record.name == instance)
+        .and_then(|record| match &record.data {
+            RData::SRV(server) => Some(server.clone()),
+            _ => None,
+        })
+        .expect("a server of that instance");
+    let texts = of(&packet, RecordType::TXT);
+    assert!(texts.iter().any(|record| record.name == instance));
+    let addresses = of(&packet, RecordType::A);
+    let address = addresses.first().expect("an IPv4 address");
+    // Byte for byte: Liqo compares the two as text.
+    assert_eq!(address.name.to_ascii(), server.target.to_ascii());
+    let RData::A(ip) = &address.data else {
+        panic!("an A record holds an address");
+    };
+    assert_eq!(ip.0, lab.address("rome"));
+    let ttls = packet.answers.iter().chain(&packet.additionals);
+    assert!(ttls.into_iter().all(|record| record.ttl == 90), "{packet}");
+    let place = SocketAddr::new(IpAddr::V4(ip.0), server.port);
+    lab.within("ear", move || {
+        TcpStream::connect_timeout(&place, Duration::from_millis(500)).expect("it answers");
+    });
+    let url = format!("https://{place}/ids");
+    let ids = lab.output("ear", &["curl", "--silent", "--insecure", &url]);
+    if lab::installed(&["curl"]) {
+        let ids: serde_json::Value = serde_json::from_str(&ids).expect("JSON");
+        let id = ids["clusterId"].as_str().expect("an id");
+        assert!(instance.to_ascii().starts_with(id));
+        assert!(ids["clusterName"] == "rome" && ids["guestNamespace"] == "liqo");
+    }
+}
+
+#[test]
+fn an_old_liqo_that_says_nothing_of_itself_is_asked() {
+    let Some(mut lab) = Lab::new(&["rome", "milan", "ear"]) else {
+        return;
+    };
+    lab.set(
+        "LANDBRIDGE_CLUSTER_CONFIG",
+        "{discoveryConfig: {autojoin: false, enableAdvertisement: false}}",
+    );
+    lab.start_all_but(&["ear"]);
+    let voice = socket(&lab, "ear", lab.address("ear"));
+    let packet = announcement("liqo-of-old", lab.address("milan"), "", 120);
+    let found = lab.until(PATIENCE, "rome knows who is there", || {
+        say(&voice, &packet);
+        lab.peer("rome", "milan")
+    });
+    let id = lab.status("milan")["clusterID"].clone();
+    assert_eq!(found["spec"]["clusterIdentity"]["clusterID"], id);
+    assert_eq!(found["spec"]["discoveryType"], "LAN");
+}
+
+#[test]
+fn the_switches_act_on_the_wire_and_off_is_silent() {
+    let Some(lab) = Lab::new(&["rome", "ear"]) else {
+        return;
+    };
+    lab.start("rome");
+    switch(&lab, "rome", &json!({"ttl": 45, "clusterName": "roma"}));
+    until_heard(&lab, "rome", "the new name and time", |message| {
+        let texts = of(message, RecordType::TXT);
+        let told = texts
+            .iter()
+            .any(|record| record.ttl == 45 && record.data.to_string().contains("name=roma"));
+        told.then_some(())
+    });
+    let ear = socket(&lab, "ear", lab.address("ear"));
+    let rome = lab.address("rome");
+    switch(
+        &lab,
+        "rome",
+        &json!({"enableAdvertisement": false, "enableDiscovery": false}),
+    );
+    let end = Instant::now() + PATIENCE;
+    let is_goodbye = |message: &Message| message.answers.iter().all(|record| record.ttl == 0);
+    while !read(&listen(&ear, rome, Duration::from_secs(1)))
+        .iter()
+        .any(|message| !message.answers.is_empty() && is_goodbye(message))
+    {
+        assert!(Instant::now() < end, "no goodbye\n{}", lab.story());
+    }
+    listen(&ear, rome, Duration::from_millis(500));
+    for service in ["_liqo_auth._tcp.local", "_landbridge._tcp.local"] {
+        say(&ear, &question(service));
+    }
+    lab.ip(Some("rome"), "address add 10.77.0.77/24 dev eth0");
+    for own in [rome, Ipv4Addr::new(10, 77, 0, 77)] {
+        let heard = listen(&ear, own, Duration::from_secs(3));
+        assert_eq!(heard, Vec::<Vec<u8>>::new(), "off is silent");
+    }
+    switch(&lab, "rome", &json!({"enableDiscovery": true}));
+    let heard = read(&listen(&ear, rome, Duration::from_secs(2)));
+    assert!(heard.iter().any(|message| !message.queries.is_empty()));
+    assert!(heard.iter().all(|message| message.answers.is_empty()));
+    switch(&lab, "rome", &json!({"enableAdvertisement": true}));
+    until_heard(&lab, "rome", "it is back", |message| {
+        (!of(message, RecordType::SRV).is_empty()).then_some(())
+    });
+}
