@@ -74,6 +74,10 @@ pub struct Facts {
     pub link: Link,
     /// The approval code of the session in which the peer came to us.
     pub visitor_code: Option<String>,
+    /// Where another machine holds our identity, if one does.
+    pub twin: Option<String>,
+    /// Who used the peer's id without its key, and until when that is told.
+    pub misuse: Option<(String, Timestamp)>,
     /// What the peer asked of us.
     pub request: Option<PeeringRequest>,
     /// What the peer offers, as it stands here.
@@ -320,6 +324,9 @@ fn check_again(view: &View<'_>) -> Timestamp {
         moments.insert(expired + GRACE);
     } else if view.facts.neighbour.is_none() {
         moments.insert(view.facts.started + REAPPEARANCE);
+    }
+    if let Some((_, until)) = &view.facts.misuse {
+        moments.insert(*until);
     }
     if let Some(deadline) = view.withdrawal_deadline() {
         moments.insert(deadline);
