@@ -7,6 +7,7 @@ pub mod dns_endpoint;
 pub mod enrolment;
 mod events;
 pub mod foreign_cluster;
+pub mod lan_health;
 pub mod links;
 pub mod own_node;
 pub mod peering_request;

@@ -85,6 +85,26 @@ pub mod search_domain {
     pub const INVALID_DOMAIN: &str = "InvalidDomain";
 }
 
+/// Condition types and reasons of the ClusterConfig, which tells how this cluster itself does.
+pub mod cluster_config {
+    /// Clusters on the LAN are found, and find us, as far as the policy wants it.
+    pub const LAN_DISCOVERY: &str = "LanDiscovery";
+    /// It works on at least one interface.
+    pub const WORKING: &str = "Working";
+    /// The policy wants neither.
+    pub const SWITCHED_OFF: &str = "SwitchedOff";
+    /// No interface is up and allowed.
+    pub const NO_INTERFACE: &str = "NoInterface";
+    /// The interfaces that are up and allowed do not know multicast.
+    pub const NO_MULTICAST: &str = "NoMulticast";
+    /// Not even what we send ourselves comes back: something on this machine drops it.
+    pub const MULTICAST_BLOCKED: &str = "MulticastBlocked";
+    /// Another program holds UDP port 5353 for itself.
+    pub const PORT_TAKEN: &str = "PortTaken";
+    /// It broke and is started again.
+    pub const RESTARTING: &str = "Restarting";
+}
+
 /// Reasons of events on a ForeignCluster.
 pub mod event {
     /// The cluster was found.
