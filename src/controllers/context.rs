@@ -11,7 +11,9 @@ use jiff::Timestamp;
 use kube::Client;
 use tokio::sync::{Notify, watch};
 
-use super::{approvals::Approvals, events::Events, links::Links, tokens::Tokens};
+use super::{
+    approvals::Approvals, events::Events, links::Links, suspicions::Suspicions, tokens::Tokens,
+};
 use crate::{
     api::{ClusterConfigSpec, ClusterId, ClusterName},
     engine::peering::{Neighbour, Own},
@@ -49,6 +51,8 @@ pub struct Context {
     pub(crate) events: Events,
     /// The approval codes of peers that came to us.
     pub(crate) approvals: Approvals,
+    /// Who is said to use an identity that is not its own, or ours.
+    pub(crate) suspicions: Suspicions,
     /// The tokens that we gave out and were given.
     pub(crate) tokens: Tokens,
     /// Held while a ForeignCluster is looked for and created, so that two finds make one object.
@@ -108,6 +112,7 @@ impl Context {
             neighbours: Neighbours::default(),
             events: Events::default(),
             approvals: Approvals::default(),
+            suspicions: Suspicions::default(),
             tokens: Tokens::default(),
             enrolment: tokio::sync::Mutex::new(()),
             sharing: tokio::sync::Mutex::new(()),
@@ -117,6 +122,11 @@ impl Context {
     /// Tells the time.
     pub fn now(&self) -> Timestamp {
         (self.clock)()
+    }
+
+    /// Follows where another machine holds our identity: then we announce nothing and join nobody.
+    pub fn twin(&self) -> watch::Receiver<Option<String>> {
+        self.suspicions.twins_told()
     }
 
     /// Returns our name as it stands now: the one of the policy, if it has one.

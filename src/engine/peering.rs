@@ -78,6 +78,10 @@ pub struct Facts {
     pub visited: Option<Timestamp>,
     /// The approval code of the session in which the peer came to us.
     pub visitor_code: Option<String>,
+    /// Where another machine holds our identity, if one does.
+    pub twin: Option<String>,
+    /// Who used the peer's id without its key, and until when that is told.
+    pub misuse: Option<(String, Timestamp)>,
     /// What the peer asked of us.
     pub request: Option<PeeringRequest>,
     /// What the peer offers, as it stands here.
@@ -324,6 +328,9 @@ fn check_again(view: &View<'_>) -> Timestamp {
         moments.insert(expired + GRACE);
     } else if view.facts.neighbour.is_none() {
         moments.insert(view.facts.started + REAPPEARANCE);
+    }
+    if let Some((_, until)) = &view.facts.misuse {
+        moments.insert(*until);
     }
     moments.extend(view.end_of_visit());
     if let Some(deadline) = view.withdrawal_deadline() {

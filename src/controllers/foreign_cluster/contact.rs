@@ -18,7 +18,7 @@ use crate::{
         token::TokenHash,
         wire::{Decision, IdentityAnswer, IdentityRequest},
     },
-    controllers::{Context, Error, enrolment, gone_is_fine},
+    controllers::{Context, Error, enrolment, gone_is_fine, suspicions},
     engine::{
         peering::{Answer, Connected, Dial, Failure},
         policy::Evidence,
@@ -68,6 +68,10 @@ pub(super) async fn connect(
             }
             Err(error) => {
                 tracing::debug!(cluster = %name, %url, %error, "Endpoint did not answer");
+                if let Some(id) = expect.as_ref().filter(|_| suspicions::is_misuse(&error)) {
+                    let message = format!("{url}: {error}");
+                    context.suspicions.misused(id, message, context.now());
+                }
                 failures.insert(url, failure(&error));
             }
         }
@@ -244,6 +248,7 @@ fn introduction(
         cluster_id: own.cluster_id.clone(),
         cluster_name: context.own_name(),
         auth_url: own.auth_url.clone(),
+        boot: String::new(),
         token: None,
         token_proof: token
             .map(|one| token::proof(one, Role::Home, &own.cluster_id, peer_id, exporter)),

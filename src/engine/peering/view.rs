@@ -101,9 +101,15 @@ impl<'a> View<'a> {
         self.cluster_id.as_ref() == Some(&self.facts.own.cluster_id)
     }
 
-    /// Whether the peer's resources are wanted.
+    /// Whether our identity is on two machines, so that neither may use it.
+    pub(crate) fn is_suspended(&self) -> bool {
+        self.facts.twin.is_some()
+    }
+
+    /// Whether the peer's resources are wanted, and may be asked for.
     pub(crate) fn wants_join(&self) -> bool {
-        self.object.spec.join && !self.deleting && !self.blocked && !self.is_own()
+        let may = !self.deleting && !self.blocked && !self.is_own() && !self.is_suspended();
+        self.object.spec.join && may
     }
 
     /// Whether a session with the peer may stand: wanted, its identity accepted here, and ours not
@@ -125,7 +131,8 @@ impl<'a> View<'a> {
 
     /// Whether the peer may consume what we offer, and asked for it.
     pub(crate) fn serves(&self) -> bool {
-        self.facts.request.is_some() && self.admitted.is_accepted() && !self.deleting
+        let may = !self.deleting && !self.is_suspended();
+        self.facts.request.is_some() && self.admitted.is_accepted() && may
     }
 
     /// Whether our PeeringRequest may still stand in the peer's cluster though it should not.
@@ -149,7 +156,8 @@ impl<'a> View<'a> {
 
     /// Whether the peer must be talked to.
     pub(crate) fn needs_contact(&self) -> bool {
-        let unknown = !self.deleting && !self.blocked && !self.is_proven();
+        let may = !self.deleting && !self.blocked && !self.is_suspended();
+        let unknown = may && !self.is_proven();
         !self.is_own() && (self.wants_join() || self.owes_withdrawal() || unknown)
     }
 

@@ -282,6 +282,8 @@ fn facts(start: Timestamp, neighbour: Neighbour) -> Facts {
     Facts {
         visited: None,
         visitor_code: None,
+        twin: None,
+        misuse: None,
         own: Own {
             cluster_id: own_id(),
             cluster_name: ClusterName::neutralise("rome"),
