@@ -34,6 +34,7 @@ fn read(packets: &[Vec<u8>]) -> Vec<Message> {
 }
 
 /// Waits for a packet from a machine, asking for it now and then.
+#[expect(clippy::panic, reason = "who is never heard fails the test")]
 fn until_heard<T>(lab: &Lab, from: &str, what: &str, wanted: impl Fn(&Message) -> Option<T>) -> T {
     let ear = socket(lab, "ear", lab.address("ear"));
     let end = Instant::now() + PATIENCE;
@@ -47,7 +48,7 @@ fn until_heard<T>(lab: &Lab, from: &str, what: &str, wanted: impl Fn(&Message) -
     panic!("never heard from {from}: {what}\n{}", lab.story());
 }
 
-fn of<'a>(message: &'a Message, kind: RecordType) -> Vec<&'a Record> {
+fn of(message: &Message, kind: RecordType) -> Vec<&Record> {
     let records = message.answers.iter().chain(&message.additionals);
     records
         .filter(|record| record.record_type() == kind)
@@ -68,18 +69,22 @@ fn an_old_liqo_finds_all_that_it_needs_in_one_packet() {
     let instance = pointers
         .iter()
         .find(|record| record.name.to_ascii() == service)
-        .and_then(|record| match &record.data {
-            RData::PTR(name) => Some(name.0.clone()),
-            _ => None,
+        .and_then(|record| {
+            let RData::PTR(name) = &record.data else {
+                return None;
+            };
+            Some(name.0.clone())
         })
         .expect("a pointer under Liqo's type");
     let servers = of(&packet, RecordType::SRV);
     let server = servers
         .iter()
         .find(|record| record.name == instance)
-        .and_then(|record| match &record.data {
-            RData::SRV(server) => Some(server.clone()),
-            _ => None,
+        .and_then(|record| {
+            let RData::SRV(server) = &record.data else {
+                return None;
+            };
+            Some(server.clone())
         })
         .expect("a server of that instance");
     let texts = of(&packet, RecordType::TXT);
