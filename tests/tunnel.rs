@@ -1,8 +1,6 @@
 //! Real packets through real tunnels, between network namespaces of our own.
 #![expect(
-    clippy::indexing_slicing,
     clippy::panic,
-    clippy::print_stdout,
     clippy::unwrap_used,
     clippy::async_yields_async,
     reason = "a rig that cannot be used fails its test"
