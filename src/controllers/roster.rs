@@ -69,16 +69,7 @@ pub async fn run(
     let mut probes: JoinSet<Asked> = JoinSet::new();
     loop {
         while let Some(change) = roster.poll_change() {
-            match change {
-                Change::Appeared(candidate) | Change::Changed(candidate) => {
-                    turns.push(candidate);
-                }
-                Change::Expired(candidate) => {
-                    turns.remove(&candidate.key);
-                    expire(&context, &candidate).await;
-                }
-                Change::Duplicate(candidate) => suspect_twin(&context, &candidate),
-            }
+            take(&context, &mut turns, change).await;
         }
         while turns.running() < PROBES
             && let Some(candidate) = turns.pop(&ids)
@@ -121,6 +112,18 @@ pub async fn run(
                 roster.handle_timeout(context.now());
             }
         }
+    }
+}
+
+/// Lets a candidate wait for its turn, or takes it back.
+async fn take(context: &Context, turns: &mut Turns, change: Change) {
+    match change {
+        Change::Appeared(candidate) | Change::Changed(candidate) => turns.push(candidate),
+        Change::Expired(candidate) => {
+            turns.remove(&candidate.key);
+            expire(context, &candidate).await;
+        }
+        Change::Duplicate(candidate) => suspect_twin(context, &candidate),
     }
 }
 

@@ -68,7 +68,9 @@ async fn a_new_leaf_is_the_same_cluster() {
     let open = open.unwrap();
     open.ids().await.unwrap();
     assert!(rome.credentials.rotate(month).unwrap());
-    open.ids().await.expect("a session outlives the leaf that it began with");
+    open.ids()
+        .await
+        .expect("a session outlives the leaf that it began with");
     let connection = connector(&credentials()).connect(&rome.target()).await;
     assert_eq!(&connection.unwrap().proven.cluster_id, rome.id());
 }
@@ -105,9 +107,13 @@ async fn the_right_certificate_with_another_key_is_nobody() {
         for expect in [None, Some(victim.identity().cluster_id().clone())] {
             let (address, received) = listen(thief_config(victim)).await;
             let mut target = target(address);
-            target.expect = expect;
+            target.expect.clone_from(&expect);
             let error = connector(&own).connect(&target).await.unwrap_err();
-            assert_eq!(error.reason(), reason::INVALID_ANSWER, "{error}");
+            let told = match expect {
+                Some(_) => reason::IDENTITY_MISMATCH,
+                None => reason::INVALID_ANSWER,
+            };
+            assert_eq!(error.reason(), told, "{error}");
             assert_eq!(received.await.unwrap(), Received::HandshakeFailed);
         }
     }

@@ -99,7 +99,7 @@ mod tests {
     #[test]
     fn the_ids_follow_the_objects_and_are_told_when_they_change() {
         let mut book = Book::default();
-        for (event, told) in [
+        for (event, told) in vec![
             (Event::Init, None),
             (Event::InitApply(object("rome", Some("rome-1"))), None),
             (Event::InitApply(object("by-hand", None)), None),
