@@ -35,6 +35,10 @@ use std::{
 };
 use tokio_util::sync::CancellationToken;
 
+/// As in the program.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const DEFINITION: &str = include_str!("../tests/kubeapi/data/definition.yaml");
 
 /// How long and how often everything is measured.

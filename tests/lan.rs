@@ -6,6 +6,8 @@
 
 #[path = "lan/forgery.rs"]
 mod forgery;
+#[path = "lan/health.rs"]
+mod health;
 #[path = "lan/lab.rs"]
 mod lab;
 #[path = "lan/multicast.rs"]

@@ -57,8 +57,6 @@ pub mod condition {
     pub const NETWORK_READY: &str = "NetworkReady";
     /// An end uses the id without its key. It is only there while that is so.
     pub const IDENTITY_MISMATCH: &str = "IdentityMismatch";
-    /// Our identity is on this machine only (of a ClusterConfig).
-    pub const IDENTITY_UNIQUE: &str = "IdentityUnique";
     /// Everything that was asked for works.
     pub const READY: &str = "Ready";
 
@@ -87,6 +85,32 @@ pub mod search_domain {
     pub const TOO_MANY: &str = "TooMany";
     /// `spec.domain` is not a domain that can be asked for.
     pub const INVALID_DOMAIN: &str = "InvalidDomain";
+}
+
+/// Condition types and reasons of the ClusterConfig, which tells how this cluster itself does.
+pub mod cluster_config {
+    /// Clusters on the LAN are found, and find us, as far as the policy wants it.
+    pub const LAN_DISCOVERY: &str = "LanDiscovery";
+    /// It works on at least one interface.
+    pub const WORKING: &str = "Working";
+    /// The policy wants neither.
+    pub const SWITCHED_OFF: &str = "SwitchedOff";
+    /// No interface is up and allowed.
+    pub const NO_INTERFACE: &str = "NoInterface";
+    /// The interfaces that are up and allowed do not know multicast.
+    pub const NO_MULTICAST: &str = "NoMulticast";
+    /// Not even what we send ourselves comes back: something on this machine drops it.
+    pub const MULTICAST_BLOCKED: &str = "MulticastBlocked";
+    /// Another program holds UDP port 5353 for itself.
+    pub const PORT_TAKEN: &str = "PortTaken";
+    /// It broke and is started again.
+    pub const RESTARTING: &str = "Restarting";
+    /// Our identity is on this machine only.
+    pub const IDENTITY_UNIQUE: &str = "IdentityUnique";
+    /// No other machine holds it.
+    pub const UNIQUE: &str = "Unique";
+    /// Another machine holds it: the data directory was copied.
+    pub const DUPLICATE_IDENTITY: &str = "DuplicateIdentity";
 }
 
 /// Reasons of events on a ForeignCluster.
@@ -147,8 +171,6 @@ pub mod reason {
     pub const OWN_IDENTITY: &str = "OwnIdentity";
     /// Another machine holds our identity: the data directory was copied.
     pub const DUPLICATE_IDENTITY: &str = "DuplicateIdentity";
-    /// No other machine holds our identity.
-    pub const UNIQUE: &str = "Unique";
     /// Another ForeignCluster stands for the same cluster.
     pub const DUPLICATE: &str = "Duplicate";
     /// Nothing was tried yet.

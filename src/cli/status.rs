@@ -14,7 +14,7 @@ use super::{
     connection::{connect, explain},
     output, peers,
 };
-use crate::api::{ClusterConfig, TunnelEndpoint, labels};
+use crate::api::{ClusterConfig, SearchDomain, TunnelEndpoint, labels};
 pub(super) use report::Report;
 
 /// The ConfigMap in which the daemon says where it can be reached.
@@ -88,9 +88,18 @@ pub(super) async fn look(client: &Client) -> Result<Report, Failure> {
         .list(&ListParams::default())
         .await
         .map_err(|error| explain(&error))?;
+    let domains: Api<SearchDomain> = Api::all(client.clone());
+    let domains = domains
+        .list(&ListParams::default())
+        .await
+        .map_err(|error| explain(&error))?;
     let clusters = peers::list(client).await?;
-    let own: Api<ClusterConfig> = Api::all(client.clone());
-    let own = own.get_opt(labels::CLUSTER_CONFIG).await;
-    let own = own.map_err(|error| explain(&error))?;
-    Ok(Report::new(ready, about, &clusters, &tunnels.items).with_own(own.as_ref()))
+    let policy: Api<ClusterConfig> = Api::all(client.clone());
+    let policy = policy.get_opt(labels::CLUSTER_CONFIG).await;
+    let policy = policy.map_err(|error| explain(&error))?;
+    let own = policy.and_then(|policy| policy.status);
+    let report = Report::new(ready, about, &clusters, &tunnels.items);
+    Ok(report
+        .with_conditions(own.unwrap_or_default().conditions)
+        .with_search_domains(&domains.items))
 }

@@ -149,6 +149,7 @@ impl Context {
 #[derive(Debug, Default)]
 pub struct Neighbours {
     known: Mutex<BTreeMap<ClusterId, Neighbour>>,
+    visits: Mutex<BTreeMap<ClusterId, Timestamp>>,
     forgotten: Mutex<BTreeSet<ClusterId>>,
     forgetting: Notify,
 }
@@ -173,9 +174,20 @@ impl Neighbours {
         }
     }
 
+    /// Notes that a peer came to us. There is an object for each, so these are not without bound.
+    pub(crate) fn note_visit(&self, id: ClusterId, now: Timestamp) {
+        self.lock_visits().insert(id, now);
+    }
+
+    /// Returns when a peer came to us.
+    pub(crate) fn visited(&self, id: &ClusterId) -> Option<Timestamp> {
+        self.lock_visits().get(id).copied()
+    }
+
     /// Forgets a peer.
     pub fn forget(&self, id: &ClusterId) {
         self.lock().remove(id);
+        self.lock_visits().remove(id);
     }
 
     /// Asks for a peer whose object is gone to be found anew, if it is still there.
@@ -192,6 +204,10 @@ impl Neighbours {
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<ClusterId, Neighbour>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock_visits(&self) -> MutexGuard<'_, BTreeMap<ClusterId, Timestamp>> {
+        self.visits.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock_forgotten(&self) -> MutexGuard<'_, BTreeSet<ClusterId>> {

@@ -89,6 +89,7 @@ impl FrontDesk {
         let object = enrolment::enrol(context, &newcomer).await?;
         let admitted = admitted(context, &object);
         let nonce = self.agree_on_code(session, id, &request, &admitted);
+        context.neighbours.note_visit(id.clone(), context.now());
         // The peer is there, so a try that was put off may happen now.
         context.links.try_now(&object.name_any());
         context.links.ask_soon(&object.name_any(), context.now());

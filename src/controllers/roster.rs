@@ -61,69 +61,111 @@ pub async fn run(
     shutdown: CancellationToken,
 ) {
     context.suspicions.set_boot(&boot);
-    let mut roster = Roster::new(context.own.cluster_id.clone(), boot, Bounds::default());
     let mut known = known::follow(context.client.clone());
     let mut suspects = context.links.suspected();
-    let mut ids = BTreeSet::new();
-    let mut turns = Turns::default();
+    let mut search = Search {
+        roster: Roster::new(context.own.cluster_id.clone(), boot, Bounds::default()),
+        turns: Turns::default(),
+        known: BTreeSet::new(),
+        lan,
+        context,
+    };
     let mut probes: JoinSet<Asked> = JoinSet::new();
     loop {
-        while let Some(change) = roster.poll_change() {
-            take(&context, &mut turns, change).await;
+        search.follow_changes().await;
+        while let Some(candidate) = search.next_candidate() {
+            probes.spawn(ask(Arc::clone(&search.context), candidate));
         }
-        while turns.running() < PROBES
-            && let Some(candidate) = turns.pop(&ids)
-        {
-            probes.spawn(ask(Arc::clone(&context), candidate));
-        }
-        let wait = roster
-            .poll_timeout()
-            .map_or(IDLE, |due| until(&context, due));
+        let wait = search.wait();
         tokio::select! {
             () = shutdown.cancelled() => return,
             event = events.recv() => match event {
                 Some(event) => {
                     note(&event);
-                    roster.handle_event(event, context.now());
+                    search.roster.handle_event(event, search.context.now());
                 }
                 None => return,
             },
-            Some(Ok(asked)) = probes.join_next() => {
-                let proven = asked.proof.as_ref().is_some_and(|proof| proof.id.is_some());
-                turns.done(&asked.key, proven);
-                if let Some(proof) = asked.proof {
-                    roster.handle_proof(&asked.key, proof.endpoint, proof.id.as_ref(), chance(), context.now());
-                }
-            }
-            Some(present) = known.next() => {
-                if let Some(lan) = &lan {
-                    lan.set_known(present.clone());
-                }
-                roster.set_known(present.clone());
-                ids = present;
-            }
-            Some(peer) = next_suspect(&mut suspects) => verify(lan.as_ref(), &roster, &peer),
-            forgotten = context.neighbours.forgotten() => {
-                for id in forgotten {
-                    roster.handle_forgotten(&id, context.now());
-                }
-            }
+            Some(Ok(asked)) = probes.join_next() => search.take_proof(&asked),
+            Some(known) = known.next() => search.take_known(known),
+            Some(peer) = next_suspect(&mut suspects) => search.verify(&peer),
+            forgotten = search.context.neighbours.forgotten() => search.forget(&forgotten),
             () = tokio::time::sleep_until(Instant::now() + wait) => {
-                roster.handle_timeout(context.now());
+                search.roster.handle_timeout(search.context.now());
             }
         }
     }
 }
 
-/// Lets a candidate wait for its turn, or takes it back.
-async fn take(context: &Context, turns: &mut Turns, change: Change) {
-    match change {
-        Change::Appeared(candidate) | Change::Changed(candidate) => turns.push(candidate),
-        Change::Expired(candidate) => {
-            turns.remove(&candidate.key);
-            expire(context, &candidate).await;
+/// Who is said to be out there, and whose turn it is to prove it.
+struct Search {
+    context: Arc<Context>,
+    lan: Option<MdnsHandle>,
+    roster: Roster,
+    turns: Turns,
+    /// The ids that there are objects for.
+    known: BTreeSet<ClusterId>,
+}
+
+impl Search {
+    async fn follow_changes(&mut self) {
+        while let Some(change) = self.roster.poll_change() {
+            match change {
+                Change::Appeared(candidate) | Change::Changed(candidate) => {
+                    self.turns.push(candidate);
+                }
+                Change::Expired(candidate) => {
+                    self.turns.remove(&candidate.key);
+                    expire(&self.context, &candidate).await;
+                }
+                Change::Duplicate(candidate) => suspect_twin(&self.context, &candidate),
+            }
         }
-        Change::Duplicate(candidate) => suspect_twin(context, &candidate),
+    }
+
+    fn next_candidate(&mut self) -> Option<Candidate> {
+        let is_free = self.turns.running() < PROBES;
+        is_free.then(|| self.turns.pop(&self.known)).flatten()
+    }
+
+    fn wait(&self) -> Duration {
+        let due = self.roster.poll_timeout();
+        due.map_or(IDLE, |due| until(&self.context, due))
+    }
+
+    fn take_proof(&mut self, asked: &Asked) {
+        let id = asked.proof.as_ref().and_then(|proof| proof.id.as_ref());
+        self.turns.done(&asked.key, id.is_some());
+        if let Some(proof) = &asked.proof {
+            let now = self.context.now();
+            self.roster
+                .handle_proof(&asked.key, proof.endpoint, id, chance(), now);
+        }
+    }
+
+    fn take_known(&mut self, known: BTreeSet<ClusterId>) {
+        if let Some(lan) = &self.lan {
+            lan.set_known(known.clone());
+        }
+        self.roster.set_known(known.clone());
+        self.known = known;
+    }
+
+    /// Has the announcements of a silent peer confirmed, or they are gone within two seconds.
+    fn verify(&self, peer: &ClusterId) {
+        let Some(lan) = &self.lan else {
+            return;
+        };
+        for instance in self.roster.advertisements(peer) {
+            tracing::debug!(instance, "Is a silent peer still announced?");
+            lan.verify(&instance);
+        }
+    }
+
+    fn forget(&mut self, forgotten: &BTreeSet<ClusterId>) {
+        for id in forgotten {
+            self.roster.handle_forgotten(id, self.context.now());
+        }
     }
 }
 
@@ -151,17 +193,6 @@ async fn next_suspect(suspects: &mut Option<mpsc::Receiver<ClusterId>>) -> Optio
     match suspects {
         Some(suspects) => suspects.recv().await,
         None => None,
-    }
-}
-
-/// Has the announcements of a silent peer confirmed, or they are gone within two seconds.
-fn verify(lan: Option<&MdnsHandle>, roster: &Roster, peer: &ClusterId) {
-    let Some(lan) = lan else {
-        return;
-    };
-    for instance in roster.advertisements(peer) {
-        tracing::debug!(instance, "Is a silent peer still announced?");
-        lan.verify(&instance);
     }
 }
 

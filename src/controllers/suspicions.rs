@@ -14,21 +14,19 @@ use std::{
 
 use futures::Stream;
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
-use kube::{
-    Api, ResourceExt as _,
-    api::{Patch, PatchParams},
-};
-use serde_json::json;
+use kube::ResourceExt as _;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::{Context, Error, enrolment, gone_is_fine};
+use super::{
+    Context, Error, enrolment,
+    own_condition::{self, Verdict},
+};
 use crate::{
     api::{
-        ClusterConfig, ClusterId,
+        ClusterId,
         foreign_cluster::DiscoveryType,
-        labels::{self, condition, reason},
+        labels::{cluster_config as words, reason},
         wire::IdentityRequest,
     },
     peer::client::{ConnectError, Target},
@@ -343,49 +341,28 @@ fn announce(twin: Option<&str>) {
 }
 
 async fn write_condition(context: &Context, twin: Option<String>) -> Result<(), Error> {
-    let api: Api<ClusterConfig> = Api::all(context.client.clone());
-    let present = api.get_opt(labels::CLUSTER_CONFIG).await;
-    let Some(present) = present.map_err(Error::api("read the ClusterConfig"))? else {
-        return Ok(());
-    };
-    let mut conditions = present.status.unwrap_or_default().conditions;
-    let old = conditions
-        .iter()
-        .position(|one| one.type_ == condition::IDENTITY_UNIQUE);
-    let (status, why, message) = match twin {
-        Some(url) => (
-            "False",
-            reason::DUPLICATE_IDENTITY,
-            format!(
+    let verdict = match twin {
+        Some(url) => Verdict {
+            status: "False",
+            reason: words::DUPLICATE_IDENTITY,
+            message: format!(
                 "{url} holds the same identity: was this machine's data directory copied? Keep it on one machine, and delete identity.pem on the other"
             ),
-        ),
-        None => (
-            "True",
-            reason::UNIQUE,
-            "no other machine holds this identity".to_owned(),
-        ),
+        },
+        None if own_condition::is_there(&context.client, words::IDENTITY_UNIQUE).await? => {
+            Verdict {
+                status: "True",
+                reason: words::UNIQUE,
+                message: "no other machine holds this identity".to_owned(),
+            }
+        }
+        None => return Ok(()),
     };
-    let old = old.map(|index| conditions.swap_remove(index));
-    let is_same = match &old {
-        None => status == "True",
-        Some(old) => old.status == status && old.message == message,
-    };
-    if is_same {
-        return Ok(());
-    }
-    conditions.push(Condition {
-        type_: condition::IDENTITY_UNIQUE.to_owned(),
-        status: status.to_owned(),
-        reason: why.to_owned(),
-        message,
-        observed_generation: present.metadata.generation,
-        last_transition_time: Time(context.now()),
-    });
-    let patch = Patch::Merge(json!({ "status": { "conditions": conditions } }));
-    let parameters = PatchParams::apply(labels::MANAGER);
-    let written = api
-        .patch_status(labels::CLUSTER_CONFIG, &parameters, &patch)
-        .await;
-    gone_is_fine(written).map_err(Error::api("write the status of the ClusterConfig"))
+    own_condition::write(
+        &context.client,
+        words::IDENTITY_UNIQUE,
+        &verdict,
+        context.now(),
+    )
+    .await
 }

@@ -68,7 +68,13 @@ async fn tell(
     mut told: watch::Receiver<Standing>,
 ) {
     while told.changed().await.is_ok() {
-        let Standing { zone, problem } = told.borrow_and_update().clone();
+        let Standing {
+            zone,
+            listed,
+            problem,
+        } = told.borrow_and_update().clone();
+        let concerned = listed || problem.is_some();
+        let zone = if concerned { zone } else { String::new() };
         description.insert("dnsZone".to_owned(), zone);
         description.insert("dnsProblem".to_owned(), problem.unwrap_or_default());
         if let Err(error) = self_description::write(&client, description.clone()).await {

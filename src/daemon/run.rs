@@ -5,6 +5,7 @@
 //! | API on loopback (embedded only) | everything else has ended |
 //! | policy, networks, announcement, leaf rotation | shutdown |
 //! | LAN discovery | shutdown, after its goodbye |
+//! | how LAN discovery does | shutdown |
 //! | search in DNS domains | shutdown |
 //! | our records in a DNS zone, and how that goes | shutdown, after they are withdrawn |
 //! | roster, ForeignClusters, PeeringRequests, tokens, suspicions | shutdown |
@@ -31,8 +32,8 @@ use super::{
 use crate::{
     config::Config,
     controllers::{
-        Context, cluster_config, foreign_cluster, own_node, peering_request, roster, search_domain,
-        suspicions, tokens, tunnel_endpoint,
+        Context, cluster_config, foreign_cluster, lan_health, own_node, peering_request, roster,
+        search_domain, suspicions, tokens, tunnel_endpoint,
     },
     discovery::{
         mdns::Mdns,
@@ -137,6 +138,9 @@ fn start_discovery(
         let (source, handle) = Mdns::new(assembly.rules.clone(), announced.clone());
         let events = events.clone();
         tasks.start(|stop| Box::new(source).run(events, stop));
+        let client = assembly.platform.client.clone();
+        let (health, clock) = (handle.health(), Arc::clone(&assembly.context.clock));
+        tasks.start(|stop| lan_health::run(client, health, clock, stop));
         handle
     });
     let search = search_domain::Settings {

@@ -171,7 +171,8 @@ impl<A: Ask> Looker<A> {
         }
     }
 
-    /// Asks for PTR records.
+    /// Asks for PTR records. They are sorted, so that the same ones are within a bound each time:
+    /// servers rotate their answers.
     async fn names(&self, name: Name, most: usize) -> Result<Vec<Name>, Problem> {
         let records = self.ask(&name, RecordType::PTR).await?;
         let names = records.into_iter().filter_map(|data| {
@@ -180,7 +181,10 @@ impl<A: Ask> Looker<A> {
             };
             Some(pointer.0.to_lowercase())
         });
-        Ok(names.take(most).collect())
+        let mut names: Vec<Name> = names.collect();
+        names.sort_unstable();
+        names.truncate(most);
+        Ok(names)
     }
 
     async fn entry(&self, listed: Listed) -> Entry {

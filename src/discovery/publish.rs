@@ -148,6 +148,8 @@ impl Register for Publisher {
 pub struct Standing {
     /// The zone.
     pub zone: String,
+    /// Whether it lists this cluster.
+    pub listed: bool,
     /// Why this cluster is not published as it should be, if it is not.
     pub problem: Option<String>,
 }
@@ -176,6 +178,14 @@ impl Sources {
         };
         let reachable = listing.advertise.is_some() || !listing.addresses.is_empty();
         (announcement.advertise && reachable).then_some(listing)
+    }
+
+    /// Why there is nothing to publish, where there should be.
+    fn obstacle(&self) -> Option<String> {
+        let nothing = self.announcement.borrow().advertise && self.wanted().is_none();
+        nothing.then(|| {
+            "this machine has no address on a LAN: name one with peer.advertise".to_owned()
+        })
     }
 }
 
@@ -210,7 +220,7 @@ pub async fn run(
     loop {
         let wanted = sources.wanted();
         let wait = match desk.update(wanted.as_ref()).await {
-            Ok(()) => desk.note(wanted),
+            Ok(()) => desk.note(wanted, sources.obstacle()),
             Err(error) => desk.complain(&error),
         };
         if !wait_for_change(&mut sources, wait, &shutdown).await {
@@ -238,13 +248,13 @@ impl Desk {
     }
 
     /// Notes a success and returns when to write again.
-    fn note(&mut self, wanted: Option<Listing>) -> Duration {
+    fn note(&mut self, wanted: Option<Listing>, obstacle: Option<String>) -> Duration {
         if wanted != self.published {
             let listed = wanted.is_some();
             tracing::info!(zone = self.register.zone(), listed, "Zone updated");
         }
         self.published = wanted;
-        self.report(None);
+        self.report(obstacle);
         self.backoff.reset();
         REFRESH
     }
@@ -260,9 +270,12 @@ impl Desk {
 
     /// Says how it went, and returns whether that was news.
     fn report(&self, problem: Option<String>) -> bool {
-        let zone = self.register.zone();
+        let new = Standing {
+            zone: self.register.zone(),
+            listed: self.published.is_some(),
+            problem,
+        };
         self.standing.send_if_modified(|standing| {
-            let new = Standing { zone, problem };
             let news = *standing != new;
             *standing = new;
             news

@@ -127,7 +127,7 @@ pub struct Look {
     pub surplus: usize,
     /// The shortest time to live among all answers, negative ones included.
     pub ttl: Option<Duration>,
-    /// Whether the list of instances is signed.
+    /// Whether the domain is signed, as its SOA record shows.
     pub dnssec: Dnssec,
 }
 

@@ -217,6 +217,8 @@ impl Server {
                 follow.push(Chore::Empty(name.to_owned()));
             }
             if object == old && !deletes {
+                // Whatever kept the first wish from its end may be over.
+                follow.insert(0, Chore::Settle(Arc::clone(resource), object));
                 return Ok((Deleted::Waiting(old), follow));
             }
             let write = Write {

@@ -81,6 +81,24 @@ impl FieldSet {
         self.combine(other, |mine, theirs| mine && !theirs, Self::difference)
     }
 
+    /// Whether some field is in both sets.
+    pub(super) fn meets(&self, other: &Self) -> bool {
+        other.0.iter().any(|(step, theirs)| {
+            self.0
+                .get(step)
+                .is_some_and(|mine| mine.member && theirs.member || mine.below.meets(&theirs.below))
+        })
+    }
+
+    /// Whether every field is in the other set.
+    pub(super) fn is_part_of(&self, other: &Self) -> bool {
+        self.0.iter().all(|(step, mine)| {
+            other.0.get(step).is_some_and(|theirs| {
+                (theirs.member || !mine.member) && mine.below.is_part_of(&theirs.below)
+            })
+        })
+    }
+
     fn combine(
         &self,
         other: &Self,
@@ -200,7 +218,7 @@ fn readable(step: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     fn set(fields: &Value) -> FieldSet {
         FieldSet::decode(fields).unwrap()
@@ -240,5 +258,17 @@ mod tests {
         assert!(FieldSet::decode(&json!({"x:spec": {}})).is_none());
         assert!(FieldSet::decode(&json!({"f:spec": 1})).is_none());
         assert!(FieldSet::decode(&json!("all")).is_none());
+    }
+
+    #[test]
+    fn sets_that_share_a_field_meet_and_one_may_be_part_of_the_other() {
+        let set = |fields: Value| FieldSet::decode(&fields).unwrap();
+        let large = set(json!({"f:spec": {".": {}, "f:a": {}, "f:b": {"f:c": {}}}}));
+        let small = set(json!({"f:spec": {"f:a": {}}}));
+        let other = set(json!({"f:spec": {"f:b": {}}}));
+        assert!(large.meets(&small) && small.meets(&large));
+        assert!(!large.meets(&other) && !other.meets(&small));
+        assert!(small.is_part_of(&large) && !large.is_part_of(&small));
+        assert!(!other.is_part_of(&large));
     }
 }

@@ -9,9 +9,9 @@ use super::{
     tree::Tree,
     typed::{Comparison, compare},
 };
-use crate::kubeapi::admission::Part;
+use crate::kubeapi::admission::{Part, same_fields};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::LazyLock};
 
 /// How many managers that update an object are kept apart.
 const MOST_UPDATERS: usize = 10;
@@ -194,7 +194,7 @@ impl Managers {
                 continue;
             }
             for lost in [&change.modified, &change.added, &change.removed] {
-                if !lost.is_empty() {
+                if owned.fields.meets(lost) {
                     owned.fields = owned.fields.difference(lost);
                 }
             }
@@ -210,7 +210,11 @@ impl Managers {
         }
         let version = setting.resource.api_version();
         let known = self.0.remove(manager);
-        let fields = known.map_or_else(|| fields.clone(), |known| known.fields.union(&fields));
+        let fields = match known {
+            Some(known) if fields.is_part_of(&known.fields) => known.fields,
+            Some(known) => known.fields.union(&fields),
+            None => fields,
+        };
         let owned = Owned {
             version,
             fields,
@@ -280,7 +284,8 @@ impl Managers {
     }
 }
 
-fn owned_by_clients(fields: &FieldSet) -> FieldSet {
+/// The fields of `NOBODYS`, as a set.
+static NOBODYS_SET: LazyLock<FieldSet> = LazyLock::new(|| {
     let mut nobodys = FieldSet::default();
     for field in ["f:apiVersion", "f:kind", "f:metadata"] {
         nobodys.insert(&[field.to_owned()]);
@@ -288,7 +293,11 @@ fn owned_by_clients(fields: &FieldSet) -> FieldSet {
     for field in NOBODYS {
         nobodys.insert(&["f:metadata".to_owned(), format!("f:{field}")]);
     }
-    fields.difference(&nobodys)
+    nobodys
+});
+
+fn owned_by_clients(fields: &FieldSet) -> FieldSet {
+    fields.difference(&NOBODYS_SET)
 }
 
 /// The managers that count for a write: those in the sent object if it has any, else the old ones.
@@ -360,26 +369,9 @@ pub(super) fn write(object: &mut Value, old: Option<&Value>, mut managers: Manag
 }
 
 fn differ_only_in_managers(old: &Value, object: &Value) -> bool {
-    let (Some(old), Some(object)) = (old.as_object(), object.as_object()) else {
-        return false;
-    };
-    let rest = |fields: &Value| -> Vec<(String, Value)> {
-        let fields = fields.as_object().into_iter().flatten();
-        fields
-            .filter(|(name, _)| *name != "managedFields")
-            .map(|(name, value)| (name.clone(), value.clone()))
-            .collect()
-    };
-    old.len() == object.len()
-        && old.iter().all(|(name, value)| {
-            object.get(name).is_some_and(|other| {
-                if name == "metadata" {
-                    rest(value) == rest(other)
-                } else {
-                    value == other
-                }
-            })
-        })
+    let (before, after) = (old.field("metadata"), object.field("metadata"));
+    same_fields(old, object, |name| name != "metadata")
+        && same_fields(before, after, |name| name != "managedFields")
 }
 
 /// Takes the managers out of an object.

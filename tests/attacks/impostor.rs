@@ -1,7 +1,7 @@
 //! A man in the middle on the LAN: he announces another's id, shows another's chain, or passes the
 //! bytes on. Nothing of ours leaves, and what is peered stays so.
 
-use std::{net::SocketAddr, thread, time::Duration};
+use std::{fs, net::SocketAddr, thread, time::Duration};
 
 use serde_json::{Value, json};
 
@@ -42,17 +42,19 @@ fn a_man_in_the_middle_gets_nothing_and_what_is_peered_stays_so() {
         .as_str()
         .unwrap();
     let rome = SocketAddr::from((lab.address("rome"), PORT));
+    let calm = interruptions(&lab);
     for trick in [Trick::OwnKey, Trick::StolenChain(rome)] {
         let eve = Eve::start(&lab, Some(id), trick);
         for _ in 0..20 {
             assert!(lab.ping("milan", inside), "{}", lab.story());
-            assert_same(&lab, &lab.peer("milan", "rome").unwrap(), &before);
+            let now = lab.peer("milan", "rome").unwrap();
+            assert_same(&lab, &now, &before);
+            assert_eq!(now["status"]["phase"], "Peered", "{}", lab.story());
             thread::sleep(Duration::from_millis(100));
         }
         assert_nothing_left(&eve);
-        drop(eve);
-        lab.until_peered_with("milan", "rome");
     }
+    assert_eq!(interruptions(&lab), calm, "{}", lab.story());
     // Now he has the LAN to himself: rome is dead, and its last words are still believed.
     lab.kill("rome");
     let eve = Eve::start(&lab, Some(id), Trick::OwnKey);
@@ -124,6 +126,12 @@ fn until_mismatch(lab: &Lab) {
         let mut all = conditions.filter(|one| one["type"] == "IdentityVerified");
         (all.next()?["reason"] == "IdentityMismatch").then_some(())
     });
+}
+
+/// How often milan has said that the peering suffers.
+fn interruptions(lab: &Lab) -> usize {
+    let log = fs::read_to_string(lab.log("milan")).unwrap();
+    log.matches("to=\"Degraded\"").count()
 }
 
 fn assert_nothing_left(eve: &Eve) {

@@ -16,7 +16,7 @@ use landbridge::peer::{
     client::Connector as _,
     tls::{Credentials, server_config},
 };
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
@@ -75,36 +75,30 @@ fn names_and_messages_steer_no_terminal() {
         name.is_some_and(|name| name.contains("owned")),
         "the name came through: {object}"
     );
-    let outputs = [
-        ("log", fs::read_to_string(lab.log("milan")).unwrap()),
-        ("status", lab.landbridge("milan", &["status"])),
-        ("get", lab.landbridge("milan", &["get", "-o", "wide"])),
-        ("yaml", lab.landbridge("milan", &["get", "-o", "yaml"])),
-        (
-            "objects",
-            lab.peers("milan").iter().map(ToString::to_string).collect(),
-        ),
-        (
-            "events",
-            lab.list("milan", "/api/v1/events")
-                .iter()
-                .map(ToString::to_string)
-                .collect(),
-        ),
-    ];
-    for (what, text) in outputs {
+    for (what, text) in shown(&lab) {
         assert!(!text.is_empty(), "{what}");
-        let bad = text
-            .chars()
-            .find(|character| *character != '\n' && deceives(*character));
+        let mut characters = text.chars().filter(|character| *character != '\n');
+        let bad = characters.find(|character| deceives(*character));
         assert_eq!(bad, None, "in {what}: {text:?}");
-        let forged = text
-            .lines()
-            .any(|line| line.starts_with("2026-11-21 ERROR forged"));
+        let mut lines = text.lines();
+        let forged = lines.any(|line| line.starts_with("2026-11-21 ERROR forged"));
         assert!(!forged, "in {what}: {text}");
     }
     stop.cancel();
     eve.join().unwrap();
+}
+
+/// What a person looks at.
+fn shown(lab: &Lab) -> [(&'static str, String); 6] {
+    let all = |objects: Vec<Value>| objects.iter().map(ToString::to_string).collect();
+    [
+        ("log", fs::read_to_string(lab.log("milan")).unwrap()),
+        ("status", lab.landbridge("milan", &["status"])),
+        ("get", lab.landbridge("milan", &["get", "-o", "wide"])),
+        ("yaml", lab.landbridge("milan", &["get", "-o", "yaml"])),
+        ("objects", all(lab.peers("milan"))),
+        ("events", all(lab.list("milan", "/api/v1/events"))),
+    ]
 }
 
 fn deceives(character: char) -> bool {

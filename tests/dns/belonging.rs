@@ -71,6 +71,11 @@ fn a_record_that_goes_away_does_not_end_a_peering() {
         let answered = &domain["status"]["conditions"][0];
         (answered["reason"] == "Incomplete").then_some(())
     });
+    let said = lab.landbridge("rome", &["status"]);
+    assert!(
+        said.starts_with("‼ SearchDomain clusters (clusters.test): the name server"),
+        "{said}"
+    );
     assert!(peered(&lab, "milan").is_some(), "{}", lab.story());
     drop(bind);
     let _bind = serve(&lab, &[zone(&listing(&lab, &["milan"]))], "");

@@ -80,6 +80,33 @@ async fn service_discovery_by_rfc_6763_gives_id_name_and_browse_domains() {
 }
 
 #[tokio::test]
+async fn browse_domains_are_bounded_and_not_followed_further() {
+    let listing = "@ PTR rome\nrome SRV 0 0 5870 gate\ngate A 10.0.0.1\n\
+                   _liqo_auth._tcp PTR milan._liqo_auth._tcp\n\
+                   milan._liqo_auth._tcp SRV 0 0 5870 gate\n\
+                   b._dns-sd._udp PTR further.test.\n";
+    let mut records = String::new();
+    let mut zones = vec![Zone::new("further.test", listing)];
+    for number in 0..20 {
+        writeln!(records, "b._dns-sd._udp PTR d{number}.test.").expect("a string");
+        zones.push(Zone::new(&format!("d{number}.test"), listing));
+    }
+    zones.push(Zone::new("browse.test", &records));
+    let Some(bind) = Bind::start(&zones, "") else {
+        return;
+    };
+    let look = look(&servers(&[&bind.address()]), "browse.test").await;
+    assert_eq!(look.incomplete, None);
+    let found = found(&look);
+    assert_eq!(found.len(), 16, "one of each of 16 domains: {found:?}");
+    assert!(
+        found
+            .keys()
+            .all(|name| !name.contains("further") && name.contains("milan"))
+    );
+}
+
+#[tokio::test]
 async fn the_example_of_a_domain_works_as_it_stands() {
     let name = "clusters.example.com";
     let file = include_str!("../../examples/dns-domain/clusters.example.com.zone");

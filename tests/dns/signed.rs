@@ -1,6 +1,6 @@
 //! Signed zones: their status is told, and nothing else depends on it.
 
-use std::{str::FromStr as _, sync::Arc, thread, time::Duration};
+use std::{fs, process::Command, str::FromStr as _, sync::Arc, thread, time::Duration};
 
 use hickory_proto::dnssec::TrustAnchors;
 use landbridge::{
@@ -9,7 +9,7 @@ use landbridge::{
 };
 
 use crate::{
-    bind::{Bind, Zone},
+    bind::{Bind, Zone, skip},
     lookup::{found, servers},
 };
 
@@ -58,6 +58,65 @@ async fn a_signed_domain_is_secure_with_its_key_and_bogus_with_another() {
     .await;
     assert_eq!(wrong.dnssec, Dnssec::Bogus);
     assert_eq!(found(&wrong).len(), 1, "a hint all the same");
+}
+
+/// A zone signed by hand, with its key. What comes after the signing is not covered by it.
+fn signed_by_hand(tamper: impl Fn(&str) -> String) -> Option<(Bind, String)> {
+    let directory = tempfile::tempdir().expect("a directory");
+    let run = |program: &str, words: &[&str]| {
+        let output = Command::new(program)
+            .env("PATH", "/usr/bin:/usr/sbin")
+            .args(words)
+            .current_dir(directory.path())
+            .output()
+            .ok()?;
+        output.status.success().then_some(())
+    };
+    let zone = "$TTL 30\n@ SOA ns hostmaster 1 3600 600 86400 20\n@ NS ns\nns A 127.0.0.1\n\
+                @ PTR rome\nrome SRV 0 0 5870 gate\ngate A 10.0.0.1\n";
+    fs::write(directory.path().join("zone"), zone).expect("writable");
+    let signed = run(
+        "dnssec-keygen",
+        &["-q", "-a", "ED25519", "-f", "KSK", "signed.test"],
+    )
+    .and_then(|()| {
+        run(
+            "dnssec-signzone",
+            &["-S", "-z", "-o", "signed.test", "zone"],
+        )
+    });
+    if signed.is_none() {
+        skip("dnssec-keygen or dnssec-signzone is not installed (Debian package bind9-utils)");
+        return None;
+    }
+    let files = fs::read_dir(directory.path()).expect("readable");
+    let mut keys = files
+        .map(|file| file.expect("readable").path())
+        .filter(|path| path.extension().is_some_and(|kind| kind == "key"));
+    let key = fs::read_to_string(keys.next().expect("a key")).expect("readable");
+    let key = key
+        .lines()
+        .find(|line| !line.starts_with(';'))
+        .expect("a record");
+    let signed = fs::read_to_string(directory.path().join("zone.signed")).expect("readable");
+    let bind = Bind::start(&[Zone::verbatim("signed.test", &tamper(&signed))], "")?;
+    Some((bind, format!("{key}\n")))
+}
+
+#[tokio::test]
+async fn a_record_that_was_changed_after_it_was_signed_is_bogus() {
+    for (word, status) in [
+        ("hostmaster", Dnssec::Secure),
+        ("someoneelse", Dnssec::Bogus),
+    ] {
+        let tamper = |zone: &str| zone.replace("hostmaster", word);
+        let Some((bind, key)) = signed_by_hand(tamper) else {
+            return;
+        };
+        let looked = look(&trusting(&bind, &key), "signed.test").await;
+        assert_eq!(looked.dnssec, status, "{word}");
+        assert_eq!(found(&looked).len(), 1, "a hint all the same");
+    }
 }
 
 #[tokio::test]

@@ -3,11 +3,13 @@
 //! `LANDBRIDGE_KILLS=200 cargo test --test kubeapi durability` is the long form.
 
 use crate::rig;
+use axum::http::Method;
+
 use kube::{
     Client, Config,
     config::{KubeConfigOptions, Kubeconfig},
 };
-use serde_json::json;
+use serde_json::{Value, json};
 use std::{
     collections::BTreeMap,
     env, fs,
@@ -20,8 +22,8 @@ use std::{
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 
-/// What was acknowledged: name and revision.
-type Acknowledged = Arc<Mutex<BTreeMap<String, u64>>>;
+/// What was acknowledged: name and revision, none for what was deleted.
+type Acknowledged = Arc<Mutex<BTreeMap<String, Option<u64>>>>;
 
 struct Daemon(Child);
 
@@ -95,21 +97,60 @@ fn home() -> tempfile::TempDir {
     home
 }
 
-/// Creates objects until the server is gone.
+/// Creates, changes and deletes objects until the server is gone.
 async fn write(client: Client, round: usize, writer: usize, done: Acknowledged) {
     for number in 0.. {
         let name = format!("r{round}-w{writer}-{number}");
         let object = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {"k": name}});
-        let request = axum::http::Request::post(MAPS)
-            .header("content-type", "application/json")
-            .body(object.to_string().into_bytes())
-            .unwrap();
-        let Ok(answer) = client.request::<serde_json::Value>(request).await else {
+        if !deed(&client, Method::POST, &name, &object, &done).await {
             return;
+        }
+        let changes = match number % 4 {
+            0 => Method::PUT,
+            1 => Method::DELETE,
+            _ => continue,
         };
-        let revision = answer["metadata"]["resourceVersion"].as_str().unwrap();
-        done.lock().unwrap().insert(name, revision.parse().unwrap());
+        if !deed(&client, changes, &name, &object, &done).await {
+            return;
+        }
     }
+}
+
+/// Does one thing; false when it was not acknowledged, and then nothing is known of the object.
+async fn deed(
+    client: &Client,
+    method: Method,
+    name: &str,
+    object: &Value,
+    done: &Acknowledged,
+) -> bool {
+    done.lock().unwrap().remove(name);
+    let path = match method {
+        Method::POST => MAPS.to_owned(),
+        _ => format!("{MAPS}/{name}"),
+    };
+    let mut object = object.clone();
+    object["data"]["method"] = json!(method.as_str());
+    let deletes = method == Method::DELETE;
+    let body = if deletes {
+        Vec::new()
+    } else {
+        object.to_string().into_bytes()
+    };
+    let request = axum::http::Request::builder()
+        .method(method)
+        .uri(path)
+        .header("content-type", "application/json")
+        .body(body)
+        .unwrap();
+    let Ok(answer) = client.request::<Value>(request).await else {
+        return false;
+    };
+    let revision = answer["metadata"]["resourceVersion"].as_str();
+    let left = revision.map(|revision| revision.parse().unwrap());
+    assert_eq!(left.is_none(), deletes, "{answer}");
+    done.lock().unwrap().insert(name.to_owned(), left);
+    true
 }
 
 async fn check(client: &Client, done: &Acknowledged, last: &mut u64) {
@@ -135,9 +176,9 @@ async fn check(client: &Client, done: &Acknowledged, last: &mut u64) {
         .collect();
     for (name, revision) in done.lock().unwrap().iter() {
         assert_eq!(
-            found.get(name),
-            Some(revision),
-            "{name} was acknowledged and is lost"
+            found.get(name).copied(),
+            *revision,
+            "what was acknowledged of {name} is lost"
         );
     }
 }

@@ -2,7 +2,11 @@
 //!
 //! `LANDBRIDGE_LONG_TESTS=1` takes the full length: 60,000 packets and 60 seconds.
 
-use std::{net::Ipv4Addr, thread, time::Duration};
+use std::{
+    net::{Ipv4Addr, UdpSocket},
+    thread,
+    time::Duration,
+};
 
 use crate::{
     PATIENCE,
@@ -133,4 +137,41 @@ fn a_peer_that_falls_silent_is_missed() {
         "silent death: endpoint gone after {endpoint:.1?}, state after {state:.1?}; back after {:.1?}",
         back.elapsed()
     ));
+}
+
+#[test]
+fn the_rule_that_is_shipped_drops_what_no_neighbour_can_have_sent() {
+    let Some(lab) = Lab::new(&["rome", "milan", "mallory"]) else {
+        return;
+    };
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/nftables/mdns.nft");
+    for options in [&["-c", "-f", file][..], &["-f", file], &["-f", file]] {
+        let loaded = lab.run("rome", &[&["nft"], options].concat());
+        assert!(loaded.status.success(), "{options:?}: {loaded:?}");
+    }
+    let address = lab.address("mallory");
+    let far = socket(&lab, "mallory", address);
+    far.set_multicast_ttl_v4(254).expect("an option");
+    let odd = lab.within("mallory", move || {
+        UdpSocket::bind((address, 0)).expect("a free port")
+    });
+    odd.set_multicast_ttl_v4(255).expect("an option");
+    lab.start_all_but(&["mallory"]);
+    let packet = announcement("forged", address, "", 120);
+    for voice in [&far, &odd] {
+        say(voice, &packet);
+    }
+    lab.until(PATIENCE, "rome has found milan nevertheless", || {
+        lab.peer("rome", "milan")
+    });
+    let table = ["nft", "list", "table", "inet", "landbridge_mdns"];
+    let dropped = lab.until(PATIENCE, "both are dropped", || {
+        let rules = lab.output("rome", &table);
+        let counts = rules
+            .lines()
+            .filter(|line| line.contains("counter packets"));
+        let hit = counts.filter(|line| !line.contains("packets 0 "));
+        (hit.count() >= 2).then_some(rules)
+    });
+    assert!(dropped.contains("ip ttl != 255"), "{dropped}");
 }

@@ -46,7 +46,6 @@ pub(crate) struct Lab {
     machines: Vec<String>,
     environment: BTreeMap<String, String>,
     is_fleet: bool,
-    level: &'static str,
     directory: TempDir,
     daemons: RefCell<BTreeMap<String, Child>>,
 }
@@ -77,7 +76,6 @@ impl Lab {
             machines: machines.iter().map(|name| (*name).to_owned()).collect(),
             environment: BTreeMap::new(),
             is_fleet: true,
-            level: "debug",
             directory: tempfile::tempdir().expect("a directory"),
             daemons: RefCell::default(),
         };
@@ -96,11 +94,6 @@ impl Lab {
     /// Gives daemons that start later no secret in common.
     pub(crate) fn be_strangers(&mut self) {
         self.is_fleet = false;
-    }
-
-    /// Has daemons that start later log what this filter lets through.
-    pub(crate) fn log_at(&mut self, level: &'static str) {
-        self.level = level;
     }
 
     /// Returns what all names of this lab begin with.
@@ -152,15 +145,9 @@ impl Lab {
             .open(self.log(machine));
         let mut command = self.command(machine, env!("CARGO_BIN_EXE_landbridge"));
         command
-            .args([
-                "run",
-                "--name",
-                machine,
-                "--log-level",
-                self.level,
-                "--data-dir",
-            ])
+            .args(["run", "--name", machine, "--data-dir"])
             .arg(self.data_dir(machine))
+            .env("LANDBRIDGE_LOG_LEVEL", "debug")
             .envs(&self.environment)
             .stdin(Stdio::null())
             .stdout(Stdio::null())

@@ -223,9 +223,8 @@ fn a_copied_data_directory_holds_both_back_until_one_is_left() {
             PATIENCE,
             &format!("{machine} says that it is not alone"),
             || {
-                let status = lab.status(machine);
-                let problem = status["problems"][0].as_str()?.to_owned();
-                problem.contains("holds the same identity").then_some(())
+                let told = uniqueness(&lab, machine);
+                (told["reason"] == "DuplicateIdentity").then_some(())
             },
         );
         lab.until(PATIENCE, &format!("{machine} has left milan"), || {
@@ -238,7 +237,16 @@ fn a_copied_data_directory_holds_both_back_until_one_is_left() {
     lab.until(PATIENCE * 2, "rome and milan are peered again", || {
         is_peered(&lab)
     });
-    assert!(lab.status("rome")["problems"].is_null());
+    assert_eq!(uniqueness(&lab, "rome")["status"], "True");
+}
+
+/// What a machine says about whether its identity is on it alone.
+fn uniqueness(lab: &Lab, machine: &str) -> Value {
+    let status = lab.status(machine);
+    let conditions = status["conditions"].as_array().cloned().unwrap_or_default();
+    let mut conditions = conditions.into_iter();
+    let found = conditions.find(|one| one["type"] == "IdentityUnique");
+    found.unwrap_or(Value::Null)
 }
 
 fn is_peered(lab: &Lab) -> Option<()> {

@@ -9,9 +9,9 @@ use serde::Serialize;
 
 use crate::{
     api::{
-        ClusterConfig, ForeignCluster, TunnelEndpoint,
+        ForeignCluster, SearchDomain, TunnelEndpoint,
         foreign_cluster::{ForeignClusterStatus, Phase},
-        labels::{condition, reason},
+        labels::{cluster_config, condition, reason, search_domain},
         network_config::UNCHANGED,
     },
     cli::{
@@ -31,22 +31,39 @@ const ROAD: [&str; 6] = [
 ];
 
 /// The state of a daemon and of the clusters that it knows.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(in crate::cli) struct Report {
     /// Why the daemon is not ready, if it is not.
     #[serde(skip_serializing_if = "Option::is_none")]
     not_ready: Option<String>,
-    /// What is not well with this cluster itself.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    problems: Vec<String>,
     /// What the daemon says about itself: clusterName, clusterID, version, peerEndpoint,
     /// tunnelPort, tunnelAddress, apiServer, publicKey; dnsZone and dnsProblem where it is to be
     /// listed in a zone.
     #[serde(flatten)]
     about: BTreeMap<String, String>,
+    /// How this cluster itself does.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    conditions: Vec<Condition>,
+    /// Where clusters are looked for in DNS.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    search_domains: Vec<Search>,
     /// The other clusters.
     pub(in crate::cli) peers: Vec<Peer>,
+}
+
+/// A DNS domain in which clusters are looked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Search {
+    /// The name of the SearchDomain.
+    name: String,
+    domain: String,
+    /// How many of its entries lead to a cluster's endpoint.
+    found: u32,
+    /// Why not everything in it could be read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    problem: Option<String>,
 }
 
 /// One other cluster.
@@ -80,8 +97,9 @@ impl Report {
     ) -> Self {
         Self {
             not_ready,
-            problems: Vec::new(),
             about,
+            conditions: Vec::new(),
+            search_domains: Vec::new(),
             peers: clusters
                 .iter()
                 .map(|cluster| Peer::new(cluster, tunnels))
@@ -89,15 +107,15 @@ impl Report {
         }
     }
 
-    /// Adds what the conditions of our own ClusterConfig say is not well.
-    pub(super) fn with_own(mut self, own: Option<&ClusterConfig>) -> Self {
-        let status = own.and_then(|config| config.status.as_ref());
-        let conditions = status.map(|status| status.conditions.iter());
-        let wrong = conditions
-            .into_iter()
-            .flatten()
-            .filter(|one| one.status == "False");
-        self.problems = wrong.map(|one| one.message.clone()).collect();
+    /// Adds how this cluster itself does.
+    pub(super) fn with_conditions(mut self, conditions: Vec<Condition>) -> Self {
+        self.conditions = conditions;
+        self
+    }
+
+    /// Adds where clusters are looked for in DNS.
+    pub(super) fn with_search_domains(mut self, domains: &[SearchDomain]) -> Self {
+        self.search_domains = domains.iter().map(Search::new).collect();
         self
     }
 
@@ -117,7 +135,10 @@ impl Report {
     /// Returns the DNS domain that the daemon is listed in, if it is to be and is.
     pub(in crate::cli) fn listed_in(&self) -> Option<&str> {
         let well = self.about.get("dnsProblem").is_some_and(String::is_empty);
-        let zone = self.about.get("dnsZone").filter(|_| well);
+        let zone = self
+            .about
+            .get("dnsZone")
+            .filter(|zone| well && !zone.is_empty());
         zone.map(String::as_str)
     }
 
@@ -138,15 +159,33 @@ impl Report {
             let sign = tint("×", Tone::Bad);
             lines.push(format!("{sign} the daemon is not ready: {reason}\n"));
         }
-        for problem in &self.problems {
-            let sign = tint("×", Tone::Bad);
-            lines.push(format!("{sign} {}\n", crate::telemetry::escape(problem)));
-        }
         let say = |key: &str| self.about.get(key).filter(|text| !text.is_empty());
         if let (Some(zone), Some(problem)) = (say("dnsZone"), say("dnsProblem")) {
             let text = format!("this cluster is not listed in the DNS domain {zone}: {problem}");
             let sign = tint("‼", Tone::Care);
             lines.push(format!("{sign} {}\n", crate::telemetry::escape(&text)));
+        }
+        for one in self.conditions.iter().filter(|one| one.status != "True") {
+            // Somebody wanted it so.
+            if one.reason != cluster_config::SWITCHED_OFF {
+                let text = format!("{} is {}: {}", one.type_, one.reason, one.message);
+                let sign = if one.reason == cluster_config::DUPLICATE_IDENTITY {
+                    tint("×", Tone::Bad)
+                } else {
+                    tint("‼", Tone::Care)
+                };
+                lines.push(format!("{sign} {}\n", crate::telemetry::escape(&text)));
+            }
+        }
+        for search in &self.search_domains {
+            if let Some(problem) = &search.problem {
+                let text = format!(
+                    "SearchDomain {} ({}): {problem}",
+                    search.name, search.domain
+                );
+                let sign = tint("‼", Tone::Care);
+                lines.push(format!("{sign} {}\n", crate::telemetry::escape(&text)));
+            }
         }
         for peer in &self.peers {
             if let Some(complaint) = peer.complaint() {
@@ -201,6 +240,22 @@ impl Report {
             ]);
         }
         output::table(&rows)
+    }
+}
+
+impl Search {
+    fn new(object: &SearchDomain) -> Self {
+        let status = object.status.as_ref();
+        let mut conditions = status.iter().flat_map(|status| &status.conditions);
+        let answered = conditions
+            .find(|condition| condition.type_ == search_domain::ANSWERED)
+            .filter(|condition| condition.status != "True");
+        Self {
+            name: object.name_any(),
+            domain: object.spec.domain.clone(),
+            found: status.and_then(|status| status.found).unwrap_or_default(),
+            problem: answered.map(|condition| condition.message.clone()),
+        }
     }
 }
 
@@ -319,6 +374,44 @@ mod tests {
         let complaint =
             "‼ this cluster is not listed in the DNS domain a.test: TSIG key rejected\n";
         assert!(report.text().starts_with(complaint), "{}", report.text());
+    }
+
+    #[test]
+    fn what_ails_this_cluster_is_told_unless_somebody_wanted_it_so() {
+        let condition = |reason: &str| Condition {
+            type_: cluster_config::LAN_DISCOVERY.to_owned(),
+            status: "False".to_owned(),
+            reason: reason.to_owned(),
+            message: "why".to_owned(),
+            ..serde_json::from_value(json!({"lastTransitionTime": "2026-01-01T00:00:00Z",
+                "message": "", "reason": "", "status": "", "type": ""}))
+            .unwrap()
+        };
+        let off = report(&[]).with_conditions(vec![condition(cluster_config::SWITCHED_OFF)]);
+        assert!(off.text().starts_with("√ all is well"), "{}", off.text());
+        let taken = report(&[]).with_conditions(vec![condition(cluster_config::PORT_TAKEN)]);
+        let complaint = "‼ LanDiscovery is PortTaken: why\n";
+        assert!(taken.text().starts_with(complaint), "{}", taken.text());
+    }
+
+    #[test]
+    fn a_search_domain_that_is_not_answered_is_told() {
+        let domain = |status: &str| -> SearchDomain {
+            let condition = json!({"type": "Answered", "status": status, "reason": "R",
+                "message": "the name server 10.0.0.53 does not answer", "lastTransitionTime": "2026-11-21T00:00:00Z"});
+            let object = json!({"metadata": {"name": "clusters"},
+                "spec": {"domain": "a.test", "autojoin": true},
+                "status": {"found": 2, "conditions": [condition]}});
+            serde_json::from_value(object).expect("a SearchDomain")
+        };
+        let well = report(&[]).with_search_domains(&[domain("True")]);
+        assert!(well.text().starts_with('√'), "{}", well.text());
+        let value = serde_json::to_value(&well).expect("JSON");
+        assert_eq!(value["searchDomains"][0]["found"], 2);
+        let silent = report(&[]).with_search_domains(&[domain("False")]);
+        let complaint =
+            "‼ SearchDomain clusters (a.test): the name server 10.0.0.53 does not answer\n";
+        assert!(silent.text().starts_with(complaint), "{}", silent.text());
     }
 
     #[test]

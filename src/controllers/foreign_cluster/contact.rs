@@ -3,6 +3,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use futures::{StreamExt as _, stream::FuturesUnordered};
 use kube::{
     Api, ResourceExt as _,
     api::{DeleteParams, ObjectMeta, Patch, PatchParams, PostParams},
@@ -32,12 +33,15 @@ use crate::{
 
 /// A request on the session that takes longer has failed.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+/// How much later each further place of a peer is dialled than the one before.
+const HEAD_START: Duration = Duration::from_millis(100);
 /// How soon a peer that waits for a person is asked again.
 const ASK_AGAIN_WAITING: jiff::SignedDuration = jiff::SignedDuration::from_secs(3);
 /// How soon a peer that refused is asked again without being told to.
 const ASK_AGAIN_REFUSED: jiff::SignedDuration = jiff::SignedDuration::from_mins(5);
 
-/// Dials the places in turn until one proves the right key.
+/// Dials the places side by side until one proves the right key; the better ones have a head start. A
+/// connection that stands is given up when the session goes on on the new one.
 pub(super) async fn connect(
     context: &Arc<Context>,
     object: &ForeignCluster,
@@ -45,24 +49,60 @@ pub(super) async fn connect(
     expect: Option<ClusterId>,
 ) {
     let name = object.name_any();
+    let tries = (0_u32..).zip(dials).map(|(index, dial)| {
+        let expect = expect.clone();
+        async move {
+            tokio::time::sleep(HEAD_START * index).await;
+            let reached = reach(context, &dial, expect).await;
+            (dial.url, reached)
+        }
+    });
+    let mut tries: FuturesUnordered<_> = tries.collect();
     let mut failures = BTreeMap::new();
-    for dial in dials {
-        match reach(context, &dial, expect.clone()).await {
+    while let Some((url, reached)) = tries.next().await {
+        match reached {
             Ok((connected, connection)) => {
-                context.links.adopt(&name, connected, Arc::new(connection));
+                take(context, &name, connected, connection).await;
                 return;
             }
             Err(error) => {
-                tracing::debug!(cluster = %name, url = %dial.url, %error, "Endpoint did not answer");
+                tracing::debug!(cluster = %name, %url, %error, "Endpoint did not answer");
                 if let Some(id) = expect.as_ref().filter(|_| suspicions::is_misuse(&error)) {
-                    let message = format!("{}: {error}", dial.url);
+                    let message = format!("{url}: {error}");
                     context.suspicions.misused(id, message, context.now());
                 }
-                failures.insert(dial.url, failure(&error));
+                failures.insert(url, failure(&error));
             }
         }
     }
     context.links.failed(&name, failures, context.now());
+}
+
+async fn take(context: &Arc<Context>, name: &str, connected: Connected, connection: Connection) {
+    let present = context.links.facts(name);
+    let continued = match (present.session, present.answer) {
+        (Some(_), Some(answer)) => go_on(context, &connection, answer.code).await,
+        (None, _) | (_, None) => None,
+    };
+    let links = &context.links;
+    links.adopt(name, connected, Arc::new(connection));
+    if let Some((answer, request)) = continued {
+        let (own_id, clock) = (&context.own.cluster_id, Arc::clone(&context.clock));
+        links.answered(name, answer);
+        links.watch(name, own_id, request, clock);
+    }
+}
+
+/// Asks a peer on another connection whether all is as it was.
+async fn go_on(
+    context: &Context,
+    connection: &Connection,
+    code: Option<String>,
+) -> Option<(Answer, PeeringRequest)> {
+    let answer = introduce(context, connection, code).await.ok()?;
+    let own_id = context.own.cluster_id.as_str();
+    let request = bounded(requests(connection).get_opt(own_id)).await.ok()??;
+    (answer.decision == Decision::Accepted).then_some((answer, request))
 }
 
 /// Dials one place and asks it who it is.

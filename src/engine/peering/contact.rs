@@ -1,6 +1,6 @@
 //! The steps that talk to the peer: dial, identify, open and close the session, and the end.
 
-use super::{Step, View};
+use super::{Dial, Step, View};
 use crate::{
     api::{
         foreign_cluster::{ClusterIdentity, TrustMode},
@@ -25,14 +25,21 @@ pub(super) fn steps(view: &View<'_>, steps: &mut Vec<Step>) {
         }
         return;
     }
-    if view.facts.link.connected.is_some() && (!view.is_alive() || view.has_moved()) {
+    if view.facts.link.connected.is_some() && !view.is_alive() {
         steps.push(Step::Disconnect);
         return;
     }
     let Some(connected) = view.connected else {
-        dial(view, steps);
+        dial(view, view.dials(), steps);
         return;
     };
+    if view.has_moved() && is_due(view) {
+        // An advertisement is a hint: what stands is given up for a place that has proven itself.
+        let mut elsewhere = view.dials();
+        elsewhere.retain(|dial| dial.url != connected.url);
+        dial(view, elsewhere, steps);
+        return;
+    }
     if view.cluster_id.is_none() {
         let name = connected.cluster_name.clone();
         steps.push(Step::FillIdentity(connected.cluster_id.clone(), name));
@@ -44,18 +51,18 @@ pub(super) fn steps(view: &View<'_>, steps: &mut Vec<Step>) {
     }
 }
 
-fn dial(view: &View<'_>, steps: &mut Vec<Step>) {
-    let due = view
-        .facts
-        .link
-        .retry_at
-        .is_none_or(|moment| view.now >= moment);
-    if due {
+fn dial(view: &View<'_>, dials: Vec<Dial>, steps: &mut Vec<Step>) {
+    if is_due(view) {
         steps.push(Step::Connect {
-            dials: view.dials(),
+            dials,
             expect: view.cluster_id.clone(),
         });
     }
+}
+
+fn is_due(view: &View<'_>) -> bool {
+    let retry = view.facts.link.retry_at;
+    retry.is_none_or(|moment| view.now >= moment)
 }
 
 fn settle_trust(view: &View<'_>, steps: &mut Vec<Step>) {

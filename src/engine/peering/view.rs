@@ -3,14 +3,14 @@
 use jiff::{SignedDuration, Timestamp};
 
 use super::{
-    Answer, Connected, Dial, Facts, GRACE, REAPPEARANCE, SILENCE, SILENCE_OF_THE_LOST,
+    Answer, Connected, Dial, Facts, GRACE, IDLE_VISIT, REAPPEARANCE, SILENCE, SILENCE_OF_THE_LOST,
     WITHDRAWAL_DEADLINE,
 };
 use crate::{
     api::{
         ClusterId, ForeignCluster, ForeignClusterStatus,
-        foreign_cluster::{AuthStatus, DiscoveryType, IncomingPeering},
-        labels::{FINALIZER_PEERED, TRUSTED_BY, condition},
+        foreign_cluster::{AuthStatus, DiscoveryType, IncomingPeering, TrustMode},
+        labels::{FINALIZER_PEERED, TRUSTED_BY, condition, reason},
         peering_request::{Acceptance, SessionNetwork},
         wire::Decision,
     },
@@ -322,10 +322,28 @@ impl<'a> View<'a> {
                 .status
                 .timeline
                 .contains_key(super::status::STAGE_PEERED);
-        let old = self
-            .expired
-            .is_some_and(|expired| self.now >= expired + GRACE);
+        let lost = self.expired.map(|expired| expired + GRACE);
+        let over = lost.or_else(|| self.end_of_visit());
+        let old = over.is_some_and(|over| self.now >= over);
         old && !held && !self.deleting && !self.blocked
+    }
+
+    /// When the object of a visitor has had its time: nobody has decided anything about it, and it
+    /// has not come again.
+    pub(crate) fn end_of_visit(&self) -> Option<Timestamp> {
+        let decided = match self.object.spec.trust_mode {
+            TrustMode::Trusted => recorded_trust(self.object) != Some(reason::FLEET_SECRET),
+            TrustMode::Unknown | TrustMode::Untrusted => false,
+        };
+        let wanted = self.object.spec.join
+            || self.object.spec.incoming_peering_enabled != IncomingPeering::Auto
+            || self.has_finalizer();
+        if !self.is_visitor() || decided || wanted {
+            return None;
+        }
+        let made = self.object.metadata.creation_timestamp.as_ref()?.0;
+        let came = self.facts.visited.unwrap_or(self.facts.started);
+        Some(made.max(came) + IDLE_VISIT)
     }
 
     /// The six digits to compare, while a person has to decide here or there.

@@ -1,12 +1,12 @@
 //! Whether a sent object is the one that the request is about, and what of it may be written.
 
-use super::{Case, Origin, Part, copy, metadata_of, name_of, remove};
+use super::{Case, Origin, Part, copy, metadata_of, name_of};
 use crate::kubeapi::{
     catalog::Role,
     refusal::{FieldError, Refusal},
     tree::Tree,
 };
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 impl Case<'_> {
     pub(super) fn check_kind(&self, object: &Value) -> Result<(), Refusal> {
@@ -116,7 +116,6 @@ impl Case<'_> {
         object: &mut Value,
         part: Part,
     ) -> Result<(), Refusal> {
-        let status = object.get("status").cloned();
         let custom = self.resource.rules.merge_keys.is_none();
         match part {
             Part::Main => {
@@ -132,17 +131,20 @@ impl Case<'_> {
                 }
             }
             Part::Status => {
-                let metadata = metadata_of(object)?.clone();
-                let managers = metadata.get("managedFields").cloned();
-                *object = old.clone();
+                let mut metadata = std::mem::take(metadata_of(object)?);
+                let sent = object.as_object_mut();
+                let status = sent.and_then(|fields| fields.remove("status"));
+                let others = old.as_object().into_iter().flatten();
+                let mut kept: Map<String, Value> = others
+                    .filter(|(name, _)| *name != "status" && (custom || *name != "metadata"))
+                    .map(|(name, value)| (name.clone(), value.clone()))
+                    .collect();
+                kept.extend(status.map(|status| ("status".to_owned(), status)));
+                *object = Value::Object(kept);
                 if !custom {
                     object.set(&["metadata"], Value::Object(metadata));
-                } else if let Some(managers) = managers {
+                } else if let Some(managers) = metadata.remove("managedFields") {
                     object.set(&["metadata", "managedFields"], managers);
-                }
-                remove(object, "status");
-                if let (Some(status), Some(fields)) = (status, object.as_object_mut()) {
-                    fields.insert("status".to_owned(), status);
                 }
             }
             Part::Finalize => {

@@ -1,0 +1,86 @@
+//! How discovery on the LAN does, as a condition of the ClusterConfig.
+
+use jiff::Timestamp;
+use kube::Client;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Clock, Error,
+    own_condition::{self, Verdict},
+};
+use crate::{api::labels::cluster_config as words, discovery::Health};
+
+/// How soon a report that the API did not take is tried again.
+const RETRY: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// Follows the health until the shutdown.
+pub async fn run(
+    client: Client,
+    mut health: watch::Receiver<Health>,
+    clock: Clock,
+    shutdown: CancellationToken,
+) {
+    loop {
+        let present = health.borrow_and_update().clone();
+        let reported = match report(&client, &present, clock()).await {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::warn!(%error, "How discovery on the LAN does could not be reported");
+                false
+            }
+        };
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            changed = health.changed() => if changed.is_err() {
+                return shutdown.cancelled().await;
+            },
+            () = tokio::time::sleep(RETRY), if !reported => {}
+        }
+    }
+}
+
+async fn report(client: &Client, health: &Health, now: Timestamp) -> Result<(), Error> {
+    match verdict(health) {
+        Some(verdict) => own_condition::write(client, words::LAN_DISCOVERY, &verdict, now).await,
+        None => Ok(()),
+    }
+}
+
+/// What the condition says; nothing while it is not known yet, and at the end.
+fn verdict(health: &Health) -> Option<Verdict> {
+    let (status, reason, message) = match health {
+        Health::Starting | Health::Stopped => return None,
+        Health::Working { interfaces } => ("True", words::WORKING, interfaces.join(", ")),
+        Health::SwitchedOff => {
+            let message = "enableDiscovery and enableAdvertisement are both off".to_owned();
+            ("False", words::SWITCHED_OFF, message)
+        }
+        Health::NoInterface { without_multicast } if without_multicast.is_empty() => {
+            let message = "no interface is up, has an address and is allowed by lan.interfaces";
+            ("False", words::NO_INTERFACE, message.to_owned())
+        }
+        Health::NoInterface { without_multicast } => {
+            let names = without_multicast.join(", ");
+            let message = format!(
+                "multicast is off on {names}: ip link set {} multicast on",
+                without_multicast.first().map_or("", String::as_str)
+            );
+            ("False", words::NO_MULTICAST, message)
+        }
+        Health::Blocked { interfaces } => {
+            let names = interfaces.join(", ");
+            let message = format!(
+                "packets to 224.0.0.251 and ff02::fb, UDP port 5353, do not pass on {names}: let the firewall of this machine accept them"
+            );
+            ("False", words::MULTICAST_BLOCKED, message)
+        }
+        Health::PortTaken { message } => ("False", words::PORT_TAKEN, message.clone()),
+        Health::Restarting { message } => ("False", words::RESTARTING, message.clone()),
+    };
+    Some(Verdict {
+        status,
+        reason,
+        message,
+    })
+}
