@@ -74,37 +74,10 @@ fn liqos_own_commands_lead_from_empty_refused_over_refused_to_accepted() {
         listed.contains(&format!("discovery.liqo.io/cluster-id={id}")),
         "{listed}"
     );
-    let before = attempts(&lab);
-    let pending = r#"{"status":{"authStatus":"Pending"}}"#;
-    kubectl(
-        &lab,
-        "rome",
-        &[
-            "patch",
-            "foreignclusters",
-            "milan",
-            "--patch",
-            pending,
-            "--type",
-            "merge",
-        ],
-    );
-    lab.until(PATIENCE, "Pending asks again", || {
-        (attempts(&lab) > before).then_some(())
-    });
+    pending_asks_again(&lab);
     until_auth_status(&lab, "Refused");
 
-    let token = [
-        "get",
-        "secret",
-        "-n",
-        "liqo",
-        "auth-token",
-        "-o",
-        "jsonpath={.data.token}",
-    ];
-    let token = kubectl(&lab, "milan", &token);
-    let token = String::from_utf8(STANDARD.decode(token).expect("base64")).expect("text");
+    let token = token_of(&lab, "milan");
     let secret = format!("remote-token-{id}");
     kubectl(&lab, "rome", &["delete", "secret", "-n", "liqo", &secret]);
     shell(&lab, "rome", AUTHENTICATE, &token);
@@ -114,6 +87,36 @@ fn liqos_own_commands_lead_from_empty_refused_over_refused_to_accepted() {
         assert_eq!(reason(&lab, here, there, "Trusted"), "Token", "{here}");
     }
     assert_untold(&lab, &token);
+}
+
+/// Patches the status as the documents do, and waits until milan is asked because of it.
+fn pending_asks_again(lab: &Lab) {
+    let before = attempts(lab);
+    let pending = r#"{"status":{"authStatus":"Pending"}}"#;
+    let patch = [
+        "patch",
+        "foreignclusters",
+        "milan",
+        "--patch",
+        pending,
+        "--type",
+        "merge",
+    ];
+    kubectl(lab, "rome", &patch);
+    lab.until(PATIENCE, "Pending asks again", || {
+        (attempts(lab) > before).then_some(())
+    });
+}
+
+/// Reads the token of a machine as the documents do.
+fn token_of(lab: &Lab, machine: &str) -> String {
+    let path = "jsonpath={.data.token}";
+    let token = kubectl(
+        lab,
+        machine,
+        &["get", "secret", "-n", "liqo", "auth-token", "-o", path],
+    );
+    String::from_utf8(STANDARD.decode(token).expect("base64")).expect("text")
 }
 
 #[test]
