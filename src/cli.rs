@@ -14,6 +14,7 @@ mod discover;
 mod dns;
 mod fleet_secret;
 mod get;
+mod identity;
 mod join;
 mod kubeconfig;
 mod man;
@@ -96,6 +97,7 @@ fn dispatch(arguments: Arguments) -> Result<(), Failure> {
         Verb::Block(options) => wait_for(deny::block(options)),
         Verb::Token(options) => wait_for(token::token(options.verb)),
         Verb::FleetSecret(options) => fleet_secret::fleet_secret(&options),
+        Verb::Identity(options) => identity::identity(options.verb),
         Verb::Kubeconfig(options) => kubeconfig::kubeconfig(&options),
         Verb::Crd(options) => crd::crd(&options),
         Verb::Dns(options) => wait_for(dns::dns(options)),

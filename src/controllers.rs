@@ -9,12 +9,14 @@ mod events;
 pub mod foreign_cluster;
 pub mod lan_health;
 pub mod links;
+mod own_condition;
 pub mod own_node;
 pub mod peering_request;
 pub mod reception;
 pub mod roster;
 pub mod search_domain;
 pub mod status;
+pub mod suspicions;
 pub mod tokens;
 pub mod tunnel_endpoint;
 

@@ -7,6 +7,7 @@
 mod build;
 mod clock;
 mod error;
+pub mod identity;
 mod installation;
 mod networks;
 mod platform;

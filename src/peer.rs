@@ -19,6 +19,7 @@ pub mod limits;
 pub mod listener;
 pub mod permissions;
 pub mod refusal;
+pub mod seal;
 pub mod tls;
 pub mod token;
 pub mod trust;

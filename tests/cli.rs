@@ -21,7 +21,11 @@ fn help_names_every_verb_and_the_exit_codes() {
         "join",
         "leave",
         "approve",
+        "deny",
+        "block",
+        "token",
         "fleet-secret",
+        "identity",
         "kubeconfig",
         "crd",
         "config",
@@ -230,6 +234,118 @@ fn a_fleet_secret_is_new_each_time_and_private() {
     assert_eq!(written.trim().len(), 64);
     assert_eq!(printed.trim().len(), 64);
     assert_ne!(written, printed);
+}
+
+#[test]
+fn a_reinstalled_machine_is_the_same_cluster() {
+    let home = TempDir::new().expect("a directory");
+    let (key, store) = (home.path().join("key"), home.path().join("store"));
+    let sealed = home.path().join("sealed").to_string_lossy().into_owned();
+    let phrase = home.path().join("phrase");
+    fs::write(&phrase, "correct horse battery\n").expect("writable");
+    let identity = |data: &std::path::Path, arguments: &[&str]| {
+        let mut command = command(&home);
+        command.arg("identity").args(arguments);
+        if arguments[0] != "show" {
+            command.arg("--passphrase-file").arg(&phrase);
+        }
+        command
+            .arg("--data-dir")
+            .arg(data)
+            .output()
+            .expect("the program runs")
+    };
+    let missing = identity(&key, &["show"]);
+    assert_eq!(missing.status.code(), Some(1));
+    assert!(text(&missing.stderr).contains("identity.pem does not exist"));
+
+    make_identity(&home, &key);
+    let shown = text(&identity(&key, &["show"]).stdout);
+    let exported = identity(&key, &["export", &sealed]);
+    assert_eq!(
+        exported.status.code(),
+        Some(0),
+        "{}",
+        text(&exported.stderr)
+    );
+    assert_eq!(mode(&sealed), 0o600);
+    assert!(
+        !fs::read_to_string(&sealed)
+            .expect("readable")
+            .contains("PRIVATE")
+    );
+    assert_eq!(
+        identity(&key, &["export", &sealed]).status.code(),
+        Some(1),
+        "it is not overwritten"
+    );
+
+    let imported = identity(&store, &["import", &sealed]);
+    assert_eq!(
+        imported.status.code(),
+        Some(0),
+        "{}",
+        text(&imported.stderr)
+    );
+    assert_eq!(text(&identity(&store, &["show"]).stdout), shown);
+    assert_eq!(mode(&store.join("identity.pem").to_string_lossy()), 0o600);
+    assert_eq!(
+        identity(&store, &["import", &sealed]).status.code(),
+        Some(0),
+        "again is as good"
+    );
+
+    let other = home.path().join("other");
+    make_identity(&home, &other);
+    let refused = identity(&other, &["import", &sealed]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(
+        text(&refused.stderr).contains("--replace"),
+        "{}",
+        text(&refused.stderr)
+    );
+    assert_eq!(
+        identity(&other, &["import", "--replace", &sealed])
+            .status
+            .code(),
+        Some(0)
+    );
+    assert_eq!(text(&identity(&other, &["show"]).stdout), shown);
+    assert!(other.join("identity.pem.replaced").exists());
+
+    fs::write(&phrase, "another horse battery").expect("writable");
+    let refused = identity(&home.path().join("new"), &["import", &sealed]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(
+        text(&refused.stderr).contains("passphrase is wrong"),
+        "{}",
+        text(&refused.stderr)
+    );
+}
+
+/// Lets the first start of a daemon make an identity; it needs no network for that.
+fn make_identity(home: &TempDir, data: &std::path::Path) {
+    let mut daemon = command(home)
+        .args(["run", "--log-level", "off", "--data-dir"])
+        .arg(data)
+        .env("LANDBRIDGE_PEER_LISTEN", "127.0.0.1:0")
+        .env("LANDBRIDGE_API_LISTEN", "127.0.0.1:0")
+        .env("LANDBRIDGE_TUNNEL_MODE", "off")
+        .env("LANDBRIDGE_LAN_ENABLED", "false")
+        .spawn()
+        .expect("the program runs");
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    while !data.join("kubeconfig").exists() {
+        assert!(std::time::Instant::now() < deadline, "it does not start");
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    daemon.kill().expect("our child");
+    daemon.wait().expect("our child");
+}
+
+fn mode(path: &str) -> u32 {
+    let metadata = fs::metadata(path).expect("it exists");
+    std::os::unix::fs::PermissionsExt::mode(&metadata.permissions()) & 0o777
 }
 
 #[test]

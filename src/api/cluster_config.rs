@@ -43,7 +43,7 @@ pub struct ClusterConfigSpec {
 /// What a ClusterConfig reports.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct ClusterConfigStatus {
-    /// How this cluster itself does: LanDiscovery.
+    /// How this cluster itself does: LanDiscovery, IdentityUnique.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend(
         "x-kubernetes-list-type" = "map",

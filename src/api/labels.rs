@@ -55,6 +55,8 @@ pub mod condition {
     pub const INCOMING_PEERED: &str = "IncomingPeered";
     /// The tunnel has a fresh handshake and answers an echo.
     pub const NETWORK_READY: &str = "NetworkReady";
+    /// An end uses the id without its key. It is only there while that is so.
+    pub const IDENTITY_MISMATCH: &str = "IdentityMismatch";
     /// Everything that was asked for works.
     pub const READY: &str = "Ready";
 
@@ -103,6 +105,12 @@ pub mod cluster_config {
     pub const PORT_TAKEN: &str = "PortTaken";
     /// It broke and is started again.
     pub const RESTARTING: &str = "Restarting";
+    /// Our identity is on this machine only.
+    pub const IDENTITY_UNIQUE: &str = "IdentityUnique";
+    /// No other machine holds it.
+    pub const UNIQUE: &str = "Unique";
+    /// Another machine holds it: the data directory was copied.
+    pub const DUPLICATE_IDENTITY: &str = "DuplicateIdentity";
 }
 
 /// Reasons of events on a ForeignCluster.
@@ -161,6 +169,8 @@ pub mod reason {
     pub const IDENTITY_MISMATCH: &str = "IdentityMismatch";
     /// It has our own identity: a clone of this machine, or ourselves.
     pub const OWN_IDENTITY: &str = "OwnIdentity";
+    /// Another machine holds our identity: the data directory was copied.
+    pub const DUPLICATE_IDENTITY: &str = "DuplicateIdentity";
     /// Another ForeignCluster stands for the same cluster.
     pub const DUPLICATE: &str = "Duplicate";
     /// Nothing was tried yet.

@@ -32,6 +32,9 @@ pub struct Features {
     /// The version of the program.
     #[serde(default)]
     pub version: String,
+    /// The run of the program that answers, to tell a copy of a machine from the machine itself.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub boot: String,
     /// What it can do beyond the protocol's minimum.
     #[serde(default)]
     pub features: Vec<String>,
@@ -49,6 +52,9 @@ pub struct IdentityRequest {
     /// The URL at which the asking cluster's own peer endpoint can be reached, possibly empty.
     #[serde(rename = "authUrl", default, skip_serializing_if = "String::is_empty")]
     pub auth_url: String,
+    /// The run of the program that asks, when it asks a machine with its own identity.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub boot: String,
     /// A token that the answering cluster gave out, for whoever cannot make a proof of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token: Option<Token>,

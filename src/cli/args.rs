@@ -73,6 +73,8 @@ pub(super) enum Verb {
     Token(Token),
     /// Make a secret by which all machines of one owner accept each other
     FleetSecret(FleetSecret),
+    /// Show, export and import the identity of this machine
+    Identity(Identity),
     /// Print the kubeconfig of the embedded API
     Kubeconfig(Kubeconfig),
     /// Print the definitions of our kinds for kubectl apply
@@ -315,6 +317,52 @@ pub(super) struct Named {
 pub(super) struct FleetSecret {
     /// Write it to this new file, which only you can read, instead of printing it
     pub(super) file: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Identity {
+    #[command(subcommand)]
+    pub(super) verb: IdentityVerb,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum IdentityVerb {
+    /// Print the cluster id and the fingerprint of its key
+    Show(Settings),
+    /// Write the identity to a new file, sealed by a passphrase
+    Export(IdentityExport),
+    /// Make an exported identity the one of this machine; its daemon must not run
+    Import(IdentityImport),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct IdentityExport {
+    /// The new file, which only you can read
+    pub(super) file: PathBuf,
+    #[command(flatten)]
+    pub(super) passphrase: Passphrase,
+    #[command(flatten)]
+    pub(super) settings: Settings,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct IdentityImport {
+    /// The file that landbridge identity export wrote
+    pub(super) file: PathBuf,
+    /// Take the place of another identity, which is kept as identity.pem.replaced
+    #[arg(long)]
+    pub(super) replace: bool,
+    #[command(flatten)]
+    pub(super) passphrase: Passphrase,
+    #[command(flatten)]
+    pub(super) settings: Settings,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Passphrase {
+    /// The file with the passphrase [default: asked for, or one line of standard input]
+    #[arg(long, value_name = "FILE")]
+    pub(super) passphrase_file: Option<PathBuf>,
 }
 
 /// How a token gets a cluster in.

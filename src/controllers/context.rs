@@ -11,7 +11,9 @@ use jiff::Timestamp;
 use kube::Client;
 use tokio::sync::{Notify, watch};
 
-use super::{approvals::Approvals, events::Events, links::Links, tokens::Tokens};
+use super::{
+    approvals::Approvals, events::Events, links::Links, suspicions::Suspicions, tokens::Tokens,
+};
 use crate::{
     api::{ClusterConfigSpec, ClusterId, ClusterName},
     engine::peering::{Neighbour, Own},
@@ -49,6 +51,8 @@ pub struct Context {
     pub(crate) events: Events,
     /// The approval codes of peers that came to us.
     pub(crate) approvals: Approvals,
+    /// Who is said to use an identity that is not its own, or ours.
+    pub(crate) suspicions: Suspicions,
     /// The tokens that we gave out and were given.
     pub(crate) tokens: Tokens,
     /// Held while a ForeignCluster is looked for and created, so that two finds make one object.
@@ -108,6 +112,7 @@ impl Context {
             neighbours: Neighbours::default(),
             events: Events::default(),
             approvals: Approvals::default(),
+            suspicions: Suspicions::default(),
             tokens: Tokens::default(),
             enrolment: tokio::sync::Mutex::new(()),
             sharing: tokio::sync::Mutex::new(()),
@@ -117,6 +122,11 @@ impl Context {
     /// Tells the time.
     pub fn now(&self) -> Timestamp {
         (self.clock)()
+    }
+
+    /// Follows where another machine holds our identity: then we announce nothing and join nobody.
+    pub fn twin(&self) -> watch::Receiver<Option<String>> {
+        self.suspicions.twins_told()
     }
 
     /// Returns our name as it stands now: the one of the policy, if it has one.
@@ -139,6 +149,7 @@ impl Context {
 #[derive(Debug, Default)]
 pub struct Neighbours {
     known: Mutex<BTreeMap<ClusterId, Neighbour>>,
+    visits: Mutex<BTreeMap<ClusterId, Timestamp>>,
     forgotten: Mutex<BTreeSet<ClusterId>>,
     forgetting: Notify,
 }
@@ -163,9 +174,20 @@ impl Neighbours {
         }
     }
 
+    /// Notes that a peer came to us. There is an object for each, so these are not without bound.
+    pub(crate) fn note_visit(&self, id: ClusterId, now: Timestamp) {
+        self.lock_visits().insert(id, now);
+    }
+
+    /// Returns when a peer came to us.
+    pub(crate) fn visited(&self, id: &ClusterId) -> Option<Timestamp> {
+        self.lock_visits().get(id).copied()
+    }
+
     /// Forgets a peer.
     pub fn forget(&self, id: &ClusterId) {
         self.lock().remove(id);
+        self.lock_visits().remove(id);
     }
 
     /// Asks for a peer whose object is gone to be found anew, if it is still there.
@@ -182,6 +204,10 @@ impl Neighbours {
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<ClusterId, Neighbour>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock_visits(&self) -> MutexGuard<'_, BTreeMap<ClusterId, Timestamp>> {
+        self.visits.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock_forgotten(&self) -> MutexGuard<'_, BTreeSet<ClusterId>> {

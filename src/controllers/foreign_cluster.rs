@@ -92,6 +92,7 @@ pub async fn run(context: Arc<Context>, shutdown: CancellationToken) {
         )
         .reconcile_on(wakes.unwrap_or_else(|| futures::stream::empty().boxed()))
         .reconcile_all_on(policy)
+        .reconcile_all_on(context.suspicions.changes())
         .graceful_shutdown_on(async move { stop.cancelled().await })
         .run(reconcile, on_error, context)
         .for_each(|result| {

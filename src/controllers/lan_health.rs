@@ -1,23 +1,15 @@
 //! How discovery on the LAN does, as a condition of the ClusterConfig.
 
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
-use kube::{
-    Api, Client,
-    api::{Patch, PatchParams},
-};
-use serde_json::json;
+use kube::Client;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::{Clock, Error};
-use crate::{
-    api::{
-        ClusterConfig,
-        labels::{self, cluster_config as words},
-    },
-    discovery::Health,
+use super::{
+    Clock, Error,
+    own_condition::{self, Verdict},
 };
+use crate::{api::labels::cluster_config as words, discovery::Health};
 
 /// How soon a report that the API did not take is tried again.
 const RETRY: std::time::Duration = std::time::Duration::from_secs(5);
@@ -48,54 +40,16 @@ pub async fn run(
     }
 }
 
-/// Writes the condition if it says something else than before.
 async fn report(client: &Client, health: &Health, now: Timestamp) -> Result<(), Error> {
-    let Some((status, reason, message)) = verdict(health) else {
-        return Ok(());
-    };
-    let api: Api<ClusterConfig> = Api::all(client.clone());
-    let read = Error::api("read the ClusterConfig");
-    let Some(object) = api.get_opt(labels::CLUSTER_CONFIG).await.map_err(read)? else {
-        return Ok(());
-    };
-    let mut conditions = object.status.unwrap_or_default().conditions;
-    let before = conditions
-        .iter()
-        .position(|one| one.type_ == words::LAN_DISCOVERY)
-        .map(|index| conditions.swap_remove(index));
-    if before
-        .as_ref()
-        .is_some_and(|one| one.status == status && one.reason == reason && one.message == message)
-    {
-        return Ok(());
+    match verdict(health) {
+        Some(verdict) => own_condition::write(client, words::LAN_DISCOVERY, &verdict, now).await,
+        None => Ok(()),
     }
-    let since = before.filter(|one| one.status == status);
-    conditions.push(Condition {
-        type_: words::LAN_DISCOVERY.to_owned(),
-        status: status.to_owned(),
-        reason: reason.to_owned(),
-        message,
-        last_transition_time: since.map_or(Time(now), |one| one.last_transition_time),
-        observed_generation: None,
-    });
-    conditions.sort_by(|one, other| one.type_.cmp(&other.type_));
-    let patch = json!({
-        "metadata": { "resourceVersion": object.metadata.resource_version },
-        "status": { "conditions": conditions },
-    });
-    api.patch_status(
-        labels::CLUSTER_CONFIG,
-        &PatchParams::apply(labels::MANAGER),
-        &Patch::Merge(patch),
-    )
-    .await
-    .map(drop)
-    .map_err(Error::api("write the status of the ClusterConfig"))
 }
 
 /// What the condition says; nothing while it is not known yet, and at the end.
-fn verdict(health: &Health) -> Option<(&'static str, &'static str, String)> {
-    let verdict = match health {
+fn verdict(health: &Health) -> Option<Verdict> {
+    let (status, reason, message) = match health {
         Health::Starting | Health::Stopped => return None,
         Health::Working { interfaces } => ("True", words::WORKING, interfaces.join(", ")),
         Health::SwitchedOff => {
@@ -124,5 +78,9 @@ fn verdict(health: &Health) -> Option<(&'static str, &'static str, String)> {
         Health::PortTaken { message } => ("False", words::PORT_TAKEN, message.clone()),
         Health::Restarting { message } => ("False", words::RESTARTING, message.clone()),
     };
-    Some(verdict)
+    Some(Verdict {
+        status,
+        reason,
+        message,
+    })
 }

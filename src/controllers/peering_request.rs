@@ -70,6 +70,7 @@ pub async fn run(context: Arc<Context>, shutdown: CancellationToken) {
             move |node: Node| asked(&all, &node),
         )
         .reconcile_all_on(policy)
+        .reconcile_all_on(context.suspicions.changes())
         .graceful_shutdown_on(async move { shutdown.cancelled().await })
         .run(reconcile, on_error, context)
         .for_each(|result| {
@@ -160,6 +161,11 @@ async fn say(
     };
     match admitted(context, &object) {
         Trust::Accepted(_) => {}
+        Trust::Waiting if context.suspicions.twin().is_some() => {
+            return Ok(message(
+                "another machine holds the identity of this cluster",
+            ));
+        }
         Trust::Waiting => return Ok(message("a person has to approve the cluster here")),
         Trust::Refused => return Ok(message("the cluster is blocked here")),
     }
@@ -204,7 +210,7 @@ async fn say(
 
 /// Whether the peer may consume what we offer.
 pub(super) fn admitted(context: &Context, object: &ForeignCluster) -> Trust {
-    if object.metadata.deletion_timestamp.is_some() {
+    if object.metadata.deletion_timestamp.is_some() || context.suspicions.twin().is_some() {
         // Not a refusal: once the object is gone the peer may be found anew.
         return Trust::Waiting;
     }

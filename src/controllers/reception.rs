@@ -9,6 +9,7 @@ use super::{
     Context, Error,
     enrolment::{self, Newcomer},
     peering_request::admitted,
+    suspicions::Place,
 };
 use crate::{
     api::{
@@ -64,7 +65,13 @@ impl FrontDesk {
         };
         let id = &peer.cluster_id;
         if *id == context.own.cluster_id {
-            return Ok(refused("that is our own identity"));
+            return Ok(self.meet_twin(session, &request));
+        }
+        if context.suspicions.twin().is_some() {
+            return Ok(IdentityAnswer {
+                decision: Decision::Waiting,
+                ..refused("another machine holds the identity of the peer")
+            });
         }
         let present = enrolment::find(context, id).await?;
         let showing = self.look_at(session, &request, present.as_ref()).await?;
@@ -82,6 +89,7 @@ impl FrontDesk {
         let object = enrolment::enrol(context, &newcomer).await?;
         let admitted = admitted(context, &object);
         let nonce = self.agree_on_code(session, id, &request, &admitted);
+        context.neighbours.note_visit(id.clone(), context.now());
         // The peer is there, so a try that was put off may happen now.
         context.links.try_now(&object.name_any());
         context.links.ask_soon(&object.name_any(), context.now());
@@ -91,6 +99,20 @@ impl FrontDesk {
             nonce: nonce.map(Nonce::to_text),
             ..answer(&admitted)
         })
+    }
+
+    /// Takes note of another machine that has proven our own identity. What comes back from
+    /// ourselves carries our own run of the program.
+    fn meet_twin(&self, session: &Session, request: &IdentityRequest) -> IdentityAnswer {
+        let suspicions = &self.context.suspicions;
+        if !request.boot.is_empty() && request.boot != suspicions.boot() {
+            suspicions.found_twin(Place {
+                url: place(&request.auth_url, session),
+                address: None,
+                source: DiscoveryType::Lan,
+            });
+        }
+        refused("that is our own identity")
     }
 
     /// Looks at what a cluster shows besides its key, in the order of the protocol (section 4).
@@ -243,6 +265,7 @@ impl Reception for FrontDesk {
             landbridge: Some(Features {
                 protocol: PROTOCOL,
                 version: env!("CARGO_PKG_VERSION").to_owned(),
+                boot: self.context.suspicions.boot().to_owned(),
                 features: Vec::new(),
             }),
         }))

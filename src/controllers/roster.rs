@@ -17,6 +17,7 @@ use super::{
     enrolment::{self, Newcomer},
     foreign_cluster::{introduce, reach},
     search_domain,
+    suspicions::{Place, is_misuse, note_misuse},
 };
 use crate::{
     api::{
@@ -26,7 +27,7 @@ use crate::{
     discovery::mdns::MdnsHandle,
     engine::{
         peering::{Connected, Dial, Neighbour},
-        roster::{Bounds, Candidate, Change, Key, Roster, Turns},
+        roster::{Bounds, Candidate, Change, Endpoint, Key, Roster, Turns},
         sighting::Event,
     },
     peer::client::{ConnectError, Connection},
@@ -59,6 +60,7 @@ pub async fn run(
     mut events: mpsc::Receiver<Event>,
     shutdown: CancellationToken,
 ) {
+    context.suspicions.set_boot(&boot);
     let mut known = known::follow(context.client.clone());
     let mut suspects = context.links.suspected();
     let mut search = Search {
@@ -116,7 +118,7 @@ impl Search {
                     self.turns.remove(&candidate.key);
                     expire(&self.context, &candidate).await;
                 }
-                Change::Duplicate(candidate) => warn_of_duplicate(&candidate),
+                Change::Duplicate(candidate) => suspect_twin(&self.context, &candidate),
             }
         }
     }
@@ -194,16 +196,34 @@ async fn next_suspect(suspects: &mut Option<mpsc::Receiver<ClusterId>>) -> Optio
     }
 }
 
-fn warn_of_duplicate(candidate: &Candidate) {
-    let endpoints: Vec<String> = candidate
-        .endpoints
-        .iter()
-        .map(|endpoint| endpoint.address.to_string())
-        .collect();
-    tracing::warn!(
-        endpoints = endpoints.join(", "),
-        "Another machine announces our own cluster id: was this machine's data directory copied?"
-    );
+/// Our own id in another run of the program may be forged: only a handshake can tell.
+fn suspect_twin(context: &Context, candidate: &Candidate) {
+    for endpoint in &candidate.endpoints {
+        tracing::debug!(address = %endpoint.address, "Our own id is announced by somebody else");
+        context
+            .suspicions
+            .suspect(&context.own.cluster_id, place(endpoint));
+    }
+}
+
+/// One endpoint has proven its key; the others of the same id may be somebody else's.
+fn suspect_others(context: &Context, candidate: &Candidate, proven: SocketAddr) {
+    let Some(id) = &candidate.cluster_id else {
+        return;
+    };
+    for endpoint in &candidate.endpoints {
+        if endpoint.address != proven {
+            context.suspicions.suspect(id, place(endpoint));
+        }
+    }
+}
+
+fn place(endpoint: &Endpoint) -> Place {
+    Place {
+        url: url_of(endpoint.address),
+        address: Some(endpoint.address),
+        source: endpoint.source,
+    }
 }
 
 async fn expire(context: &Context, candidate: &Candidate) {
@@ -248,6 +268,7 @@ async fn prove(context: &Arc<Context>, candidate: &Candidate) -> Option<Proof> {
                 if let Err(error) = admit(context, candidate, endpoint.source, found).await {
                     tracing::warn!(%error, "A cluster that was found could not be recorded");
                 }
+                suspect_others(context, candidate, endpoint.address);
                 return Some(proof(Some(id)));
             }
             Err(ConnectError::OwnIdentity) => {
@@ -255,6 +276,9 @@ async fn prove(context: &Arc<Context>, candidate: &Candidate) -> Option<Proof> {
             }
             Err(error) => {
                 tracing::debug!(url = %dial.url, %error, "Candidate did not prove itself");
+                if let Some(id) = candidate.cluster_id.as_ref().filter(|_| is_misuse(&error)) {
+                    note_misuse(context, id, &dial.url, &error).await;
+                }
                 last = Some(proof(None));
             }
         }

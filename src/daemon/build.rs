@@ -247,7 +247,7 @@ pub(super) fn announcement(context: &Context, boot: &str, port: u16) -> Announce
         boot: boot.to_owned(),
         port,
         ttl: Duration::from_secs(u64::from(switches.ttl)),
-        advertise: switches.enable_advertisement,
+        advertise: switches.enable_advertisement && context.twin().borrow().is_none(),
         discover: switches.enable_discovery,
     }
 }

@@ -45,6 +45,15 @@ pub enum Error {
     /// Indicates that the identity key cannot be had.
     #[error("cannot load the identity key: {0}")]
     Identity(#[from] crate::peer::certificates::Error),
+    /// Indicates an identity that cannot be sealed or opened.
+    #[error(transparent)]
+    Seal(#[from] crate::peer::seal::Error),
+    /// Indicates a machine that has no identity yet.
+    #[error("{} does not exist: the first landbridge run makes an identity", .0.display())]
+    NoIdentity(PathBuf),
+    /// Indicates a machine that is another cluster already.
+    #[error("this machine is {0} already: --replace keeps that identity beside the new one")]
+    OtherIdentity(crate::api::ClusterId),
     /// Indicates name servers that cannot be asked.
     #[error("dns.servers: {0}")]
     NameServers(#[from] crate::discovery::dns::ServersError),

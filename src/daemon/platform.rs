@@ -28,7 +28,7 @@ use crate::{
 /// The store of the embedded API in the data directory.
 const STORE: &str = "store.db";
 /// The identity key in the data directory.
-const IDENTITY: &str = "identity.pem";
+pub(super) const IDENTITY: &str = "identity.pem";
 /// The file that one daemon holds locked.
 const LOCK: &str = "lock";
 
@@ -113,7 +113,7 @@ async fn embedded(config: &Config) -> Result<Embedded, Error> {
 }
 
 /// Makes the data directory, private to us, and holds its lock.
-fn claim(directory: &Path) -> Result<Flock<fs::File>, Error> {
+pub(super) fn claim(directory: &Path) -> Result<Flock<fs::File>, Error> {
     let refuse = |source| Error::DataDir {
         path: directory.to_owned(),
         source,

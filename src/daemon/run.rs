@@ -33,7 +33,7 @@ use crate::{
     config::Config,
     controllers::{
         Context, cluster_config, foreign_cluster, lan_health, own_node, peering_request, roster,
-        search_domain, tokens, tunnel_endpoint,
+        search_domain, suspicions, tokens, tunnel_endpoint,
     },
     discovery::{
         mdns::Mdns,
@@ -159,20 +159,22 @@ fn start_discovery(
     announced
 }
 
-/// Follows the policy in what we announce.
+/// Follows the policy in what we announce; an identity that is on two machines is not announced.
 async fn keep_announcing(
     context: Arc<Context>,
     announcement: watch::Sender<Announcement>,
     _events: EventSink,
     stop: CancellationToken,
 ) {
-    let mut policy = context.config.clone();
+    let (mut policy, mut twin) = (context.config.clone(), context.twin());
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
             changed = policy.changed() => if changed.is_err() { return },
+            changed = twin.changed() => if changed.is_err() { return },
         }
         policy.borrow_and_update();
+        twin.borrow_and_update();
         announcement.send_if_modified(|present| {
             let wanted = build::announcement(&context, &present.boot, present.port);
             let news = *present != wanted;
@@ -199,6 +201,7 @@ fn start_controllers(tasks: &mut Tasks, assembly: &Assembly) {
     tasks.start(|stop| foreign_cluster::run(context(), stop));
     tasks.start(|stop| peering_request::run(context(), stop));
     tasks.start(|stop| tokens::run(context(), stop));
+    tasks.start(|stop| suspicions::run(context(), stop));
 }
 
 /// Networks, policy, certificates and the peer endpoint.

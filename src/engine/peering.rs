@@ -49,6 +49,8 @@ pub const SILENCE: SignedDuration = SignedDuration::from_secs(15);
 pub const SILENCE_OF_THE_LOST: SignedDuration = SignedDuration::from_secs(6);
 /// How long an expired find stays before it is forgotten.
 pub const GRACE: SignedDuration = SignedDuration::from_secs(10);
+/// How long an object stays that a visit made and nothing followed from.
+pub const IDLE_VISIT: SignedDuration = SignedDuration::from_mins(10);
 /// How long after our start a peer that was known before may take to announce itself again: the
 /// time to live of an address record (RFC 6762, section 10).
 pub const REAPPEARANCE: SignedDuration = SignedDuration::from_secs(120);
@@ -72,8 +74,14 @@ pub struct Facts {
     pub neighbour: Option<Neighbour>,
     /// The connection to the peer.
     pub link: Link,
+    /// When the peer came to us, if it did since the start.
+    pub visited: Option<Timestamp>,
     /// The approval code of the session in which the peer came to us.
     pub visitor_code: Option<String>,
+    /// Where another machine holds our identity, if one does.
+    pub twin: Option<String>,
+    /// Who used the peer's id without its key, and until when that is told.
+    pub misuse: Option<(String, Timestamp)>,
     /// What the peer asked of us.
     pub request: Option<PeeringRequest>,
     /// What the peer offers, as it stands here.
@@ -321,6 +329,10 @@ fn check_again(view: &View<'_>) -> Timestamp {
     } else if view.facts.neighbour.is_none() {
         moments.insert(view.facts.started + REAPPEARANCE);
     }
+    if let Some((_, until)) = &view.facts.misuse {
+        moments.insert(*until);
+    }
+    moments.extend(view.end_of_visit());
     if let Some(deadline) = view.withdrawal_deadline() {
         moments.insert(deadline);
     }

@@ -136,7 +136,7 @@ pub fn server_config(credentials: &Arc<Credentials>) -> Result<ServerConfig, Tls
 /// Makes the configuration of one connection that we open.
 ///
 /// The handshake fails before we show who we are when the other end is not `expect`, or is
-/// ourselves; who it proved to be is then in the returned [`Finding`].
+/// ourselves and that was not expected; who it proved to be is then in the returned [`Finding`].
 pub fn client_config(
     credentials: &Arc<Credentials>,
     expect: Option<ClusterId>,
@@ -186,7 +186,9 @@ struct ServerProof {
 
 impl ServerProof {
     fn wants(&self, found: &ClusterId) -> bool {
-        *found != self.own && self.expect.as_ref().is_none_or(|expect| expect == found)
+        self.expect
+            .as_ref()
+            .map_or(*found != self.own, |expect| expect == found)
     }
 }
 

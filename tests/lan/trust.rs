@@ -204,6 +204,53 @@ fn who_is_blocked_loses_its_peering_and_gets_it_back_when_it_is_approved_and_joi
     lab.until_peered();
 }
 
+#[test]
+fn a_copied_data_directory_holds_both_back_until_one_is_left() {
+    let Some(lab) = Lab::new(&["rome", "milan", "copy"]) else {
+        return;
+    };
+    lab.start("rome");
+    lab.start("milan");
+    lab.until(PATIENCE, "rome and milan are peered", || is_peered(&lab));
+    assert_eq!(lab.terminate("rome"), Some(0));
+    let (from, to) = (lab.data_dir("rome"), lab.data_dir("copy"));
+    let copied = Command::new("cp").arg("-a").args([&from, &to]).status();
+    assert!(copied.is_ok_and(|status| status.success()));
+    lab.start("rome");
+    lab.start("copy");
+    for machine in ["rome", "copy"] {
+        lab.until(
+            PATIENCE,
+            &format!("{machine} says that it is not alone"),
+            || {
+                let status = lab.status(machine);
+                let problem = status["problems"][0].as_str()?.to_owned();
+                problem.contains("holds the same identity").then_some(())
+            },
+        );
+        lab.until(PATIENCE, &format!("{machine} has left milan"), || {
+            let tunnels = lab.list(machine, "/apis/net.liqo.io/v1alpha1/tunnelendpoints");
+            let waits = lab.peer(machine, "milan")?["status"]["phase"] == "Waiting";
+            (tunnels.is_empty() && waits).then_some(())
+        });
+    }
+    lab.kill("copy");
+    lab.until(PATIENCE * 2, "rome and milan are peered again", || {
+        is_peered(&lab)
+    });
+    assert!(lab.status("rome")["problems"].is_null());
+}
+
+fn is_peered(lab: &Lab) -> Option<()> {
+    for (here, there) in [("rome", "milan"), ("milan", "rome")] {
+        let phase = lab.peer(here, there)?["status"]["phase"].clone();
+        if phase != "Peered" {
+            return None;
+        }
+    }
+    Some(())
+}
+
 fn strangers() -> Option<Lab> {
     let mut lab = Lab::new(&["rome", "milan"])?;
     lab.be_strangers();

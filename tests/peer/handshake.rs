@@ -64,7 +64,13 @@ async fn a_new_leaf_is_the_same_cluster() {
     let rome = Cluster::start().await;
     let month = jiff::Timestamp::now() + jiff::SignedDuration::from_hours(24 * 21);
     assert!(!rome.credentials.rotate(jiff::Timestamp::now()).unwrap());
+    let open = connector(&credentials()).connect(&rome.target()).await;
+    let open = open.unwrap();
+    open.ids().await.unwrap();
     assert!(rome.credentials.rotate(month).unwrap());
+    open.ids()
+        .await
+        .expect("a session outlives the leaf that it began with");
     let connection = connector(&credentials()).connect(&rome.target()).await;
     assert_eq!(&connection.unwrap().proven.cluster_id, rome.id());
 }

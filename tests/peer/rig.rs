@@ -60,6 +60,7 @@ impl Reception for Desk {
                 landbridge: Some(Features {
                     protocol: 1,
                     version: String::new(),
+                    boot: String::new(),
                     features: vec![],
                 }),
             }
@@ -212,6 +213,7 @@ pub(crate) fn request(id: &ClusterId) -> IdentityRequest {
         cluster_id: id.clone(),
         cluster_name: ClusterName::default(),
         auth_url: String::new(),
+        boot: String::new(),
         token: None,
         token_proof: None,
         proof: None,

@@ -28,7 +28,7 @@ fn config() -> Config {
         .and_then(|text| text.parse().ok());
     Config {
         cases: cases.unwrap_or(CASES),
-        max_shrink_iters: 0,
+        max_shrink_iters: 200,
         failure_persistence: Some(Box::new(FileFailurePersistence::Direct(
             "tests/simulation/histories.regressions",
         ))),

@@ -159,6 +159,18 @@ impl Lan {
         state.multicast(host, &event);
     }
 
+    /// Announces a cluster as if another one's machine were one of its places too.
+    pub(crate) fn forge(&self, of: usize, at: usize) {
+        let mut state = self.state();
+        let place = state.hosts[at].address;
+        let Some(plug) = &state.hosts[of].plug else {
+            return;
+        };
+        let mut sighting = plug.sighting.clone();
+        sighting.endpoints.push(place);
+        state.multicast(at, &Event::Seen(sighting));
+    }
+
     /// Takes the announcement of a cluster back.
     pub(crate) fn say_goodbye(&self, host: usize) {
         let mut state = self.state();
@@ -242,6 +254,7 @@ impl Lan {
             service,
             exporter,
             proven: theirs.proven.clone(),
+            is_oneself: ours.proven == theirs.proven,
         };
         state.connections += 1;
         state.wires.retain(|wire| !wire.cut.is_cancelled());
@@ -270,6 +283,8 @@ struct Laid {
     service: Http,
     exporter: [u8; 32],
     proven: Proven,
+    /// Whether the other end holds our own key.
+    is_oneself: bool,
 }
 
 /// Why nobody answers.
@@ -358,6 +373,9 @@ impl Connector for Socket {
                 }
             };
             if laid.wire.ends[0].0 == laid.wire.ends[1].0 {
+                return Err(ConnectError::OwnIdentity);
+            }
+            if target.expect.is_none() && laid.is_oneself {
                 return Err(ConnectError::OwnIdentity);
             }
             if let Some(expected) = &target.expect

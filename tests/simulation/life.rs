@@ -12,7 +12,7 @@ use landbridge::{
         own_node::{self, Machine},
         peering_request,
         reception::FrontDesk,
-        roster, tokens, tunnel_endpoint,
+        roster, suspicions, tokens, tunnel_endpoint,
     },
     engine::{
         addressing::{Ground, external_range},
@@ -141,13 +141,19 @@ impl World {
         life.run("roster", roster);
         let objects = foreign_cluster::run(Arc::clone(&context), stop.clone());
         life.run("foreign_cluster", objects);
+        let suspects = suspicions::run(Arc::clone(&context), stop.clone());
+        life.run("suspicions", suspects);
+        let twin = context.twin();
         life.run("tokens", tokens::run(Arc::clone(&context), stop.clone()));
         life.run(
             "peering_request",
             peering_request::run(context, stop.clone()),
         );
         if cluster.setup.discovers {
-            life.run("announcement", announce(self.lan.clone(), index, stop));
+            life.run(
+                "announcement",
+                announce(self.lan.clone(), index, twin, stop),
+            );
         }
         let (lan, token) = (self.lan.clone(), life.token.clone());
         life.tasks.spawn(async move {
@@ -257,14 +263,21 @@ fn check(ended: Result<(), tokio::task::JoinError>) {
 
 /// Announces at once and then at growing distances, as the daemon does, and again before the end
 /// of each announcement's life, as those who listen ask for it.
-async fn announce(lan: Lan, index: usize, stop: CancellationToken) {
+async fn announce(
+    lan: Lan,
+    index: usize,
+    twin: watch::Receiver<Option<String>>,
+    stop: CancellationToken,
+) {
     let mut pauses = [0, 1, 3, 9, 27].into_iter().map(Duration::from_secs);
     lan.query();
     loop {
         let pause = pauses.next().unwrap_or(TTL / 3);
         tokio::select! {
             () = stop.cancelled() => return,
-            () = tokio::time::sleep(pause) => lan.announce(index),
+            () = tokio::time::sleep(pause) => if twin.borrow().is_none() {
+                lan.announce(index);
+            },
         }
     }
 }

@@ -8,7 +8,7 @@ use kube::{
     api::{Patch, PatchParams},
 };
 use landbridge::api::{
-    Advertisement, ForeignCluster, ForeignClusterSpec, PeeringRequest,
+    Advertisement, ClusterConfig, ForeignCluster, ForeignClusterSpec, PeeringRequest,
     cluster_config::AcceptPolicy,
     foreign_cluster::{DiscoveryType, Phase, TrustMode},
 };
@@ -456,6 +456,92 @@ async fn hold_back(world: &World, finalizers: Vec<String>) {
     api.patch(&name, &PatchParams::default(), &patch)
         .await
         .unwrap();
+}
+
+#[test]
+fn a_copied_identity_holds_both_back_until_one_is_left() {
+    history(61, vec![Setup::fleet(); 3], async |world: &mut World| {
+        world.allow("Another machine holds our identity");
+        world.allow("Tunnel down");
+        world.until("all peered", SOON, all_peered).await;
+        world.crash(2).await;
+        world.copy_identity(0, 2);
+        world.start(2).await;
+        world
+            .until("both say so", MINUTE, |world| {
+                [0, 2].iter().all(|at| !is_unique(world, *at))
+            })
+            .await;
+        let milan = world.clusters[1].id().clone();
+        world
+            .until("both have left", MINUTE, |world| {
+                let copies = [0, 2].map(|at| &world.clusters[at]);
+                copies
+                    .iter()
+                    .all(|one| one.tunnel_to(&milan).is_none() && one.node_of(&milan).is_none())
+            })
+            .await;
+        world.sleep(MINUTE).await;
+        for at in [0, 2] {
+            assert!(
+                !is_unique(world, at),
+                "it is not forgotten while both are there"
+            );
+            let cluster = &world.clusters[at];
+            assert!(cluster.tunnel_to(&milan).is_none() && cluster.node_of(&milan).is_none());
+            invariants::never_peers_with_oneself(cluster);
+        }
+        assert_eq!(world.phase(0, 1), Some(Phase::Waiting));
+        world.crash(2).await;
+        world
+            .until("rome and milan are peered again", MINUTE * 2, |world| {
+                let both = [world.phase(0, 1), world.phase(1, 0)];
+                both.iter().all(|phase| *phase == Some(Phase::Peered)) && is_unique(world, 0)
+            })
+            .await;
+    });
+}
+
+#[test]
+fn an_id_that_is_announced_elsewhere_is_told_and_changes_nothing() {
+    history(62, vec![Setup::fleet(); 3], async |world: &mut World| {
+        world.until("all peered", SOON, all_peered).await;
+        let before = world.view(0, 1).unwrap();
+        world.lan.forge(1, 2);
+        world
+            .until("it is told", SOON, |world| misuse(world, 0, 1).is_some())
+            .await;
+        let told = misuse(world, 0, 1).unwrap();
+        assert!(told.contains(&world.lan.address(2).to_string()), "{told}");
+        assert!(told.contains(world.clusters[2].id().as_str()), "{told}");
+        for _ in 0..30 {
+            world.sleep(Duration::from_secs(1)).await;
+            assert!(all_peered(world), "{}", world.describe());
+        }
+        let after = world.view(0, 1).unwrap();
+        assert_eq!((after.uid(), after.spec), (before.uid(), before.spec));
+        world.sleep(MINUTE * 16).await;
+        assert_eq!(misuse(world, 0, 1), None, "it is forgotten in the end");
+        invariants::hold(world).await;
+    });
+}
+
+/// What condition IdentityMismatch says, while it is there.
+fn misuse(world: &World, at: usize, of: usize) -> Option<String> {
+    let conditions = world.view(at, of)?.status?.conditions;
+    let found = conditions
+        .into_iter()
+        .find(|one| one.type_ == "IdentityMismatch");
+    found.map(|one| one.message)
+}
+
+/// Whether a cluster says that no other machine holds its identity.
+fn is_unique(world: &World, at: usize) -> bool {
+    let configs = world.clusters[at].disk.objects::<ClusterConfig>();
+    let conditions = configs.into_iter().filter_map(|config| config.status);
+    !conditions
+        .flat_map(|status| status.conditions)
+        .any(|one| one.type_ == "IdentityUnique" && one.status == "False")
 }
 
 fn all_are(world: &World, phase: Phase) -> bool {

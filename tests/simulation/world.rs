@@ -229,6 +229,13 @@ impl World {
         }
     }
 
+    /// Gives a cluster that does not run the key of another one, as a copied data directory does.
+    pub(crate) fn copy_identity(&mut self, from: usize, to: usize) {
+        let pem = self.clusters[from].pem();
+        self.clusters[to].identity = Identity::from_pem(&pem).unwrap();
+        self.clusters[to].disk = Disk::default();
+    }
+
     /// Lets no packet pass between two clusters.
     pub(crate) fn part(&self, one: usize, other: usize) {
         self.lan.part(one, other);

@@ -169,7 +169,11 @@ impl Report {
             // Somebody wanted it so.
             if one.reason != cluster_config::SWITCHED_OFF {
                 let text = format!("{} is {}: {}", one.type_, one.reason, one.message);
-                let sign = tint("‼", Tone::Care);
+                let sign = if one.reason == cluster_config::DUPLICATE_IDENTITY {
+                    tint("×", Tone::Bad)
+                } else {
+                    tint("‼", Tone::Care)
+                };
                 lines.push(format!("{sign} {}\n", crate::telemetry::escape(&text)));
             }
         }

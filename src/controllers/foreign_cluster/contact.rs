@@ -3,6 +3,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use futures::{StreamExt as _, stream::FuturesUnordered};
 use kube::{
     Api, ResourceExt as _,
     api::{DeleteParams, ObjectMeta, Patch, PatchParams, PostParams},
@@ -17,7 +18,7 @@ use crate::{
         token::TokenHash,
         wire::{Decision, IdentityAnswer, IdentityRequest},
     },
-    controllers::{Context, Error, enrolment, gone_is_fine},
+    controllers::{Context, Error, enrolment, gone_is_fine, suspicions},
     engine::{
         peering::{Answer, Connected, Dial, Failure},
         policy::Evidence,
@@ -32,13 +33,15 @@ use crate::{
 
 /// A request on the session that takes longer has failed.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+/// How much later each further place of a peer is dialled than the one before.
+const HEAD_START: Duration = Duration::from_millis(100);
 /// How soon a peer that waits for a person is asked again.
 const ASK_AGAIN_WAITING: jiff::SignedDuration = jiff::SignedDuration::from_secs(3);
 /// How soon a peer that refused is asked again without being told to.
 const ASK_AGAIN_REFUSED: jiff::SignedDuration = jiff::SignedDuration::from_mins(5);
 
-/// Dials the places in turn until one proves the right key. A connection that stands is given up
-/// when the session goes on on the new one.
+/// Dials the places side by side until one proves the right key; the better ones have a head start. A
+/// connection that stands is given up when the session goes on on the new one.
 pub(super) async fn connect(
     context: &Arc<Context>,
     object: &ForeignCluster,
@@ -46,16 +49,29 @@ pub(super) async fn connect(
     expect: Option<ClusterId>,
 ) {
     let name = object.name_any();
+    let tries = (0_u32..).zip(dials).map(|(index, dial)| {
+        let expect = expect.clone();
+        async move {
+            tokio::time::sleep(HEAD_START * index).await;
+            let reached = reach(context, &dial, expect).await;
+            (dial.url, reached)
+        }
+    });
+    let mut tries: FuturesUnordered<_> = tries.collect();
     let mut failures = BTreeMap::new();
-    for dial in dials {
-        match reach(context, &dial, expect.clone()).await {
+    while let Some((url, reached)) = tries.next().await {
+        match reached {
             Ok((connected, connection)) => {
                 take(context, &name, connected, connection).await;
                 return;
             }
             Err(error) => {
-                tracing::debug!(cluster = %name, url = %dial.url, %error, "Endpoint did not answer");
-                failures.insert(dial.url, failure(&error));
+                tracing::debug!(cluster = %name, %url, %error, "Endpoint did not answer");
+                if let Some(id) = expect.as_ref().filter(|_| suspicions::is_misuse(&error)) {
+                    let message = format!("{url}: {error}");
+                    context.suspicions.misused(id, message, context.now());
+                }
+                failures.insert(url, failure(&error));
             }
         }
     }
@@ -227,6 +243,7 @@ fn introduction(
         cluster_id: own.cluster_id.clone(),
         cluster_name: context.own_name(),
         auth_url: own.auth_url.clone(),
+        boot: String::new(),
         token: None,
         token_proof: token
             .map(|one| token::proof(one, Role::Home, &own.cluster_id, peer_id, exporter)),

@@ -36,7 +36,12 @@ pub(super) async fn facts(context: &Context, object: &ForeignCluster) -> Result<
         started: context.started,
         neighbour: id.as_ref().and_then(|id| context.neighbours.get(id)),
         link: context.links.facts(&object.name_any()),
+        visited: id.as_ref().and_then(|id| context.neighbours.visited(id)),
         visitor_code: id.as_ref().and_then(|id| context.approvals.code(id)),
+        twin: context.suspicions.twin(),
+        misuse: id
+            .as_ref()
+            .and_then(|id| context.suspicions.misuse(id, context.now())),
         request: None,
         advertisement: None,
         accepted_elsewhere: 0,

@@ -42,7 +42,10 @@ pub fn happenings(
             .find(|one| one.type_ == kind)
             .cloned()
     };
-    for kind in condition::ALL {
+    for kind in condition::ALL
+        .into_iter()
+        .chain([condition::IDENTITY_MISMATCH])
+    {
         let (old, new) = (present(before, kind), present(Some(after), kind));
         let Some(new) = new else { continue };
         let same = old
@@ -81,6 +84,7 @@ fn event_of(kind: &str, held: bool, new: &Condition) -> Option<(&'static str, bo
         (condition::IDENTITY_VERIFIED, false, reason::IDENTITY_MISMATCH) => {
             Some((event::IDENTITY_MISMATCH, true))
         }
+        (condition::IDENTITY_MISMATCH, true, _) => Some((event::IDENTITY_MISMATCH, true)),
         (condition::OUTGOING_PEERED, true, reason::PEERED) if !held => {
             Some((event::OFFER_ACCEPTED, false))
         }

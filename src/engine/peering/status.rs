@@ -70,6 +70,9 @@ fn phase(view: &View<'_>, verdicts: &[Verdict]) -> Phase {
     if view.blocked || view.is_own() || (view.wants_join() && refused) {
         return Phase::Refused;
     }
+    if view.is_suspended() && (view.object.spec.join || view.facts.request.is_some()) {
+        return Phase::Waiting;
+    }
     let network = holds(condition::NETWORK_READY) || view.facts.own.tunnel.is_none();
     if view.wants_join() {
         return joined_phase(view, network, holds(condition::OUTGOING_PEERED));
@@ -150,7 +153,10 @@ fn timeline(
     let mut reach = |stage: &str, now: Timestamp| {
         status.timeline.entry(stage.to_owned()).or_insert(Time(now));
     };
-    for one in verdicts.iter().filter(|one| one.holds == Some(true)) {
+    let stages = verdicts
+        .iter()
+        .filter(|one| one.holds == Some(true) && one.kind != condition::IDENTITY_MISMATCH);
+    for one in stages {
         reach(one.kind, view.now);
     }
     if view.object.spec.join {

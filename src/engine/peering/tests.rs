@@ -2,6 +2,7 @@
 
 mod model;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use proptest::prelude::*;
 
 use super::*;
@@ -266,6 +267,44 @@ fn only_what_discovery_made_and_nothing_holds_is_forgotten() {
         model.peer.answers = false;
         model.lose();
         model.now += GRACE;
+        run(&mut model);
+        assert!(!model.gone);
+    }
+}
+
+#[test]
+fn a_visit_that_nothing_followed_from_is_forgotten_when_it_is_idle() {
+    let visited = || {
+        let mut model = Model::found();
+        model.object.spec.discovery_type = DiscoveryType::IncomingPeering;
+        model.object.spec.join = false;
+        model.object.spec.trust_mode = TrustMode::Untrusted;
+        model.object.metadata.finalizers = None;
+        model.object.metadata.creation_timestamp = Some(Time(model.now));
+        model.facts.started = model.now;
+        model.facts.neighbour = None;
+        model.facts.link = Link::default();
+        model.peer.answers = false;
+        model
+    };
+    let mut model = visited();
+    run(&mut model);
+    assert!(!model.gone, "it has its time");
+    model.now += IDLE_VISIT;
+    model.facts.visited = Some(model.now);
+    run(&mut model);
+    assert!(!model.gone, "it came again");
+    model.now += IDLE_VISIT;
+    assert_eq!(run(&mut model).last().map(String::as_str), Some("Forget"));
+    for hold in [
+        (|model| model.object.spec.join = true) as fn(&mut Model),
+        |model| model.object.spec.trust_mode = TrustMode::Trusted,
+        |model| model.object.spec.incoming_peering_enabled = IncomingPeering::Yes,
+        |model| model.object.spec.incoming_peering_enabled = IncomingPeering::No,
+    ] {
+        let mut model = visited();
+        hold(&mut model);
+        model.now += IDLE_VISIT;
         run(&mut model);
         assert!(!model.gone);
     }

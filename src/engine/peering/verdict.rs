@@ -32,7 +32,7 @@ pub(super) struct Verdict {
 
 /// The verdicts of the path from discovered to usable, in its order.
 pub(super) fn all(view: &View<'_>) -> Vec<Verdict> {
-    vec![
+    let mut all = vec![
         discovered(view),
         reachable(view),
         identity(view),
@@ -40,7 +40,32 @@ pub(super) fn all(view: &View<'_>) -> Vec<Verdict> {
         outgoing_peered(view),
         incoming_peered(view),
         network_ready(view),
-    ]
+    ];
+    all.extend(misuse(view));
+    all
+}
+
+/// Says who uses the peer's id without its key; the peer itself is not concerned.
+fn misuse(view: &View<'_>) -> Option<Verdict> {
+    let (message, _) = view.facts.misuse.as_ref()?;
+    Some(verdict(
+        condition::IDENTITY_MISMATCH,
+        true,
+        reason::IDENTITY_MISMATCH,
+        shown(message),
+    ))
+}
+
+/// Why nothing is peered while our identity is on two machines.
+fn suspended(view: &View<'_>, kind: &'static str) -> Option<Verdict> {
+    let url = view.facts.twin.as_ref()?;
+    let message = format!("another machine holds our own identity: {url}");
+    Some(verdict(
+        kind,
+        false,
+        reason::DUPLICATE_IDENTITY,
+        shown(&message),
+    ))
 }
 
 /// Keeps the transition time while the truth of a condition is the same.
@@ -232,6 +257,10 @@ fn outgoing_peered(view: &View<'_>) -> Verdict {
     let no = |reason: &str, message: &str| {
         verdict(condition::OUTGOING_PEERED, false, reason, shown(message))
     };
+    let kind = condition::OUTGOING_PEERED;
+    if let Some(verdict) = suspended(view, kind).filter(|_| view.object.spec.join) {
+        return verdict;
+    }
     if !view.wants_join() {
         let message = if view.owes_withdrawal() {
             "the peering is being taken down"
@@ -324,6 +353,9 @@ fn incoming_peered(view: &View<'_>) -> Verdict {
             reason::NOT_REQUESTED,
             message,
         );
+    }
+    if let Some(verdict) = suspended(view, condition::INCOMING_PEERED) {
+        return verdict;
     }
     match &view.admitted {
         Trust::Accepted(_) => verdict(

@@ -3,14 +3,14 @@
 use jiff::{SignedDuration, Timestamp};
 
 use super::{
-    Answer, Connected, Dial, Facts, GRACE, REAPPEARANCE, SILENCE, SILENCE_OF_THE_LOST,
+    Answer, Connected, Dial, Facts, GRACE, IDLE_VISIT, REAPPEARANCE, SILENCE, SILENCE_OF_THE_LOST,
     WITHDRAWAL_DEADLINE,
 };
 use crate::{
     api::{
         ClusterId, ForeignCluster, ForeignClusterStatus,
-        foreign_cluster::{AuthStatus, DiscoveryType, IncomingPeering},
-        labels::{FINALIZER_PEERED, TRUSTED_BY, condition},
+        foreign_cluster::{AuthStatus, DiscoveryType, IncomingPeering, TrustMode},
+        labels::{FINALIZER_PEERED, TRUSTED_BY, condition, reason},
         peering_request::{Acceptance, SessionNetwork},
         wire::Decision,
     },
@@ -101,9 +101,15 @@ impl<'a> View<'a> {
         self.cluster_id.as_ref() == Some(&self.facts.own.cluster_id)
     }
 
-    /// Whether the peer's resources are wanted.
+    /// Whether our identity is on two machines, so that neither may use it.
+    pub(crate) fn is_suspended(&self) -> bool {
+        self.facts.twin.is_some()
+    }
+
+    /// Whether the peer's resources are wanted, and may be asked for.
     pub(crate) fn wants_join(&self) -> bool {
-        self.object.spec.join && !self.deleting && !self.blocked && !self.is_own()
+        let may = !self.deleting && !self.blocked && !self.is_own() && !self.is_suspended();
+        self.object.spec.join && may
     }
 
     /// Whether a session with the peer may stand: wanted, its identity accepted here, and ours not
@@ -125,7 +131,8 @@ impl<'a> View<'a> {
 
     /// Whether the peer may consume what we offer, and asked for it.
     pub(crate) fn serves(&self) -> bool {
-        self.facts.request.is_some() && self.admitted.is_accepted() && !self.deleting
+        let may = !self.deleting && !self.is_suspended();
+        self.facts.request.is_some() && self.admitted.is_accepted() && may
     }
 
     /// Whether our PeeringRequest may still stand in the peer's cluster though it should not.
@@ -149,7 +156,8 @@ impl<'a> View<'a> {
 
     /// Whether the peer must be talked to.
     pub(crate) fn needs_contact(&self) -> bool {
-        let unknown = !self.deleting && !self.blocked && !self.is_proven();
+        let may = !self.deleting && !self.blocked && !self.is_suspended();
+        let unknown = may && !self.is_proven();
         !self.is_own() && (self.wants_join() || self.owes_withdrawal() || unknown)
     }
 
@@ -314,10 +322,28 @@ impl<'a> View<'a> {
                 .status
                 .timeline
                 .contains_key(super::status::STAGE_PEERED);
-        let old = self
-            .expired
-            .is_some_and(|expired| self.now >= expired + GRACE);
+        let lost = self.expired.map(|expired| expired + GRACE);
+        let over = lost.or_else(|| self.end_of_visit());
+        let old = over.is_some_and(|over| self.now >= over);
         old && !held && !self.deleting && !self.blocked
+    }
+
+    /// When the object of a visitor has had its time: nobody has decided anything about it, and it
+    /// has not come again.
+    pub(crate) fn end_of_visit(&self) -> Option<Timestamp> {
+        let decided = match self.object.spec.trust_mode {
+            TrustMode::Trusted => recorded_trust(self.object) != Some(reason::FLEET_SECRET),
+            TrustMode::Unknown | TrustMode::Untrusted => false,
+        };
+        let wanted = self.object.spec.join
+            || self.object.spec.incoming_peering_enabled != IncomingPeering::Auto
+            || self.has_finalizer();
+        if !self.is_visitor() || decided || wanted {
+            return None;
+        }
+        let made = self.object.metadata.creation_timestamp.as_ref()?.0;
+        let came = self.facts.visited.unwrap_or(self.facts.started);
+        Some(made.max(came) + IDLE_VISIT)
     }
 
     /// The six digits to compare, while a person has to decide here or there.

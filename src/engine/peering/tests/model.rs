@@ -280,7 +280,10 @@ impl Model {
 fn facts(start: Timestamp, neighbour: Neighbour) -> Facts {
     let pod_cidr = "10.244.0.0/16".parse().unwrap();
     Facts {
+        visited: None,
         visitor_code: None,
+        twin: None,
+        misuse: None,
         own: Own {
             cluster_id: own_id(),
             cluster_name: ClusterName::neutralise("rome"),

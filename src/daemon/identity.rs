@@ -1,0 +1,85 @@
+//! The identity of a machine, looked at and moved while no daemon needs to run.
+
+use std::{fs, path::PathBuf};
+
+use super::{
+    Error,
+    platform::{IDENTITY, claim},
+};
+use crate::{
+    api::{ClusterId, Fingerprint},
+    config::Config,
+    peer::{certificates::Identity, keyfile, seal},
+};
+
+/// What an identity that was there before an import is called afterwards.
+const REPLACED: &str = "identity.pem.replaced";
+
+/// Who a machine is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shown {
+    /// Its cluster id.
+    pub cluster_id: ClusterId,
+    /// The fingerprint of its key.
+    pub fingerprint: Fingerprint,
+    /// Where the key is.
+    pub path: PathBuf,
+}
+
+/// Returns who this machine is.
+pub fn show(config: &Config) -> Result<Shown, Error> {
+    let identity = present(config)?.ok_or_else(|| Error::NoIdentity(path(config)))?;
+    Ok(shown(config, &identity))
+}
+
+/// Returns the identity of this machine, sealed by a passphrase.
+pub fn export(config: &Config, passphrase: &str) -> Result<String, Error> {
+    let identity = present(config)?.ok_or_else(|| Error::NoIdentity(path(config)))?;
+    Ok(seal::seal(&identity, passphrase)?)
+}
+
+/// Makes a sealed identity the one of this machine. Another one that is there stays unless it is to
+/// be replaced, and then it is kept beside it.
+pub fn import(
+    config: &Config,
+    sealed: &str,
+    passphrase: &str,
+    replace: bool,
+) -> Result<Shown, Error> {
+    let identity = seal::open(sealed, passphrase)?;
+    // A daemon that runs would go on with the other key.
+    let _lock = claim(&config.data_dir)?;
+    let path = path(config);
+    match present(config)? {
+        Some(old) if old.cluster_id() == identity.cluster_id() => {
+            return Ok(shown(config, &identity));
+        }
+        Some(old) if !replace => return Err(Error::OtherIdentity(old.cluster_id().clone())),
+        Some(_) => {
+            let kept = config.data_dir.join(REPLACED);
+            fs::rename(&path, &kept).map_err(|source| Error::DataDir { path: kept, source })?;
+        }
+        None => {}
+    }
+    keyfile::create(&path, &identity.to_pem())?;
+    Ok(shown(config, &identity))
+}
+
+fn present(config: &Config) -> Result<Option<Identity>, Error> {
+    match keyfile::read(&path(config))? {
+        Some(pem) => Ok(Some(Identity::from_pem(&pem)?)),
+        None => Ok(None),
+    }
+}
+
+fn shown(config: &Config, identity: &Identity) -> Shown {
+    Shown {
+        cluster_id: identity.cluster_id().clone(),
+        fingerprint: identity.fingerprint().clone(),
+        path: path(config),
+    }
+}
+
+fn path(config: &Config) -> PathBuf {
+    config.data_dir.join(IDENTITY)
+}
