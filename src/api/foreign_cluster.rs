@@ -345,6 +345,9 @@ pub struct PeerEndpoint {
     /// When it was first named in its present form.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_seen: Option<Time>,
+    /// How good it is: 100 is the one in use, a LAN goes before a domain, and what failed goes last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub score: Option<u8>,
     /// Why it did not answer the last time, if it did not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_error: Option<String>,

@@ -337,6 +337,7 @@ fn neighbour(candidate: &Candidate, source: DiscoveryType) -> Neighbour {
         source: endpoint.source.as_str().to_owned(),
         interface: endpoint.interface.clone(),
         last_seen: Some(Time(endpoint.first_seen)),
+        score: None,
         last_error: None,
     });
     Neighbour {

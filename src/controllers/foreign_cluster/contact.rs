@@ -49,6 +49,7 @@ pub(super) async fn connect(
     expect: Option<ClusterId>,
 ) {
     let name = object.name_any();
+    let before = context.links.connection(&name);
     let tries = (0_u32..).zip(dials).map(|(index, dial)| {
         let expect = expect.clone();
         async move {
@@ -75,7 +76,11 @@ pub(super) async fn connect(
             }
         }
     }
-    context.links.failed(&name, failures, context.now());
+    let (now, before) = (context.links.connection(&name), before.as_ref());
+    let found_meanwhile = now.is_some_and(|now| before.is_none_or(|old| !Arc::ptr_eq(&now, old)));
+    if !found_meanwhile {
+        context.links.failed(&name, failures, context.now());
+    }
 }
 
 async fn take(context: &Arc<Context>, name: &str, connected: Connected, connection: Connection) {

@@ -40,6 +40,11 @@ pub(super) fn steps(view: &View<'_>, steps: &mut Vec<Step>) {
         dial(view, elsewhere, steps);
         return;
     }
+    let nearer = view.nearer();
+    if !nearer.is_empty() && is_due(view) {
+        dial(view, nearer, steps);
+        return;
+    }
     if view.cluster_id.is_none() {
         let name = connected.cluster_name.clone();
         steps.push(Step::FillIdentity(connected.cluster_id.clone(), name));

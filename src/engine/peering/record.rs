@@ -4,7 +4,9 @@ use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Resource;
 
 use super::{View, verdict::shown};
-use crate::api::foreign_cluster::{Incoming, Network, Outgoing, PeerEndpoint, ResourceLink};
+use crate::api::foreign_cluster::{
+    DiscoveryType, Incoming, Network, Outgoing, PeerEndpoint, ResourceLink,
+};
 
 pub(super) fn endpoints(view: &View<'_>) -> Vec<PeerEndpoint> {
     let known = match &view.facts.neighbour {
@@ -35,7 +37,31 @@ pub(super) fn endpoints(view: &View<'_>) -> Vec<PeerEndpoint> {
             ..PeerEndpoint::default()
         });
     }
+    for endpoint in &mut endpoints {
+        endpoint.score = Some(score(view, endpoint));
+    }
     endpoints
+}
+
+/// How good a place is; see [`PeerEndpoint::score`].
+fn score(view: &View<'_>, endpoint: &PeerEndpoint) -> u8 {
+    if view
+        .connected
+        .is_some_and(|connected| connected.url == endpoint.url)
+    {
+        return 100;
+    }
+    let nearness = match DiscoveryType::parse(&endpoint.source) {
+        Some(DiscoveryType::Lan) => 80,
+        Some(DiscoveryType::Manual) => 70,
+        Some(DiscoveryType::Wan) => 60,
+        Some(DiscoveryType::IncomingPeering) | None => 50,
+    };
+    if endpoint.last_error.is_some() {
+        nearness - 50
+    } else {
+        nearness
+    }
 }
 
 pub(super) fn outgoing(view: &View<'_>) -> Option<Outgoing> {

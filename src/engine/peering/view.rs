@@ -411,6 +411,22 @@ impl<'a> View<'a> {
         dials
     }
 
+    /// Where on our LAN the peer is said to be and has not failed, while we reach it from further away.
+    pub(crate) fn nearer(&self) -> Vec<Dial> {
+        let Some(connected) = self.connected else {
+            return Vec::new();
+        };
+        let mut dials = self.dials();
+        let present = dials.iter().find(|dial| dial.url == connected.url);
+        let present = present.map_or(self.object.spec.discovery_type, |dial| dial.source);
+        let is_far = matches!(present, DiscoveryType::Wan | DiscoveryType::IncomingPeering);
+        dials.retain(|dial| {
+            let failed = self.facts.link.failures.contains_key(&dial.url);
+            is_far && dial.source == DiscoveryType::Lan && !failed
+        });
+        dials
+    }
+
     /// Whether the connection is to a place that the peer has left.
     pub(crate) fn has_moved(&self) -> bool {
         let (Some(connected), Some(neighbour)) = (self.connected, &self.facts.neighbour) else {
