@@ -22,7 +22,7 @@ fn until_said(lab: &Lab, machine: &str, reason: &str) {
         let condition = conditions
             .iter()
             .find(|one| one["type"] == "LanDiscovery")?;
-        let works = (reason == "Working").then_some("True").unwrap_or("False");
+        let works = if reason == "Working" { "True" } else { "False" };
         (condition["reason"] == reason && condition["status"] == works).then_some(())
     });
     let status = lab.landbridge(machine, &["status"]);

@@ -47,7 +47,7 @@ fn until_heard<T>(lab: &Lab, from: &str, what: &str, wanted: impl Fn(&Message) -
     panic!("never heard from {from}: {what}\n{}", lab.story());
 }
 
-fn of<'a>(message: &'a Message, kind: RecordType) -> Vec<&'a Record> {
+fn of(message: &Message, kind: RecordType) -> Vec<&Record> {
     let records = message.answers.iter().chain(&message.additionals);
     records
         .filter(|record| record.record_type() == kind)
@@ -68,19 +68,14 @@ fn an_old_liqo_finds_all_that_it_needs_in_one_packet() {
     let instance = pointers
         .iter()
         .find(|record| record.name.to_ascii() == service)
-        .and_then(|record| match &record.data {
-            RData::PTR(name) => Some(name.0.clone()),
-            _ => None,
-        })
+        .and_then(|record| record.data.as_ptr())
+        .map(|name| name.0.clone())
         .expect("a pointer under Liqo's type");
     let servers = of(&packet, RecordType::SRV);
     let server = servers
         .iter()
         .find(|record| record.name == instance)
-        .and_then(|record| match &record.data {
-            RData::SRV(server) => Some(server.clone()),
-            _ => None,
-        })
+        .and_then(|record| record.data.as_srv().cloned())
         .expect("a server of that instance");
     let texts = of(&packet, RecordType::TXT);
     assert!(texts.iter().any(|record| record.name == instance));
@@ -88,9 +83,7 @@ fn an_old_liqo_finds_all_that_it_needs_in_one_packet() {
     let address = addresses.first().expect("an IPv4 address");
     // Byte for byte: Liqo compares the two as text.
     assert_eq!(address.name.to_ascii(), server.target.to_ascii());
-    let RData::A(ip) = &address.data else {
-        panic!("an A record holds an address");
-    };
+    let ip = address.data.as_a().expect("an A record holds an address");
     assert_eq!(ip.0, lab.address("rome"));
     let ttls = packet.answers.iter().chain(&packet.additionals);
     assert!(ttls.into_iter().all(|record| record.ttl == 90), "{packet}");
