@@ -1,6 +1,7 @@
 //! The built program in network namespaces: real packets, real interfaces, one daemon a machine.
 #![expect(
     clippy::indexing_slicing,
+    clippy::panic,
     reason = "a missing field is null, and the test fails"
 )]
 

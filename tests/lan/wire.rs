@@ -68,14 +68,23 @@ fn an_old_liqo_finds_all_that_it_needs_in_one_packet() {
     let instance = pointers
         .iter()
         .find(|record| record.name.to_ascii() == service)
-        .and_then(|record| record.data.as_ptr())
-        .map(|name| name.0.clone())
+        .and_then(|record| {
+            let RData::PTR(name) = &record.data else {
+                return None;
+            };
+            Some(name.0.clone())
+        })
         .expect("a pointer under Liqo's type");
     let servers = of(&packet, RecordType::SRV);
     let server = servers
         .iter()
         .find(|record| record.name == instance)
-        .and_then(|record| record.data.as_srv().cloned())
+        .and_then(|record| {
+            let RData::SRV(server) = &record.data else {
+                return None;
+            };
+            Some(server.clone())
+        })
         .expect("a server of that instance");
     let texts = of(&packet, RecordType::TXT);
     assert!(texts.iter().any(|record| record.name == instance));
@@ -83,7 +92,9 @@ fn an_old_liqo_finds_all_that_it_needs_in_one_packet() {
     let address = addresses.first().expect("an IPv4 address");
     // Byte for byte: Liqo compares the two as text.
     assert_eq!(address.name.to_ascii(), server.target.to_ascii());
-    let ip = address.data.as_a().expect("an A record holds an address");
+    let RData::A(ip) = &address.data else {
+        panic!("an A record holds an address");
+    };
     assert_eq!(ip.0, lab.address("rome"));
     let ttls = packet.answers.iter().chain(&packet.additionals);
     assert!(ttls.into_iter().all(|record| record.ttl == 90), "{packet}");
