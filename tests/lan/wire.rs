@@ -34,6 +34,7 @@ fn read(packets: &[Vec<u8>]) -> Vec<Message> {
 }
 
 /// Waits for a packet from a machine, asking for it now and then.
+#[expect(clippy::panic, reason = "who is never heard fails the test")]
 fn until_heard<T>(lab: &Lab, from: &str, what: &str, wanted: impl Fn(&Message) -> Option<T>) -> T {
     let ear = socket(lab, "ear", lab.address("ear"));
     let end = Instant::now() + PATIENCE;
