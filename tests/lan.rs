@@ -1,7 +1,6 @@
 //! The built program in network namespaces: real packets, real interfaces, one daemon a machine.
 #![expect(
     clippy::indexing_slicing,
-    clippy::panic,
     reason = "a missing field is null, and the test fails"
 )]
 
