@@ -287,7 +287,9 @@ where
         rate,
         middle: percentile(&latencies, 50),
         late: percentile(&latencies, 99),
-        processor: spent.map_or(f64::NAN, |(after, before)| millis(after - before) / count),
+        processor: spent.map_or(f64::NAN, |(after, before)| {
+            millis(after.saturating_sub(before)) / count
+        }),
     }
 }
 
@@ -501,10 +503,8 @@ fn spread(mut values: Vec<f64>) -> String {
     let (least, most) = (values[0], values[values.len() - 1]);
     let digits = if most < 1.0 {
         3
-    } else if most < 100.0 {
-        1
     } else {
-        0
+        usize::from(most < 100.0)
     };
     let median = values[values.len() / 2];
     format!("{median:.digits$} ({least:.digits$} to {most:.digits$})")

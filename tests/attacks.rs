@@ -24,6 +24,7 @@
 //! | attack | shown by |
 //! | --- | --- |
 //! | another's id is announced | `attacks/impostor.rs` `an_announced_id_without_its_key_becomes_no_object` `a_man_in_the_middle_gets_nothing_and_what_is_peered_stays_so` |
+//! | an identity is on two machines | `lan/trust.rs` `a_copied_data_directory_holds_both_back_until_one_is_left` |
 //! | TLS is passed on | `attacks/impostor.rs` `a_relay_sees_tls_and_cannot_take_its_place` `peer/identity.rs` `the_fleet_secret_is_proven_by_both_and_only_in_this_session` |
 //! | forged goodbyes | `lan/forgery.rs` `forged_goodbyes_end_nothing` `discovery/forgery.rs` `forged_goodbyes_and_addresses_take_nothing_away` |
 //! | a flood of instances | `lan/forgery.rs` `a_flood_of_forged_clusters_hides_nobody` `a_flood_of_forged_clusters_from_many_addresses_hides_nobody` |

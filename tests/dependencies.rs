@@ -15,7 +15,7 @@ use std::{
 use serde_json::Value;
 
 /// The crates that run a script when they are built. Whoever adds one has looked at its script.
-const BUILD_SCRIPTS: [&str; 39] = [
+const BUILD_SCRIPTS: [&str; 40] = [
     "ahash",
     "anyhow",
     "crossbeam-epoch",
@@ -30,6 +30,7 @@ const BUILD_SCRIPTS: [&str; 39] = [
     "icu_properties_data",
     "k8s-openapi",
     "libc",
+    "libmimalloc-sys",
     "libsqlite3-sys",
     "memoffset",
     "nix",

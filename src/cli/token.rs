@@ -18,7 +18,7 @@ use super::{
     fleet_secret, output, peers,
 };
 use crate::api::{
-    labels,
+    ClusterId, labels,
     token::{self, GivenToken, TokenHash},
 };
 
@@ -120,7 +120,7 @@ fn row(secret: &Secret, now: Timestamp) -> Vec<String> {
         Some(0) => "spent",
         Some(_) | None => "valid",
     };
-    let used_by: Vec<&str> = token.used_by.iter().map(|id| id.short()).collect();
+    let used_by: Vec<&str> = token.used_by.iter().map(ClusterId::short).collect();
     vec![
         name,
         state.to_owned(),

@@ -323,16 +323,20 @@ fn target(place: &Place, expect: &ClusterId) -> Target {
 /// Says in the log, and in a condition of the ClusterConfig, whether our identity is on one machine
 /// only. A condition that was never needed is never written.
 async fn record(context: &Context, twin: Option<String>, is_news: bool) {
-    match &twin {
-        Some(url) => tracing::warn!(
-            %url,
-            "Another machine holds our identity: both join nobody until one is left"
-        ),
-        None if is_news => tracing::info!("Our identity is on one machine again"),
-        None => {}
+    if is_news {
+        announce(twin.as_deref());
     }
     if let Err(error) = write_condition(context, twin).await {
         tracing::warn!(%error, "The ClusterConfig does not say whether our identity is unique");
+    }
+}
+
+fn announce(twin: Option<&str>) {
+    if let Some(url) = twin {
+        let text = "Another machine holds our identity: both join nobody until one is left";
+        tracing::warn!(url, "{text}");
+    } else {
+        tracing::info!("Our identity is on one machine again");
     }
 }
 

@@ -36,7 +36,7 @@ use crate::{
     peer::{
         auth::Session,
         token::{is_same, proof, verify},
-        trust::Role,
+        trust::{Role, to_hex},
     },
 };
 
@@ -80,11 +80,11 @@ impl Tokens {
                 return Ok(None);
             };
             let worth = worth(&token, home, context.now(), self.has_timed_out(&token));
-            let is_written = match worth {
-                Worth::Counted if counts => count(context, &token, version, home).await?,
-                Worth::Expired if !token.ended => end(context, &token).await.map(|()| true)?,
-                _ => true,
-            };
+            if worth == Worth::Expired && !token.ended {
+                end(context, &token).await?;
+            }
+            let is_counted = worth == Worth::Counted && counts;
+            let is_written = !is_counted || count(context, &token, version, home).await?;
             if is_written {
                 return Ok(Some(Redeemed {
                     lets_in: worth.lets_in(),
@@ -214,20 +214,30 @@ pub async fn run(context: Arc<Context>, shutdown: CancellationToken) {
     loop {
         tokio::select! {
             () = shutdown.cancelled() => return,
-            _ = sweeps.tick() => if let Err(error) = context.tokens.sweep(&context).await {
-                tracing::debug!(%error, "The tokens cannot be looked through");
-            },
+            _ = sweeps.tick() => sweep(&context).await,
             change = changes.next() => match change {
-                Some(Ok(secret)) => show(&context, &secret).await,
-                Some(Err(error)) => tracing::debug!(%error, "The watch on tokens ended"),
+                Some(change) => show(&context, change).await,
                 None => return,
             },
         }
     }
 }
 
-async fn show(context: &Context, secret: &Secret) {
-    let Some(id) = token::received_from(secret) else {
+async fn sweep(context: &Context) {
+    if let Err(error) = context.tokens.sweep(context).await {
+        tracing::debug!(%error, "The tokens cannot be looked through");
+    }
+}
+
+async fn show(context: &Context, change: Result<Secret, watcher::Error>) {
+    let secret = match change {
+        Ok(secret) => secret,
+        Err(error) => {
+            tracing::debug!(%error, "The watch on tokens ended");
+            return;
+        }
+    };
+    let Some(id) = token::received_from(&secret) else {
         return;
     };
     if let Ok(Some(object)) = enrolment::find(context, &id).await {
@@ -246,8 +256,7 @@ async fn make_auth_token(context: &Context) -> Result<(), Error> {
         tracing::warn!("The system gives no random numbers for a token");
         return Ok(());
     }
-    let text: Zeroizing<String> =
-        Zeroizing::new(bytes.iter().map(|byte| format!("{byte:02x}")).collect());
+    let text = Zeroizing::new(to_hex(bytes.as_slice()));
     let secret = Secret {
         metadata: ObjectMeta {
             name: Some(token::AUTH_TOKEN.to_owned()),

@@ -8,7 +8,7 @@
 //! | how LAN discovery does | shutdown |
 //! | search in DNS domains | shutdown |
 //! | our records in a DNS zone, and how that goes | shutdown, after they are withdrawn |
-//! | roster, ForeignClusters, PeeringRequests, tokens | shutdown |
+//! | roster, ForeignClusters, PeeringRequests, tokens, suspicions | shutdown |
 //! | tunnels | shutdown, after interface, routes and rules are gone |
 //! | peer endpoint | shutdown, after running requests |
 //! | own node (embedded only) | shutdown |

@@ -94,6 +94,12 @@ pub enum ConnectError {
         /// Who answered.
         found: ClusterId,
     },
+    /// Indicates an end that shows the chain of the expected cluster and does not hold its key.
+    #[error("the certificate of {claimed} was shown without its key")]
+    KeyNotHeld {
+        /// Whose chain it is.
+        claimed: ClusterId,
+    },
     /// Indicates that our own identity answers.
     #[error("our own identity answered: this is ourselves or a clone of this machine")]
     OwnIdentity,
@@ -122,7 +128,7 @@ impl ConnectError {
                 reason::UNREACHABLE
             }
             Self::NotAPeer { .. } => reason::INVALID_ANSWER,
-            Self::IdentityMismatch { .. } => reason::IDENTITY_MISMATCH,
+            Self::IdentityMismatch { .. } | Self::KeyNotHeld { .. } => reason::IDENTITY_MISMATCH,
             Self::OwnIdentity => reason::OWN_IDENTITY,
         }
     }

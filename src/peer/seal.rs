@@ -134,8 +134,9 @@ pub fn seal(identity: &Identity, passphrase: &str) -> Result<String, Error> {
         .seal_in_place_append_tag(file.nonce()?, Aad::from(file.head()), &mut *text)
         .map_err(|_| Error::Wrong)?;
     file.sealed = STANDARD.encode(&*text);
-    let file = serde_json::to_string_pretty(&file);
-    Ok(file.expect("plain data can be written") + "\n")
+    serde_json::to_string_pretty(&file)
+        .map(|text| text + "\n")
+        .map_err(|error| Error::Malformed(error.to_string()))
 }
 
 /// Opens a sealed identity.

@@ -174,6 +174,11 @@ impl Finding {
     pub fn get(&self) -> Option<&Proven> {
         self.proven.get()
     }
+
+    /// Returns whose chain was shown, whether or not its key was proven to be held.
+    pub fn claimed(&self) -> Option<&Proven> {
+        self.named.get()
+    }
 }
 
 #[derive(Debug)]

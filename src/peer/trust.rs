@@ -191,7 +191,8 @@ fn message(
     message
 }
 
-pub(super) fn to_hex(bytes: &[u8]) -> String {
+/// Writes bytes as hexadecimal digits.
+pub fn to_hex(bytes: &[u8]) -> String {
     use fmt::Write as _;
     let mut text = String::with_capacity(bytes.len() * 2);
     for byte in bytes {

@@ -54,6 +54,11 @@ fn a_man_in_the_middle_gets_nothing_and_what_is_peered_stays_so() {
         }
         assert_nothing_left(&eve);
     }
+    lab.until(PATIENCE, "milan says that rome's id is misused", || {
+        let object = lab.peer("milan", "rome")?;
+        (condition(&object, "IdentityMismatch") && object["status"]["phase"] == "Peered")
+            .then_some(())
+    });
     assert_eq!(interruptions(&lab), calm, "{}", lab.story());
     // Now he has the LAN to himself: rome is dead, and its last words are still believed.
     lab.kill("rome");

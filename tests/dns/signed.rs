@@ -1,6 +1,6 @@
 //! Signed zones: their status is told, and nothing else depends on it.
 
-use std::{fs, process::Command, str::FromStr as _, sync::Arc, thread, time::Duration};
+use std::{fs, path::Path, process::Command, str::FromStr as _, sync::Arc, thread, time::Duration};
 
 use hickory_proto::dnssec::TrustAnchors;
 use landbridge::{
@@ -89,18 +89,20 @@ fn signed_by_hand(tamper: impl Fn(&str) -> String) -> Option<(Bind, String)> {
         skip("dnssec-keygen or dnssec-signzone is not installed (Debian package bind9-utils)");
         return None;
     }
-    let files = fs::read_dir(directory.path()).expect("readable");
+    let signed = fs::read_to_string(directory.path().join("zone.signed")).expect("readable");
+    let bind = Bind::start(&[Zone::verbatim("signed.test", &tamper(&signed))], "")?;
+    Some((bind, key_in(directory.path())))
+}
+
+/// Returns the one public key in a directory, as a DNSKEY record.
+fn key_in(directory: &Path) -> String {
+    let files = fs::read_dir(directory).expect("readable");
     let mut keys = files
         .map(|file| file.expect("readable").path())
         .filter(|path| path.extension().is_some_and(|kind| kind == "key"));
-    let key = fs::read_to_string(keys.next().expect("a key")).expect("readable");
-    let key = key
-        .lines()
-        .find(|line| !line.starts_with(';'))
-        .expect("a record");
-    let signed = fs::read_to_string(directory.path().join("zone.signed")).expect("readable");
-    let bind = Bind::start(&[Zone::verbatim("signed.test", &tamper(&signed))], "")?;
-    Some((bind, format!("{key}\n")))
+    let text = fs::read_to_string(keys.next().expect("a key")).expect("readable");
+    let record = text.lines().find(|line| !line.starts_with(';'));
+    format!("{}\n", record.expect("a record"))
 }
 
 #[tokio::test]

@@ -73,10 +73,9 @@ fn replay(target: &str, deed: fn(&[u8])) {
     let mut chance = fastrand::Rng::with_seed(number("LANDBRIDGE_SEED").unwrap_or(1));
     for _ in 0..count {
         let input = mutate(&inputs, &mut chance);
-        if let Err(failure) = panic::catch_unwind(|| deed(&input)) {
-            println!("input for {target}: {}", input.escape_ascii());
-            panic::resume_unwind(failure);
-        }
+        let outcome = panic::catch_unwind(|| deed(&input));
+        let shown = input.escape_ascii();
+        assert!(outcome.is_ok(), "the input for {target} was {shown}");
     }
 }
 

@@ -74,37 +74,10 @@ fn liqos_own_commands_lead_from_empty_refused_over_refused_to_accepted() {
         listed.contains(&format!("discovery.liqo.io/cluster-id={id}")),
         "{listed}"
     );
-    let before = attempts(&lab);
-    let pending = r#"{"status":{"authStatus":"Pending"}}"#;
-    kubectl(
-        &lab,
-        "rome",
-        &[
-            "patch",
-            "foreignclusters",
-            "milan",
-            "--patch",
-            pending,
-            "--type",
-            "merge",
-        ],
-    );
-    lab.until(PATIENCE, "Pending asks again", || {
-        (attempts(&lab) > before).then_some(())
-    });
+    pending_asks_again(&lab);
     until_auth_status(&lab, "Refused");
 
-    let token = [
-        "get",
-        "secret",
-        "-n",
-        "liqo",
-        "auth-token",
-        "-o",
-        "jsonpath={.data.token}",
-    ];
-    let token = kubectl(&lab, "milan", &token);
-    let token = String::from_utf8(STANDARD.decode(token).expect("base64")).expect("text");
+    let token = token_of(&lab, "milan");
     let secret = format!("remote-token-{id}");
     kubectl(&lab, "rome", &["delete", "secret", "-n", "liqo", &secret]);
     shell(&lab, "rome", AUTHENTICATE, &token);
@@ -114,6 +87,36 @@ fn liqos_own_commands_lead_from_empty_refused_over_refused_to_accepted() {
         assert_eq!(reason(&lab, here, there, "Trusted"), "Token", "{here}");
     }
     assert_untold(&lab, &token);
+}
+
+/// Patches the status as the documents do, and waits until milan is asked because of it.
+fn pending_asks_again(lab: &Lab) {
+    let before = attempts(lab);
+    let pending = r#"{"status":{"authStatus":"Pending"}}"#;
+    let patch = [
+        "patch",
+        "foreignclusters",
+        "milan",
+        "--patch",
+        pending,
+        "--type",
+        "merge",
+    ];
+    kubectl(lab, "rome", &patch);
+    lab.until(PATIENCE, "Pending asks again", || {
+        (attempts(lab) > before).then_some(())
+    });
+}
+
+/// Reads the token of a machine as the documents do.
+fn token_of(lab: &Lab, machine: &str) -> String {
+    let path = "jsonpath={.data.token}";
+    let token = kubectl(
+        lab,
+        machine,
+        &["get", "secret", "-n", "liqo", "auth-token", "-o", path],
+    );
+    String::from_utf8(STANDARD.decode(token).expect("base64")).expect("text")
 }
 
 #[test]
@@ -223,9 +226,8 @@ fn a_copied_data_directory_holds_both_back_until_one_is_left() {
             PATIENCE,
             &format!("{machine} says that it is not alone"),
             || {
-                let status = lab.status(machine);
-                let problem = status["problems"][0].as_str()?.to_owned();
-                problem.contains("holds the same identity").then_some(())
+                let told = uniqueness(&lab, machine);
+                (told["reason"] == "DuplicateIdentity").then_some(())
             },
         );
         lab.until(PATIENCE, &format!("{machine} has left milan"), || {
@@ -238,7 +240,16 @@ fn a_copied_data_directory_holds_both_back_until_one_is_left() {
     lab.until(PATIENCE * 2, "rome and milan are peered again", || {
         is_peered(&lab)
     });
-    assert!(lab.status("rome")["problems"].is_null());
+    assert_eq!(uniqueness(&lab, "rome")["status"], "True");
+}
+
+/// What a machine says about whether its identity is on it alone.
+fn uniqueness(lab: &Lab, machine: &str) -> Value {
+    let status = lab.status(machine);
+    let conditions = status["conditions"].as_array().cloned().unwrap_or_default();
+    let mut conditions = conditions.into_iter();
+    let found = conditions.find(|one| one["type"] == "IdentityUnique");
+    found.unwrap_or(Value::Null)
 }
 
 fn is_peered(lab: &Lab) -> Option<()> {

@@ -107,9 +107,13 @@ async fn the_right_certificate_with_another_key_is_nobody() {
         for expect in [None, Some(victim.identity().cluster_id().clone())] {
             let (address, received) = listen(thief_config(victim)).await;
             let mut target = target(address);
-            target.expect = expect;
+            target.expect.clone_from(&expect);
             let error = connector(&own).connect(&target).await.unwrap_err();
-            assert_eq!(error.reason(), reason::INVALID_ANSWER, "{error}");
+            let told = match expect {
+                Some(_) => reason::IDENTITY_MISMATCH,
+                None => reason::INVALID_ANSWER,
+            };
+            assert_eq!(error.reason(), told, "{error}");
             assert_eq!(received.await.unwrap(), Received::HandshakeFailed);
         }
     }

@@ -327,7 +327,7 @@ async fn a_token_ends_and_no_clock_brings_it_back() {
     let end: Timestamp = "2027-01-15T09:00:00Z".parse().unwrap();
     let set = |seconds| {
         rome.clock
-            .store(end.as_second() + seconds, Ordering::SeqCst)
+            .store(end.as_second() + seconds, Ordering::SeqCst);
     };
     set(-1);
     assert_eq!(

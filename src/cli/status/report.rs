@@ -301,14 +301,13 @@ impl Peer {
     }
 }
 
-/// Returns the address of the peer's machine: the first of its range as we see it.
+/// Returns the address of the peer's machine: the first of its range as we see it, once that is
+/// decided. What it claims itself may be the range of somebody else.
 fn machine_address(tunnel: &TunnelEndpoint) -> Option<Ipv4Addr> {
-    let seen = tunnel
-        .status
-        .as_ref()
-        .and_then(|status| status.remote_nat_pod_cidr.as_deref())
-        .filter(|range| *range != UNCHANGED && !range.is_empty())
-        .unwrap_or(&tunnel.spec.pod_cidr);
+    let seen = match tunnel.status.as_ref()?.remote_nat_pod_cidr.as_deref()? {
+        UNCHANGED => &tunnel.spec.pod_cidr,
+        range => range,
+    };
     seen.parse::<Ipv4Net>().ok()?.hosts().next()
 }
 

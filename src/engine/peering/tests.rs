@@ -163,12 +163,14 @@ fn what_let_a_peer_in_stands_in_condition_trusted() {
     type Setting = fn(&mut Model);
     let ways: [(&str, Setting); 6] = [
         (reason::PINNED, |model| {
-            model.object.spec.trust_mode = TrustMode::Trusted
+            model.object.spec.trust_mode = TrustMode::Trusted;
         }),
         (reason::FLEET_SECRET, |model| {
-            trusted_by(model, reason::FLEET_SECRET)
+            trusted_by(model, reason::FLEET_SECRET);
         }),
-        (reason::TOKEN, |model| trusted_by(model, reason::TOKEN)),
+        (reason::TOKEN, |model| {
+            trusted_by(model, reason::TOKEN);
+        }),
         (reason::EMPTY_TOKEN_ALLOWED, |model| {
             model.facts.config.auth_config.allow_empty_token = true;
         }),

@@ -167,6 +167,15 @@ impl TlsConnector {
         match (shaken, found) {
             (Ok(stream), Some(proven)) => Ok((stream, proven)),
             (Ok(_), None) => Err(not_a_peer(place, &"it showed no certificate")),
+            (Err(error), None) if is_bad_signature(&error) => {
+                let claimed = finding.claimed().map(|claimed| claimed.cluster_id.clone());
+                Err(
+                    match claimed.filter(|claimed| target.expect.as_ref() == Some(claimed)) {
+                        Some(claimed) => ConnectError::KeyNotHeld { claimed },
+                        None => not_a_peer(place, &error),
+                    },
+                )
+            }
             (Err(error), found) => Err(self.why(&error, found, place, target)),
         }
     }
@@ -231,6 +240,17 @@ fn refused_chain(error: &std::io::Error) -> Option<&certificates::Error> {
     other.0.downcast_ref()
 }
 
+/// Whether the signature of the handshake was not made with the key of the chain.
+fn is_bad_signature(error: &std::io::Error) -> bool {
+    let error = error.get_ref().and_then(|error| error.downcast_ref());
+    matches!(
+        error,
+        Some(rustls::Error::InvalidCertificate(
+            CertificateError::BadSignature
+        ))
+    )
+}
+
 /// Ranks what several addresses said: the most telling answer is reported.
 fn rank(error: &ConnectError) -> u8 {
     match error {
@@ -240,7 +260,7 @@ fn rank(error: &ConnectError) -> u8 {
         ConnectError::Busy { .. } => 3,
         ConnectError::NotAPeer { .. } => 4,
         ConnectError::OwnIdentity => 5,
-        ConnectError::IdentityMismatch { .. } => 6,
+        ConnectError::IdentityMismatch { .. } | ConnectError::KeyNotHeld { .. } => 6,
     }
 }
 
