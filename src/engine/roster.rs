@@ -141,6 +141,8 @@ pub struct Roster {
     pace: Pace,
     known: BTreeSet<ClusterId>,
     entries: BTreeMap<Key, Entry>,
+    /// How often a stranger at an address was told since one there has proven itself.
+    tries: BTreeMap<IpAddr, u32>,
     changes: VecDeque<Change>,
     duplicate_told: Option<Duration>,
     refused: u64,
@@ -148,6 +150,8 @@ pub struct Roster {
     due: Option<Duration>,
 }
 
+/// How many addresses are remembered for their strangers. With one more all are forgotten.
+const TRIED_ADDRESSES: usize = 4096;
 /// How often a duplicate of ourselves is told.
 const DUPLICATE_PAUSE: Duration = Duration::from_secs(10);
 
@@ -162,6 +166,7 @@ impl Roster {
             bounds,
             known: BTreeSet::new(),
             entries: BTreeMap::new(),
+            tries: BTreeMap::new(),
             changes: VecDeque::new(),
             duplicate_told: None,
             refused: 0,
@@ -377,6 +382,9 @@ impl Roster {
 
     fn note_proof(&mut self, key: &Key, endpoint: SocketAddr, proven: bool, jitter: f64) {
         let time = self.clock.elapsed();
+        if proven {
+            self.tries.remove(&endpoint.ip());
+        }
         if let Some(entry) = self.entries.get_mut(key) {
             entry.note_proof(endpoint, proven, jitter, time);
         }
@@ -552,9 +560,8 @@ impl Roster {
             .min();
     }
 
-    /// Tells newcomers as fast as the pace allows: known ids at once, then those from addresses that
-    /// stand for the fewest candidates already told and not proven, so that a flood waits behind the
-    /// others.
+    /// Tells newcomers as fast as the pace allows: known ids at once, then those at addresses whose
+    /// strangers were told least, be they still there or not, so that a flood waits behind the others.
     fn tell_new(&mut self, waiting: Vec<Key>) {
         let (known, mut strangers): (Vec<Key>, Vec<Key>) = waiting.into_iter().partition(|key| {
             self.entries
@@ -566,25 +573,34 @@ impl Roster {
         }
         let time = self.clock.elapsed();
         while !strangers.is_empty() && self.pace.take(time) {
-            let mut tried: BTreeMap<IpAddr, usize> = BTreeMap::new();
-            for entry in self.entries.values().filter(|entry| entry.is_unproven()) {
-                for address in entry.addresses() {
-                    *tried.entry(address).or_default() += 1;
-                }
-            }
             let next = strangers
                 .iter()
                 .enumerate()
                 .filter_map(|(index, key)| {
                     let entry = self.entries.get(key)?;
-                    Some((crowd_of(entry, &tried), entry.first_seen, index))
+                    Some((crowd_of(entry, &self.tries), entry.first_seen, index))
                 })
                 .min();
             let Some((_, _, index)) = next else {
                 return;
             };
             let key = strangers.swap_remove(index);
+            self.note_try(&key);
             self.tell(&key);
+        }
+    }
+
+    fn note_try(&mut self, key: &Key) {
+        let Some(entry) = self.entries.get(key) else {
+            return;
+        };
+        let addresses: BTreeSet<IpAddr> = entry.addresses().collect();
+        if self.tries.len() + addresses.len() > TRIED_ADDRESSES {
+            self.tries.clear();
+        }
+        for address in addresses {
+            let tries = self.tries.entry(address).or_default();
+            *tries = tries.saturating_add(1);
         }
     }
 
@@ -601,7 +617,7 @@ impl Roster {
 }
 
 /// Returns how crowded the least crowded address of a candidate is.
-fn crowd_of(entry: &Entry, crowds: &BTreeMap<IpAddr, usize>) -> usize {
+fn crowd_of<Count: Copy + Default + Ord>(entry: &Entry, crowds: &BTreeMap<IpAddr, Count>) -> Count {
     entry
         .addresses()
         .map(|address| crowds.get(&address).copied().unwrap_or_default())

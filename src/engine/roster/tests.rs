@@ -364,6 +364,37 @@ fn a_flood_from_many_addresses_lets_a_known_cluster_and_a_newcomer_through() {
     assert!(first(Key::Cluster(id(1))).is_some_and(|wait| wait < 10_000));
 }
 
+#[test]
+fn a_newcomer_does_not_wait_for_addresses_whose_failures_were_withdrawn() {
+    let mut roster = roster();
+    let real = Key::Cluster(id(1));
+    let (mut now, mut arrival, mut waited) = (0, 0, None);
+    // Sixty addresses with sixteen clusters each, of which one a second makes way for a new one.
+    for number in 0..1560_u64 {
+        now += if number < 960 { 1 } else { 17 };
+        let mut fake = sighting(number + 1000);
+        fake.endpoints = vec![address(&format!("10.0.7.{}", number % 60 + 3))];
+        roster.handle_event(Event::Seen(fake), at(now));
+        if number >= 960 {
+            roster.handle_event(gone(number + 40), at(now));
+        }
+        if number == 1200 {
+            roster.handle_event(Event::Seen(sighting(1)), at(now));
+            arrival = now;
+        }
+        for change in wait(&mut roster, at(now)) {
+            let candidate = candidate(&change);
+            if candidate.key == real {
+                waited.get_or_insert(now - arrival);
+            } else if !matches!(change, Change::Expired(_)) {
+                let lie = candidate.endpoints[0].address;
+                roster.handle_proof(&candidate.key, lie, None, 0.5, at(now));
+            }
+        }
+    }
+    assert!(waited.is_some_and(|wait| wait <= 1000), "{waited:?} ms");
+}
+
 /// What a proptest does to the machine.
 #[derive(Debug, Clone)]
 enum Step {
