@@ -150,14 +150,16 @@ fn is_seen(stack: &Stack, lab: &Lab) {
     assert_eq!(lab.peers("rome").len(), 0, "nobody has announced milan yet");
     let words = ["announce", SERVICE_TYPES[0], &id, "5870", &address];
     let mut announcing = stack.start(lab, "milan", &words);
+    let url = format!("https://{address}:5870");
     let found = lab.until(PATIENCE, "rome has found milan and proven it", || {
         lab.peer("rome", "milan").filter(|object| {
             let lan = object["spec"]["discoveryType"] == "LAN";
-            lan && lab::condition(object, "IdentityVerified")
+            // Some announce their IPv6 address in a packet of its own, which may be the first.
+            let best = object["spec"]["authUrl"] == url.as_str();
+            lan && best && lab::condition(object, "IdentityVerified")
         })
     });
     assert_eq!(found["spec"]["clusterIdentity"]["clusterID"], id.as_str());
-    assert_eq!(found["spec"]["authUrl"], format!("https://{address}:5870"));
     drop(announcing.stdin.take());
     announcing.wait().expect("it ends with its input");
 }

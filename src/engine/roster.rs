@@ -41,7 +41,7 @@ pub struct Bounds {
     /// after a pause. What is listed in a domain is bounded by whoever reads the domain.
     pub new_per_second: u32,
     /// For how long further changes are collected before they are told. The first sighting of a
-    /// candidate is told at once.
+    /// candidate is told at once, unless it names link-local addresses only.
     pub debounce: Duration,
     /// For how long a withdrawn advertisement is kept, in case it comes back or was forged.
     pub damping: Duration,

@@ -275,6 +275,15 @@ impl Entry {
             .flat_map(|hint| hint.endpoints.iter().map(|(address, _)| address.ip()))
     }
 
+    /// Returns whether only IPv6 addresses are named that a URL cannot carry whole. Who announces by
+    /// both protocols says the better one a moment later (RFC 8305, section 3).
+    fn is_link_local_only(&self) -> bool {
+        self.addresses().all(|address| match address {
+            IpAddr::V4(_) => false,
+            IpAddr::V6(address) => address.is_unicast_link_local(),
+        })
+    }
+
     /// Returns when there is something to tell.
     pub(super) fn told_due(&self, bounds: &Bounds) -> Option<Duration> {
         if self.retry_due {
@@ -285,7 +294,7 @@ impl Entry {
         } else {
             Duration::ZERO
         };
-        let debounce = if self.is_told() {
+        let debounce = if self.is_told() || self.is_link_local_only() {
             bounds.debounce
         } else {
             Duration::ZERO

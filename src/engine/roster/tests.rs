@@ -112,6 +112,27 @@ fn the_first_packet_is_told_at_once_and_what_follows_is_collected() {
 }
 
 #[test]
+fn a_link_local_address_alone_waits_for_a_better_one() {
+    let mut roster = roster();
+    let mut first = sighting(1);
+    let link_local = address("fe80::1");
+    first.endpoints = vec![link_local];
+    roster.handle_event(Event::Seen(first.clone()), at(0));
+    assert_eq!(words(&drain(&mut roster)), [""; 0]);
+    first.endpoints = vec![address("10.0.0.2"), link_local];
+    roster.handle_event(Event::Seen(first), at(20));
+    let changes = drain(&mut roster);
+    assert_eq!(words(&changes), ["appeared"]);
+    let place = candidate(&changes[0]).endpoints[0].address;
+    assert_eq!(place, address("10.0.0.2"));
+
+    let mut alone = sighting(2);
+    alone.endpoints = vec![address("fe80::2")];
+    roster.handle_event(Event::Seen(alone), at(30));
+    assert_eq!(words(&wait(&mut roster, at(1000))), ["appeared"]);
+}
+
+#[test]
 fn a_thousand_clusters_that_a_domain_lists_do_not_wait_for_each_other() {
     let mut roster = roster();
     for number in 0..1000 {
