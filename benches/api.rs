@@ -193,9 +193,9 @@ fn fill(home: &Path, count: u64) {
         })
         .collect();
     for batch in changes.chunks(1_000) {
-        store.commit(batch).unwrap();
+        store.commit(batch, 0).unwrap();
     }
-    store.compact(from + count).unwrap();
+    store.commit(&[], from + count).unwrap();
 }
 
 async fn everything(kubeconfig: &Path, extent: Extent, server: Option<&Server>) {
