@@ -36,6 +36,7 @@ mod naming;
 mod normalise;
 mod openapi;
 mod patch;
+mod path;
 mod present;
 mod protobuf;
 mod read;

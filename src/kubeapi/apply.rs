@@ -103,8 +103,8 @@ impl Application {
             .map(|owned| owned.fields.clone());
         managers.assign(setting, &self.manager, &wanted);
         let mut object = match last {
-            Some(last) => prune(setting, &merged, &managers, &last),
-            None => merged,
+            Some(last) if !last.is_part_of(&wanted) => prune(setting, &merged, &managers, &last),
+            _ => merged,
         };
         self.take_over(setting, &live, &object, &mut managers)?;
         self.keep_last_applied(&live, &mut object);

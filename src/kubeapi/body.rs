@@ -2,6 +2,7 @@
 
 use super::{
     catalog::Resource,
+    path::Path,
     protobuf::{self, Message},
     refusal::Refusal,
 };
@@ -127,7 +128,7 @@ fn json(bytes: &[u8]) -> serde_json::Result<Parsed> {
     let duplicates = RefCell::new(BTreeSet::new());
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
     let object = Node {
-        path: String::new(),
+        path: Path::Root,
         duplicates: &duplicates,
     }
     .deserialize(&mut deserializer)?;
@@ -139,7 +140,7 @@ fn json(bytes: &[u8]) -> serde_json::Result<Parsed> {
 }
 
 struct Node<'a> {
-    path: String,
+    path: Path<'a>,
     duplicates: &'a RefCell<BTreeSet<String>>,
 }
 
@@ -185,7 +186,7 @@ impl<'de> Visitor<'de> for Node<'_> {
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
         let mut list = Vec::new();
         while let Some(item) = items.next_element_seed(Node {
-            path: format!("{}[{}]", self.path, list.len()),
+            path: Path::Item(&self.path, list.len()),
             duplicates: self.duplicates,
         })? {
             list.push(item);
@@ -196,9 +197,9 @@ impl<'de> Visitor<'de> for Node<'_> {
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Value, A::Error> {
         let mut fields = Map::new();
         while let Some(name) = entries.next_key::<String>()? {
-            let path = super::normalise::join(&self.path, &name);
+            let path = Path::Field(&self.path, &name);
             if fields.contains_key(&name) {
-                self.duplicates.borrow_mut().insert(path.clone());
+                self.duplicates.borrow_mut().insert(path.to_string());
             }
             let value = entries.next_value_seed(Node {
                 path,

@@ -355,8 +355,8 @@ pub(super) fn write(object: &mut Value, old: Option<&Value>, mut managers: Manag
         old.field("metadata").field("managedFields")
     });
     let unchanged = old.is_some_and(|old| {
-        let before = Managers::decode(known).unwrap_or_default();
-        managers.same_fields(&before) && differ_only_in_managers(old, object)
+        differ_only_in_managers(old, object)
+            && managers.same_fields(&Managers::decode(known).unwrap_or_default())
     });
     let list = if unchanged {
         known.clone()

@@ -1,29 +1,29 @@
 //! Brings an object into the form of its schema: unknown fields go, defaults come.
 
-use super::schema::Schema;
+use super::{path::Path, schema::Schema};
 use serde_json::{Map, Value};
 
 /// Removes nulls and unknown fields, fills in defaults, and returns the paths of what was unknown.
 pub(super) fn normalise(schema: Schema<'_>, object: &mut Value) -> Vec<String> {
     let mut unknown = Vec::new();
-    walk(schema, object, "", &mut unknown);
+    walk(schema, object, Path::Root, &mut unknown);
     unknown
 }
 
-fn walk(schema: Schema<'_>, value: &mut Value, path: &str, unknown: &mut Vec<String>) {
+fn walk(schema: Schema<'_>, value: &mut Value, path: Path<'_>, unknown: &mut Vec<String>) {
     if let Value::Object(fields) = value {
         prune(schema, fields, path, unknown);
         fill(schema, fields);
         for (name, field) in fields {
             if let Some(described) = schema.field(name) {
-                walk(described, field, &join(path, name), unknown);
+                walk(described, field, Path::Field(&path, name), unknown);
             }
         }
     } else if let Value::Array(items) = value
         && let Some(described) = schema.items()
     {
         for (index, item) in items.iter_mut().enumerate() {
-            walk(described, item, &format!("{path}[{index}]"), unknown);
+            walk(described, item, Path::Item(&path, index), unknown);
         }
     }
 }
@@ -31,7 +31,7 @@ fn walk(schema: Schema<'_>, value: &mut Value, path: &str, unknown: &mut Vec<Str
 fn prune(
     schema: Schema<'_>,
     fields: &mut Map<String, Value>,
-    path: &str,
+    path: Path<'_>,
     unknown: &mut Vec<String>,
 ) {
     let keeps = schema.keeps_unknown_fields();
@@ -43,7 +43,7 @@ fn prune(
         let kept =
             keeps || (embedded && matches!(name.as_str(), "apiVersion" | "kind" | "metadata"));
         if !kept {
-            unknown.push(join(path, name));
+            unknown.push(Path::Field(&path, name).to_string());
         }
         kept
     });
@@ -56,15 +56,6 @@ fn fill(schema: Schema<'_>, fields: &mut Map<String, Value>) {
         {
             fields.insert(name.clone(), default.clone());
         }
-    }
-}
-
-/// The path of a field below another.
-pub(super) fn join(path: &str, name: &str) -> String {
-    if path.is_empty() {
-        name.to_owned()
-    } else {
-        format!("{path}.{name}")
     }
 }
 

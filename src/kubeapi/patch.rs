@@ -1,6 +1,6 @@
 //! Patches: merge (RFC 7386), JSON (RFC 6902) and the strategic ones of built-in kinds.
 
-use super::{apply, catalog::Resource, refusal::Refusal};
+use super::{apply, catalog::Resource, path::Path, refusal::Refusal};
 use crate::kubeapi::tree::Tree;
 use serde_json::{Map, Value};
 
@@ -67,7 +67,7 @@ impl Patch {
                     }
                 }
             }
-            Self::Strategic(patch, keys) => merge_strategic(&mut patched, patch, "", keys),
+            Self::Strategic(patch, keys) => merge_strategic(&mut patched, patch, Path::Root, keys),
         }
         Ok(patched)
     }
@@ -94,7 +94,7 @@ fn is_test_for_nothing(operation: &json_patch::PatchOperation, object: &Value) -
     }
 }
 
-fn merge_strategic(target: &mut Value, patch: &Value, path: &str, keys: &[(&str, &str)]) {
+fn merge_strategic(target: &mut Value, patch: &Value, path: Path<'_>, keys: &[(&str, &str)]) {
     let Some(changes) = patch.as_object() else {
         *target = patch.clone();
         return;
@@ -114,10 +114,11 @@ fn merge_strategic(target: &mut Value, patch: &Value, path: &str, keys: &[(&str,
             delete_from_list(fields, name, change);
             continue;
         }
-        let path = super::normalise::join(path, name);
+        let below = Path::Field(&path, name);
+        let place = below.to_string();
         let key = keys
             .iter()
-            .find(|(list, _)| *list == path)
+            .find(|(list, _)| *list == place)
             .map(|(_, key)| *key);
         if change.is_null() {
             fields.remove(name);
@@ -126,17 +127,17 @@ fn merge_strategic(target: &mut Value, patch: &Value, path: &str, keys: &[(&str,
                 .entry(name)
                 .or_insert_with(|| Value::Array(Vec::new()));
             merge_list(list, items, key);
-        } else if path == "metadata.finalizers" {
+        } else if place == "metadata.finalizers" {
             merge_set(fields, name, change);
         } else {
             let field = fields.entry(name).or_insert(Value::Null);
-            merge_strategic(field, change, &path, keys);
+            merge_strategic(field, change, below, keys);
         }
     }
     for (name, change) in changes {
         if let Some(list) = name.strip_prefix("$setElementOrder/") {
-            let path = super::normalise::join(path, list);
-            let key = keys.iter().find(|(known, _)| *known == path);
+            let place = Path::Field(&path, list).to_string();
+            let key = keys.iter().find(|(known, _)| *known == place);
             if let Some(items) = fields.get_mut(list).and_then(Value::as_array_mut) {
                 order(items, change, key.map(|(_, key)| *key));
             }
@@ -166,7 +167,7 @@ fn merge_list(list: &mut Value, items: &[Value], key: &str) {
         if item.field("$patch") == "delete" {
             list.retain(|known| known.field(key) != item.field(key));
         } else if let Some(known) = place.and_then(|place| list.get_mut(place)) {
-            merge_strategic(known, item, "", &[]);
+            merge_strategic(known, item, Path::Root, &[]);
         } else {
             list.push(
                 item.as_object()

@@ -6,6 +6,7 @@ use axum::{
     http::{HeaderValue, Response, StatusCode, header},
 };
 use serde_json::{Map, Value, json};
+use std::fmt::Display;
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
@@ -20,17 +21,21 @@ pub(super) struct FieldError {
 }
 
 impl FieldError {
-    pub(super) fn invalid(field: &str, value: &Value, why: impl AsRef<str>) -> Self {
+    pub(super) fn invalid(
+        field: &(impl Display + ?Sized),
+        value: &Value,
+        why: impl AsRef<str>,
+    ) -> Self {
         Self {
-            field: field.to_owned(),
+            field: field.to_string(),
             reason: "FieldValueInvalid",
             message: format!("Invalid value: {value}: {}", why.as_ref()),
         }
     }
 
-    pub(super) fn wrong_type(field: &str, found: &str, expected: &str) -> Self {
+    pub(super) fn wrong_type(field: &(impl Display + ?Sized), found: &str, expected: &str) -> Self {
         Self {
-            field: field.to_owned(),
+            field: field.to_string(),
             reason: "FieldValueTypeInvalid",
             message: format!(
                 "Invalid value: \"{found}\": {field} in body must be of type {expected}: \"{found}\""
@@ -38,22 +43,26 @@ impl FieldError {
         }
     }
 
-    pub(super) fn required(field: &str, why: &str) -> Self {
+    pub(super) fn required(field: &(impl Display + ?Sized), why: &str) -> Self {
         let message = if why.is_empty() {
             "Required value".to_owned()
         } else {
             format!("Required value: {why}")
         };
         Self {
-            field: field.to_owned(),
+            field: field.to_string(),
             reason: "FieldValueRequired",
             message,
         }
     }
 
-    pub(super) fn unsupported(field: &str, value: &str, supported: &[String]) -> Self {
+    pub(super) fn unsupported(
+        field: &(impl Display + ?Sized),
+        value: &str,
+        supported: &[String],
+    ) -> Self {
         Self {
-            field: field.to_owned(),
+            field: field.to_string(),
             reason: "FieldValueNotSupported",
             message: format!(
                 "Unsupported value: {value}: supported values: {}",
@@ -62,9 +71,9 @@ impl FieldError {
         }
     }
 
-    pub(super) fn forbidden(field: &str, why: impl AsRef<str>) -> Self {
+    pub(super) fn forbidden(field: &(impl Display + ?Sized), why: impl AsRef<str>) -> Self {
         Self {
-            field: field.to_owned(),
+            field: field.to_string(),
             reason: "FieldValueForbidden",
             message: format!("Forbidden: {}", why.as_ref()),
         }

@@ -36,10 +36,8 @@ pub trait Backend: Send {
     fn load(&mut self) -> Result<Loaded, Error>;
 
     /// Makes a batch durable, all or nothing. It may be answered for only after this returns.
-    fn commit(&mut self, batch: &[Change]) -> Result<(), Error>;
-
-    /// Forgets the log up to and including this revision; the objects stay.
-    fn compact(&mut self, through: u64) -> Result<(), Error>;
+    /// With it the log up to and including the revision `forget` goes; the objects stay.
+    fn commit(&mut self, batch: &[Change], forget: u64) -> Result<(), Error>;
 }
 
 /// Says where commits happen.

@@ -11,6 +11,7 @@ pub(super) use merge::{merge, without};
 
 use super::{
     fields::{FieldSet, named},
+    path::Path,
     schema::Schema,
 };
 use serde_json::{Map, Value};
@@ -135,11 +136,11 @@ pub(super) fn with_parents(schema: Schema<'_>, set: &FieldSet) -> FieldSet {
 /// What keeps an object from being applied: unknown fields and wrong types.
 pub(super) fn complaints(schema: Schema<'_>, object: &Value) -> Vec<String> {
     let mut found = Vec::new();
-    check(schema, object, "", &mut found);
+    check(schema, object, Path::Root, &mut found);
     found
 }
 
-fn check(schema: Schema<'_>, value: &Value, path: &str, found: &mut Vec<String>) {
+fn check(schema: Schema<'_>, value: &Value, path: Path<'_>, found: &mut Vec<String>) {
     let expected = schema.kind().unwrap_or_default();
     let fits = match value {
         Value::Null => true,
@@ -165,23 +166,23 @@ fn check(schema: Schema<'_>, value: &Value, path: &str, found: &mut Vec<String>)
         let shown = value
             .as_str()
             .map_or_else(|| value.to_string(), str::to_owned);
-        found.push(format!("{path}: expected {wanted}, got &{{{shown}}}"));
+        found.push(format!(".{path}: expected {wanted}, got &{{{shown}}}"));
     }
     if !fits {
         return;
     }
     if let Value::Object(fields) = value {
         for (name, below) in fields {
-            let path = format!("{path}.{name}");
+            let path = Path::Field(&path, name);
             match schema.field(name) {
-                Some(described) => check(described, below, &path, found),
+                Some(described) => check(described, below, path, found),
                 None if schema.keeps_unknown_fields() => {}
-                None => found.push(format!("{path}: field not declared in schema")),
+                None => found.push(format!(".{path}: field not declared in schema")),
             }
         }
     } else if let (Value::Array(list), Some(described)) = (value, schema.items()) {
         for (index, item) in list.iter().enumerate() {
-            check(described, item, &format!("{path}[{index}]"), found);
+            check(described, item, Path::Item(&path, index), found);
         }
     }
 }

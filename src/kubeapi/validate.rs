@@ -1,24 +1,24 @@
 //! Checks an object against its schema and names every field that is wrong.
 
-use super::{normalise::join, refusal::FieldError, schema::Schema};
+use super::{path::Path, refusal::FieldError, schema::Schema};
 use crate::kubeapi::tree::Tree;
 use serde_json::Value;
 
 /// Checks a whole object; the result is empty when it is as the schema wants it.
 pub(super) fn validate(schema: Schema<'_>, object: &Value) -> Vec<FieldError> {
     let mut errors = Vec::new();
-    check(schema, object, "", &mut errors);
+    check(schema, object, Path::Root, &mut errors);
     errors
 }
 
-fn check(schema: Schema<'_>, value: &Value, path: &str, errors: &mut Vec<FieldError>) {
+fn check(schema: Schema<'_>, value: &Value, path: Path<'_>, errors: &mut Vec<FieldError>) {
     if value.is_null() && schema.flag("nullable") {
         return;
     }
     if let Some(expected) = schema.kind()
         && !has_type(value, expected)
     {
-        errors.push(FieldError::wrong_type(path, type_of(value), expected));
+        errors.push(FieldError::wrong_type(&path, type_of(value), expected));
         return;
     }
     check_choice(schema, value, path, errors);
@@ -32,7 +32,7 @@ fn check(schema: Schema<'_>, value: &Value, path: &str, errors: &mut Vec<FieldEr
     } else if let Some(fields) = value.as_object() {
         for (name, field) in fields {
             if let Some(described) = schema.field(name) {
-                check(described, field, &join(path, name), errors);
+                check(described, field, Path::Field(&path, name), errors);
             }
         }
         check_object(schema, fields, path, errors);
@@ -67,10 +67,10 @@ fn type_of(value: &Value) -> &'static str {
     }
 }
 
-fn check_choice(schema: Schema<'_>, value: &Value, path: &str, errors: &mut Vec<FieldError>) {
+fn check_choice(schema: Schema<'_>, value: &Value, path: Path<'_>, errors: &mut Vec<FieldError>) {
     if schema.flag("x-kubernetes-int-or-string") && !(value.is_string() || value.is_number()) {
         errors.push(FieldError::wrong_type(
-            path,
+            &path,
             type_of(value),
             "integer,string",
         ));
@@ -80,14 +80,19 @@ fn check_choice(schema: Schema<'_>, value: &Value, path: &str, errors: &mut Vec<
     {
         let supported: Vec<String> = allowed.iter().map(ToString::to_string).collect();
         errors.push(FieldError::unsupported(
-            path,
+            &path,
             &value.to_string(),
             &supported,
         ));
     }
 }
 
-fn check_combination(schema: Schema<'_>, value: &Value, path: &str, errors: &mut Vec<FieldError>) {
+fn check_combination(
+    schema: Schema<'_>,
+    value: &Value,
+    path: Path<'_>,
+    errors: &mut Vec<FieldError>,
+) {
     let holds = |part: Schema<'_>| {
         let mut found = Vec::new();
         check(part, value, path, &mut found);
@@ -102,21 +107,21 @@ fn check_combination(schema: Schema<'_>, value: &Value, path: &str, errors: &mut
         && !parts.any(holds)
     {
         let why = format!("{path} in body must validate at least one schema (anyOf)");
-        errors.push(FieldError::invalid(path, value, why));
+        errors.push(FieldError::invalid(&path, value, why));
     }
     if let Some(parts) = schema.alternatives("oneOf")
         && parts.filter(|part| holds(*part)).count() != 1
     {
         let why = format!("{path} in body must validate one and only one schema (oneOf)");
-        errors.push(FieldError::invalid(path, value, why));
+        errors.push(FieldError::invalid(&path, value, why));
     }
 }
 
-fn check_text(schema: Schema<'_>, text: &str, path: &str, errors: &mut Vec<FieldError>) {
+fn check_text(schema: Schema<'_>, text: &str, path: Path<'_>, errors: &mut Vec<FieldError>) {
     let mut wrong = |why: String| {
         let value = Value::String(text.to_owned());
         errors.push(FieldError::invalid(
-            path,
+            &path,
             &value,
             format!("{path} in body {why}"),
         ));
@@ -150,12 +155,12 @@ fn check_number(
     schema: Schema<'_>,
     value: &Value,
     number: f64,
-    path: &str,
+    path: Path<'_>,
     errors: &mut Vec<FieldError>,
 ) {
     let mut wrong = |why: String| {
         errors.push(FieldError::invalid(
-            path,
+            &path,
             value,
             format!("{path} in body {why}"),
         ));
@@ -186,10 +191,10 @@ fn check_number(
     }
 }
 
-fn check_list(schema: Schema<'_>, items: &[Value], path: &str, errors: &mut Vec<FieldError>) {
+fn check_list(schema: Schema<'_>, items: &[Value], path: Path<'_>, errors: &mut Vec<FieldError>) {
     if let Some(described) = schema.items() {
         for (index, item) in items.iter().enumerate() {
-            check(described, item, &format!("{path}[{index}]"), errors);
+            check(described, item, Path::Item(&path, index), errors);
         }
     }
     if let Some(minimum) = schema
@@ -197,14 +202,14 @@ fn check_list(schema: Schema<'_>, items: &[Value], path: &str, errors: &mut Vec<
         .filter(|count| items.len() < *count)
     {
         let why = format!("{path} in body should have at least {minimum} items");
-        errors.push(FieldError::invalid(path, &Value::from(items.len()), why));
+        errors.push(FieldError::invalid(&path, &Value::from(items.len()), why));
     }
     if let Some(maximum) = schema
         .count("maxItems")
         .filter(|count| items.len() > *count)
     {
         errors.push(FieldError {
-            field: path.to_owned(),
+            field: path.to_string(),
             reason: "FieldValueTooMany",
             message: format!(
                 "Too many: {}: must have at most {maximum} items",
@@ -215,7 +220,7 @@ fn check_list(schema: Schema<'_>, items: &[Value], path: &str, errors: &mut Vec<
     check_unique(schema, items, path, errors);
 }
 
-fn check_unique(schema: Schema<'_>, items: &[Value], path: &str, errors: &mut Vec<FieldError>) {
+fn check_unique(schema: Schema<'_>, items: &[Value], path: Path<'_>, errors: &mut Vec<FieldError>) {
     let identity: Box<dyn Fn(&Value) -> Value> =
         match schema.get("x-kubernetes-list-type").and_then(Value::as_str) {
             Some("set") => Box::new(Value::clone),
@@ -247,23 +252,23 @@ fn check_unique(schema: Schema<'_>, items: &[Value], path: &str, errors: &mut Ve
 fn check_object(
     schema: Schema<'_>,
     fields: &serde_json::Map<String, Value>,
-    path: &str,
+    path: Path<'_>,
     errors: &mut Vec<FieldError>,
 ) {
     let required = schema.get("required").and_then(Value::as_array);
     for name in required.into_iter().flatten().filter_map(Value::as_str) {
         if !fields.contains_key(name) {
-            errors.push(FieldError::required(&join(path, name), ""));
+            errors.push(FieldError::required(&Path::Field(&path, name), ""));
         }
     }
     let count = fields.len();
     if let Some(minimum) = schema.count("minProperties").filter(|limit| count < *limit) {
         let why = format!("{path} in body should have at least {minimum} properties");
-        errors.push(FieldError::invalid(path, &Value::from(count), why));
+        errors.push(FieldError::invalid(&path, &Value::from(count), why));
     }
     if let Some(maximum) = schema.count("maxProperties").filter(|limit| count > *limit) {
         let why = format!("{path} in body should have at most {maximum} properties");
-        errors.push(FieldError::invalid(path, &Value::from(count), why));
+        errors.push(FieldError::invalid(&path, &Value::from(count), why));
     }
 }
 

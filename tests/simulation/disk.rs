@@ -120,7 +120,7 @@ impl Backend for Drive {
         self.disk.memory.load()
     }
 
-    fn commit(&mut self, batch: &[Change]) -> Result<(), Error> {
+    fn commit(&mut self, batch: &[Change], forget: u64) -> Result<(), Error> {
         if self.life.is_cancelled() {
             return Ok(());
         }
@@ -132,7 +132,7 @@ impl Backend for Drive {
             self.life.cancel();
             return Ok(());
         }
-        self.disk.memory.commit(batch)?;
+        self.disk.memory.commit(batch, forget)?;
         for change in batch {
             let after: Arc<Value> = Arc::new(parse(&change.object));
             let before = if change.operation == Operation::Deleted {
@@ -154,10 +154,6 @@ impl Backend for Drive {
             self.life.cancel();
         }
         Ok(())
-    }
-
-    fn compact(&mut self, through: u64) -> Result<(), Error> {
-        self.disk.memory.compact(through)
     }
 }
 

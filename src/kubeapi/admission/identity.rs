@@ -6,7 +6,7 @@ use crate::kubeapi::{
     refusal::{FieldError, Refusal},
     tree::Tree,
 };
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 impl Case<'_> {
     pub(super) fn check_kind(&self, object: &Value) -> Result<(), Refusal> {
@@ -131,19 +131,23 @@ impl Case<'_> {
                 }
             }
             Part::Status => {
-                let mut metadata = std::mem::take(metadata_of(object)?);
-                let sent = object.as_object_mut();
-                let status = sent.and_then(|fields| fields.remove("status"));
-                let others = old.as_object().into_iter().flatten();
-                let mut kept: Map<String, Value> = others
-                    .filter(|(name, _)| *name != "status" && (custom || *name != "metadata"))
-                    .map(|(name, value)| (name.clone(), value.clone()))
-                    .collect();
-                kept.extend(status.map(|status| ("status".to_owned(), status)));
-                *object = Value::Object(kept);
-                if !custom {
-                    object.set(&["metadata"], Value::Object(metadata));
-                } else if let Some(managers) = metadata.remove("managedFields") {
+                let writes = |name: &str| name == "status" || !custom && name == "metadata";
+                let mut managers = None;
+                if let (Some(fields), Some(old)) = (object.as_object_mut(), old.as_object()) {
+                    fields.retain(|name, _| writes(name) || old.contains_key(name));
+                    for (name, value) in old.iter().filter(|(name, _)| !writes(name)) {
+                        // Most patches change nothing here, and then nothing is copied.
+                        if fields.get(name) == Some(value) {
+                            continue;
+                        }
+                        let mut sent = fields.insert(name.clone(), value.clone());
+                        if name == "metadata" {
+                            let sent = sent.as_mut().and_then(Value::as_object_mut);
+                            managers = sent.and_then(|sent| sent.remove("managedFields"));
+                        }
+                    }
+                }
+                if let Some(managers) = managers {
                     object.set(&["metadata", "managedFields"], managers);
                 }
             }

@@ -7,8 +7,9 @@ use super::{
 use serde_json::Value;
 use std::{collections::BTreeMap, sync::Arc};
 
-/// How many revisions may pass before the backend forgets what the log no longer keeps.
-const COMPACT_EVERY: u64 = 1_000;
+/// How many revisions that the log no longer keeps a commit lets the backend forget: a few, so
+/// that no write waits for long, but not fewer, since each time costs a little of its own.
+const FORGET_AT_ONCE: u64 = 64;
 
 /// What must be true of a key for a write to happen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,7 +93,6 @@ impl Committer {
         match self.persist(&changes) {
             Ok(()) => {
                 self.live.publish(changes);
-                self.compact();
                 outcomes
             }
             Err(rejected) => outcomes
@@ -115,21 +115,23 @@ impl Committer {
                 object: stored.json(),
             })
             .collect();
-        self.backend.commit(&batch).map_err(|error| {
+        let forget = self.due(changes.len() as u64);
+        self.backend.commit(&batch, forget).map_err(|error| {
             tracing::error!(%error, changes = batch.len(), "Could not store changes");
             Rejected::NotStored(error.to_string())
-        })
+        })?;
+        self.compacted = forget;
+        Ok(())
     }
 
-    fn compact(&mut self) {
-        let through = self.live.compacted();
-        if through < self.compacted + COMPACT_EVERY {
-            return;
+    /// Up to where the backend shall forget the log with a commit of so many changes.
+    fn due(&self, changes: u64) -> u64 {
+        let kept = self.live.compacted();
+        if kept < self.compacted + FORGET_AT_ONCE {
+            return self.compacted;
         }
-        match self.backend.compact(through) {
-            Ok(()) => self.compacted = through,
-            Err(error) => tracing::warn!(%error, through, "Could not shorten the log"),
-        }
+        // Twice what comes, or it would never be done.
+        kept.min(self.compacted + FORGET_AT_ONCE.max(2 * changes))
     }
 }
 

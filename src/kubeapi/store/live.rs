@@ -72,13 +72,14 @@ impl Stored {
     }
 
     fn loaded(revision: u64, operation: Operation, json: &[u8]) -> Self {
-        let glance: Glance = serde_json::from_slice(json).unwrap_or_default();
-        let owners = glance
-            .metadata
-            .owner_references
-            .into_iter()
-            .map(|owner| owner.uid.into_boxed_str())
-            .collect();
+        let text = std::str::from_utf8(json).unwrap_or_default();
+        let owners = if text.contains("\"ownerReferences\"") {
+            let glance: Glance = serde_json::from_str(text).unwrap_or_default();
+            let owners = glance.metadata.owner_references.into_iter();
+            owners.map(|owner| owner.uid.into_boxed_str()).collect()
+        } else {
+            Box::default()
+        };
         let line = [line_start(operation), json].concat();
         Self::of_line(revision, operation, line, owners)
     }
@@ -182,12 +183,15 @@ pub(super) struct Live {
 impl Live {
     pub(super) fn new(loaded: Loaded, clock: Clock) -> Self {
         let now = clock();
+        let mut log = loaded.log;
+        let older = log.len().saturating_sub(LOG_LENGTH);
+        let last_of_them = log.drain(..older).next_back();
         let mut state = State {
             revision: loaded.revision,
-            compacted: loaded.compacted,
+            compacted: last_of_them.map_or(loaded.compacted, |change| change.revision),
             ..State::default()
         };
-        let mut latest = state.replay(loaded.log, now);
+        let mut latest = state.replay(log, now);
         for current in loaded.objects {
             let known = latest.remove(&current.key);
             let stored = known

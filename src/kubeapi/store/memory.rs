@@ -45,7 +45,7 @@ impl Backend for Memory {
         })
     }
 
-    fn commit(&mut self, batch: &[Change]) -> Result<(), Error> {
+    fn commit(&mut self, batch: &[Change], forget: u64) -> Result<(), Error> {
         let mut held = self.lock();
         if held.full {
             return Err(Error::Write {
@@ -67,13 +67,10 @@ impl Backend for Memory {
             }
             held.log.push(change.clone());
         }
-        Ok(())
-    }
-
-    fn compact(&mut self, through: u64) -> Result<(), Error> {
-        let mut held = self.lock();
-        held.compacted = held.compacted.max(through);
-        held.log.retain(|change| change.revision > through);
+        if forget > held.compacted {
+            held.compacted = forget;
+            held.log.retain(|change| change.revision > forget);
+        }
         Ok(())
     }
 }

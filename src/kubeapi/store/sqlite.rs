@@ -1,12 +1,15 @@
-//! The durable backend: one SQLite file, one connection, one transaction for each batch.
+//! The durable backend: one SQLite file, one transaction for each batch.
+
+mod journal;
 
 use super::{Backend, Change, Current, Loaded, Operation};
 use crate::kubeapi::Error;
 use axum::body::Bytes;
-use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
+use journal::Journal;
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Transaction, params};
 use std::{
-    collections::HashMap,
-    fs::OpenOptions,
+    fs::{File, OpenOptions, TryLockError},
+    io,
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
@@ -34,7 +37,11 @@ update meta set value = 2 where name = 'layout';
 #[derive(Debug)]
 pub struct Sqlite {
     path: PathBuf,
+    // In this order they are closed.
+    journal: Journal,
     connection: Connection,
+    /// Locked as long as it is open; the system unlocks it when the process ends in any way.
+    _keeper: File,
     /// Up to here the log has only what is still there.
     compacted: u64,
 }
@@ -50,34 +57,23 @@ impl Sqlite {
     /// Opens or creates the file, takes it for this process alone and checks it.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
         let path = path.as_ref().to_path_buf();
+        let keeper = take(&path)?;
         // Secrets are in it. SQLite gives its other files the same rights.
-        OpenOptions::new()
-            .append(true)
-            .create(true)
-            .mode(0o600)
-            .open(&path)
-            .map_err(|error| Error::file("open", &path, error))?;
-        let connection = Connection::open(&path).map_err(|error| explain(&path, &error))?;
+        private(&path).map_err(|error| Error::file("open", &path, error))?;
+        let wrong = |error: rusqlite::Error| explain(&path, &error);
+        let connection = connect(&path).map_err(wrong)?;
+        prepare(&connection).map_err(wrong)?;
+        let copier = connect(&path).map_err(wrong)?;
         let mut store = Self {
+            journal: Journal::open(&path, copier)?,
             path,
             connection,
+            _keeper: keeper,
             compacted: 0,
         };
-        store.prepare().map_err(|error| store.explain(&error))?;
         store.check()?;
         store.compacted = store.number("compacted")?;
         Ok(store)
-    }
-
-    fn prepare(&self) -> rusqlite::Result<()> {
-        self.connection.busy_timeout(std::time::Duration::ZERO)?;
-        self.connection
-            .pragma_update(None, "locking_mode", "exclusive")?;
-        self.connection.pragma_update(None, "journal_mode", "wal")?;
-        self.connection.pragma_update(None, "synchronous", "full")?;
-        self.connection.pragma_update(None, "cache_size", -4096)?;
-        self.connection
-            .execute_batch(&format!("begin immediate; {LAYOUT} commit;"))
     }
 
     fn check(&self) -> Result<(), Error> {
@@ -108,13 +104,15 @@ impl Sqlite {
         u64::try_from(value).map_err(|_| self.damaged(format!("meta {name} is {value}")))
     }
 
-    /// The revision of each object that is there.
-    fn current(&self) -> rusqlite::Result<HashMap<String, u64>> {
-        let mut query = self.connection.prepare("select key, rv from cur")?;
+    /// The revision and key of each object that is there, oldest first.
+    fn current(&self) -> rusqlite::Result<Vec<(u64, String)>> {
+        let mut query = self.connection.prepare("select rv, key from cur")?;
         let rows = query.query_map([], |row| {
-            Ok((row.get(0)?, row.get::<_, i64>(1)?.unsigned_abs()))
+            Ok((row.get::<_, i64>(0)?.unsigned_abs(), row.get(1)?))
         })?;
-        rows.collect()
+        let mut current: Vec<_> = rows.collect::<rusqlite::Result<_>>()?;
+        current.sort_unstable();
+        Ok(current)
     }
 
     /// Calls `visit` with every row of the log, oldest first.
@@ -139,48 +137,14 @@ impl Sqlite {
         Ok(())
     }
 
-    fn write(&mut self, batch: &[Change]) -> rusqlite::Result<()> {
-        let compacted = self.compacted.cast_signed();
+    fn write(&mut self, batch: &[Change], forget: u64) -> rusqlite::Result<()> {
+        self.journal.tend(&self.connection)?;
+        let compacted = self.compacted;
         let transaction = self.connection.transaction()?;
-        {
-            let mut log = transaction
-                .prepare_cached("insert into log (rv, key, op, obj) values (?, ?, ?, ?)")?;
-            let mut known = transaction.prepare_cached("select rv from cur where key = ?")?;
-            let mut put =
-                transaction.prepare_cached("insert or replace into cur (key, rv) values (?, ?)")?;
-            let mut remove = transaction.prepare_cached("delete from cur where key = ?")?;
-            let mut forget = transaction.prepare_cached("delete from log where rv = ?")?;
-            for change in batch {
-                let revision = change.revision.cast_signed();
-                let key = &change.key;
-                let before: Option<i64> = known.query_row([key], |row| row.get(0)).optional()?;
-                if let Some(before) = before.filter(|before| *before <= compacted) {
-                    forget.execute([before])?;
-                }
-                let word = change.operation.as_str();
-                log.execute(params![revision, key, word, &change.object[..]])?;
-                if change.operation == Operation::Deleted {
-                    remove.execute([key])?;
-                } else {
-                    put.execute(params![key, revision])?;
-                }
-            }
+        put(&transaction, batch, compacted)?;
+        if forget > compacted {
+            shorten(&transaction, compacted, forget)?;
         }
-        transaction.commit()
-    }
-
-    fn forget(&mut self, through: u64) -> rusqlite::Result<()> {
-        let (from, through) = (self.compacted.cast_signed(), through.cast_signed());
-        let transaction = self.connection.transaction()?;
-        transaction.execute(
-            "delete from log where rv > ? and rv <= ?
-             and not exists (select 1 from cur where cur.key = log.key and cur.rv = log.rv)",
-            [from, through],
-        )?;
-        transaction.execute(
-            "update meta set value = max(value, ?) where name in ('revision', 'compacted')",
-            [through],
-        )?;
         transaction.commit()
     }
 
@@ -203,7 +167,8 @@ impl Backend for Sqlite {
             compacted: self.number("compacted")?,
             ..Loaded::default()
         };
-        let mut current = self.current().map_err(|error| self.explain(&error))?;
+        let current = self.current().map_err(|error| self.explain(&error))?;
+        let mut expected = current.into_iter().peekable();
         self.each_row(|row| {
             let LogRow {
                 revision,
@@ -216,8 +181,10 @@ impl Backend for Sqlite {
             let operation = Operation::parse(&word)
                 .ok_or_else(|| self.damaged(format!("change {revision} is called {word}")))?;
             loaded.revision = loaded.revision.max(revision);
-            if current.get(&key) == Some(&revision) {
-                current.remove(&key);
+            if expected
+                .next_if(|current| current.0 == revision && current.1 == key)
+                .is_some()
+            {
                 loaded.objects.push(Current {
                     key: key.clone(),
                     revision,
@@ -234,29 +201,107 @@ impl Backend for Sqlite {
             }
             Ok(())
         })?;
-        match current.iter().next() {
-            Some((key, revision)) => {
+        match expected.next() {
+            Some((revision, key)) => {
                 Err(self.damaged(format!("change {revision} of {key} is not there")))
             }
             None => Ok(loaded),
         }
     }
 
-    fn commit(&mut self, batch: &[Change]) -> Result<(), Error> {
-        self.write(batch).map_err(|error| Error::Write {
-            path: self.path.clone(),
-            reason: error.to_string(),
-        })
-    }
-
-    fn compact(&mut self, through: u64) -> Result<(), Error> {
-        self.forget(through).map_err(|error| Error::Write {
+    fn commit(&mut self, batch: &[Change], forget: u64) -> Result<(), Error> {
+        self.write(batch, forget).map_err(|error| Error::Write {
             path: self.path.clone(),
             reason: error.to_string(),
         })?;
-        self.compacted = self.compacted.max(through);
+        self.compacted = self.compacted.max(forget);
         Ok(())
     }
+}
+
+/// Takes a store for this process alone.
+fn take(path: &Path) -> Result<File, Error> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".lock");
+    let name = PathBuf::from(name);
+    let wrong = |error| Error::file("lock", &name, error);
+    let keeper = private(&name).map_err(wrong)?;
+    match keeper.try_lock() {
+        Ok(()) => Ok(keeper),
+        Err(TryLockError::WouldBlock) => Err(Error::InUse {
+            path: path.to_path_buf(),
+        }),
+        Err(TryLockError::Error(error)) => Err(wrong(error)),
+    }
+}
+
+/// Opens or creates a file for its owner alone.
+fn private(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.append(true).create(true).mode(0o600).open(path)
+}
+
+/// Opens a connection; all connections of this process together keep the others away.
+fn connect(path: &Path) -> rusqlite::Result<Connection> {
+    let connection = Connection::open_with_flags_and_vfs(path, OpenFlags::default(), c"unix-excl")?;
+    connection.busy_timeout(std::time::Duration::ZERO)?;
+    connection.pragma_update(None, "synchronous", "full")?;
+    Ok(connection)
+}
+
+fn prepare(connection: &Connection) -> rusqlite::Result<()> {
+    connection.pragma_update(None, "journal_mode", "wal")?;
+    connection.pragma_update(
+        None,
+        "journal_size_limit",
+        journal::MOST_BYTES.cast_signed(),
+    )?;
+    // The journal has a thread for it.
+    connection.pragma_update(None, "wal_autocheckpoint", 0)?;
+    connection.pragma_update(None, "cache_size", -4096)?;
+    connection.execute_batch(&format!("begin immediate; {LAYOUT} commit;"))
+}
+
+/// Adds changes to the log, and takes from it what they replace and no watch can ask for any more.
+fn put(transaction: &Transaction<'_>, batch: &[Change], compacted: u64) -> rusqlite::Result<()> {
+    let mut log =
+        transaction.prepare_cached("insert into log (rv, key, op, obj) values (?, ?, ?, ?)")?;
+    let mut known = transaction.prepare_cached("select rv from cur where key = ?")?;
+    let mut put =
+        transaction.prepare_cached("insert or replace into cur (key, rv) values (?, ?)")?;
+    let mut remove = transaction.prepare_cached("delete from cur where key = ?")?;
+    let mut forget = transaction.prepare_cached("delete from log where rv = ?")?;
+    for change in batch {
+        let revision = change.revision.cast_signed();
+        let key = &change.key;
+        let before: Option<i64> = known.query_row([key], |row| row.get(0)).optional()?;
+        if let Some(before) = before.filter(|before| *before <= compacted.cast_signed()) {
+            forget.execute([before])?;
+        }
+        let word = change.operation.as_str();
+        log.execute(params![revision, key, word, &change.object[..]])?;
+        if change.operation == Operation::Deleted {
+            remove.execute([key])?;
+        } else {
+            put.execute(params![key, revision])?;
+        }
+    }
+    Ok(())
+}
+
+/// Takes from the log what is older and not the last change of an object.
+fn shorten(transaction: &Transaction<'_>, from: u64, through: u64) -> rusqlite::Result<()> {
+    let (from, through) = (from.cast_signed(), through.cast_signed());
+    let mut shorten = transaction.prepare_cached(
+        "delete from log where rv > ? and rv <= ?
+         and not exists (select 1 from cur where cur.key = log.key and cur.rv = log.rv)",
+    )?;
+    shorten.execute([from, through])?;
+    let mut note = transaction.prepare_cached(
+        "update meta set value = max(value, ?) where name in ('revision', 'compacted')",
+    )?;
+    note.execute([through])?;
+    Ok(())
 }
 
 fn explain(path: &Path, error: &rusqlite::Error) -> Error {

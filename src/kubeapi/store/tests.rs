@@ -111,7 +111,7 @@ fn a_damaged_store_is_refused() {
     let batch: Vec<Change> = (1..200)
         .map(|revision| change(revision, &"x".repeat(2_000)))
         .collect();
-    store.commit(&batch).unwrap();
+    store.commit(&batch, 0).unwrap();
     drop(store);
     let good = fs::read(&path).unwrap();
     let mut torn = good.clone();
@@ -133,15 +133,41 @@ fn a_damaged_store_is_refused() {
 }
 
 #[test]
+fn the_log_beside_the_file_stays_bounded_while_writes_go_on() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("store.db");
+    let log = directory.path().join("store.db-wal");
+    let mut store = Sqlite::open(&path).unwrap();
+    let total = 8_000;
+    let mut longest = 0;
+    for first in (1..=total).step_by(50) {
+        let text = "x".repeat(3_000);
+        let batch: Vec<Change> = (first..first + 50)
+            .map(|revision| change(revision, &text))
+            .collect();
+        store.commit(&batch, 0).unwrap();
+        longest = longest.max(fs::metadata(&log).unwrap().len());
+    }
+    assert!(longest < 20_000_000, "{longest}");
+    drop(store);
+    assert!(!log.exists(), "all is in the file when it is closed");
+    let loaded = Sqlite::open(&path).unwrap().load().unwrap();
+    assert_eq!(loaded.objects.len() as u64, total);
+}
+
+#[test]
 fn a_row_that_is_no_object_is_damage() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("store.db");
     let mut store = Sqlite::open(&path).unwrap();
     store
-        .commit(&[Change {
-            object: "{".into(),
-            ..change(1, "")
-        }])
+        .commit(
+            &[Change {
+                object: "{".into(),
+                ..change(1, "")
+            }],
+            0,
+        )
         .unwrap();
     assert!(matches!(store.load(), Err(Error::Damaged { .. })));
 }
@@ -160,8 +186,8 @@ fn a_store_is_for_its_owner_alone() {
 fn compaction_forgets_the_log_and_keeps_the_objects() {
     let directory = tempfile::tempdir().unwrap();
     let mut store = Sqlite::open(directory.path().join("store.db")).unwrap();
-    store.commit(&[change(1, "a"), change(2, "b")]).unwrap();
-    store.compact(2).unwrap();
+    store.commit(&[change(1, "a"), change(2, "b")], 0).unwrap();
+    store.commit(&[], 2).unwrap();
     let loaded = store.load().unwrap();
     assert_eq!((loaded.revision, loaded.compacted), (2, 2));
     assert_eq!((loaded.objects.len(), loaded.log.len()), (2, 0));
@@ -172,8 +198,8 @@ fn the_file_keeps_the_last_change_of_what_is_there_and_no_more() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("store.db");
     let mut store = Sqlite::open(&path).unwrap();
-    store.commit(&[change(1, "a"), change(2, "b")]).unwrap();
-    store.compact(2).unwrap();
+    store.commit(&[change(1, "a"), change(2, "b")], 0).unwrap();
+    store.commit(&[], 2).unwrap();
     let again = |revision, key: &str, operation| Change {
         key: key.to_owned(),
         operation,
@@ -181,10 +207,10 @@ fn the_file_keeps_the_last_change_of_what_is_there_and_no_more() {
     };
     let first = "g/kinds//o1";
     store
-        .commit(&[again(3, first, Operation::Modified)])
+        .commit(&[again(3, first, Operation::Modified)], 2)
         .unwrap();
     store
-        .commit(&[again(4, "g/kinds//o2", Operation::Deleted)])
+        .commit(&[again(4, "g/kinds//o2", Operation::Deleted)], 2)
         .unwrap();
     let loaded = store.load().unwrap();
     let kept: Vec<(&str, u64)> = loaded
@@ -194,7 +220,7 @@ fn the_file_keeps_the_last_change_of_what_is_there_and_no_more() {
         .collect();
     assert_eq!(kept, [(first, 3)]);
     assert_eq!(loaded.log.len(), 2);
-    store.compact(4).unwrap();
+    store.commit(&[], 4).unwrap();
     drop(store);
     let mut store = Sqlite::open(&path).unwrap();
     let loaded = store.load().unwrap();

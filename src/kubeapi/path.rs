@@ -1,0 +1,38 @@
+//! Where in an object something is: `spec.list[0].name`, written out only for those who must be told.
+
+use std::fmt;
+
+/// A field or an item, and the way to it.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Path<'a> {
+    /// The whole object.
+    Root,
+    Field(&'a Path<'a>, &'a str),
+    Item(&'a Path<'a>, usize),
+}
+
+impl fmt::Display for Path<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Root => Ok(()),
+            Self::Field(Self::Root, name) => formatter.write_str(name),
+            Self::Field(parent, name) => write!(formatter, "{parent}.{name}"),
+            Self::Item(parent, index) => write!(formatter, "{parent}[{index}]"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_written_as_people_write_it() {
+        let spec = Path::Field(&Path::Root, "spec");
+        let list = Path::Field(&spec, "list");
+        let item = Path::Item(&list, 0);
+        let name = Path::Field(&item, "name");
+        assert_eq!(name.to_string(), "spec.list[0].name");
+        assert_eq!(Path::Root.to_string(), "");
+    }
+}
