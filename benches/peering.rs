@@ -77,11 +77,10 @@ fn rest() {
         machine.peered_with(2);
     }
     sleep(REST);
-    let rome = &machines[0];
+    let rome = machines[0].process();
     let (before, since) = (rome.cpu_ticks(), Instant::now());
     sleep(REST);
     let ticks = rome.cpu_ticks() - before;
-    // 100 ticks a second is the kernel's USER_HZ on every platform that we build for.
     let share = f64::from(ticks) / since.elapsed().as_secs_f64();
     println!(
         "at rest with two peers: RSS {} kB, {share:.2} % of a core over {REST:?}",

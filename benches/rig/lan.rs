@@ -2,14 +2,20 @@
 
 use std::{
     fs,
+    os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    thread::sleep,
+    sync::{
+        OnceLock,
+        atomic::{AtomicU32, Ordering},
+    },
+    thread::{self, sleep},
     time::{Duration, Instant},
 };
 
 use jiff::Timestamp;
 use nix::{
+    sched::{CloneFlags, setns},
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
@@ -17,10 +23,40 @@ use tempfile::TempDir;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_landbridge");
 /// How long anything may take before the benchmark gives up.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Only what others say about the LAN is logged in detail; more would be a load of its own.
 const LOG: &str = "info,landbridge::controllers::roster=debug";
+
+/// What lets the janitor know that this process is there: it ends with us, however we end.
+static JANITOR: OnceLock<Child> = OnceLock::new();
+/// LANs of this process, so that each has names of its own.
+static LANS: AtomicU32 = AtomicU32::new(0);
+
+/// What all names of this process begin with.
+fn prefix() -> String {
+    format!("lbb-{}-", std::process::id())
+}
+
+/// Starts a shell that removes what is left of this process once it is gone, killed or not.
+fn hire_janitor() {
+    JANITOR.get_or_init(|| {
+        let script = format!(
+            "cat >/dev/null
+            for space in $(ip netns list | grep -o '^{}[^ ]*'); do
+              for process in $(ip netns pids $space); do kill -9 $process; done
+              ip netns delete $space
+            done",
+            prefix()
+        );
+        Command::new("sh")
+            .args(["-c", &script])
+            .process_group(0)
+            .stdin(Stdio::piped())
+            .spawn()
+            .unwrap()
+    });
+}
 
 /// Machines on a bridge of their own.
 pub(crate) struct Lan {
@@ -31,8 +67,9 @@ pub(crate) struct Lan {
 
 impl Lan {
     pub(crate) fn new(machines: &[&'static str]) -> Self {
+        hire_janitor();
         let lan = Self {
-            prefix: format!("lbb-{}-", std::process::id()),
+            prefix: format!("{}{}-", prefix(), LANS.fetch_add(1, Ordering::Relaxed)),
             machines: machines.to_vec(),
             directory: tempfile::tempdir().unwrap(),
         };
@@ -70,6 +107,50 @@ impl Lan {
         ip(&format!("-n {} {words}", self.name(machine)));
     }
 
+    /// Counts from now on which packets a machine sends to a port and receives on it.
+    pub(crate) fn count_packets(&self, machine: &str, port: u16) {
+        let chain = |hook: &str| {
+            format!(
+                "chain {hook} {{\ntype filter hook {hook} priority 0;\nudp dport {port} counter\n}}"
+            )
+        };
+        let table = format!(
+            "table inet count {{\n{}\n{}\n}}\n",
+            chain("output"),
+            chain("input")
+        );
+        let status = self.command(machine, "nft").arg(table).status().unwrap();
+        assert!(status.success(), "nft counts packets");
+    }
+
+    /// Returns how many were counted: sent and received.
+    pub(crate) fn packets(&self, machine: &str) -> (u32, u32) {
+        let mut list = self.command(machine, "nft");
+        let output = list
+            .args(["list", "table", "inet", "count"])
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let mut counts = text.split("counter packets ").skip(1).map(|rest| {
+            let number = rest.split(' ').next().unwrap();
+            number.parse::<u32>().unwrap()
+        });
+        (counts.next().unwrap(), counts.next().unwrap())
+    }
+
+    /// Does work on a machine, in a thread of its own.
+    pub(crate) fn beside<T: Send + 'static>(
+        &self,
+        machine: &str,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> thread::JoinHandle<T> {
+        let path = format!("/run/netns/{}", self.name(machine));
+        thread::spawn(move || {
+            setns(fs::File::open(path).unwrap(), CloneFlags::CLONE_NEWNET).unwrap();
+            work()
+        })
+    }
+
     /// Returns a program that will run on a machine.
     pub(crate) fn command(&self, machine: &str, program: &str) -> Command {
         let mut command = Command::new("ip");
@@ -104,7 +185,9 @@ impl Lan {
 impl Drop for Lan {
     fn drop(&mut self) {
         for machine in self.machines.iter().chain(&["switch"]) {
-            ip(&format!("netns delete {}", self.name(machine)));
+            // What cannot be removed now is left to the janitor.
+            let name = self.name(machine);
+            let _ = Command::new("ip").args(["netns", "delete", &name]).status();
         }
     }
 }
@@ -124,23 +207,40 @@ impl Machine {
 
     /// Waits for a line of the log from a time on that has all these words, and returns its time.
     pub(crate) fn logged_since(&self, since: Timestamp, words: &[&str]) -> Timestamp {
-        let deadline = Instant::now() + PATIENCE;
+        self.logged_within(PATIENCE, since, words)
+            .unwrap_or_else(|| panic!("{words:?} did not come about:\n{}", self.log()))
+    }
+
+    /// The same, for so long at most.
+    pub(crate) fn logged_within(
+        &self,
+        patience: Duration,
+        since: Timestamp,
+        words: &[&str],
+    ) -> Option<Timestamp> {
+        let deadline = Instant::now() + patience;
         loop {
-            let log = fs::read_to_string(&self.log).unwrap();
-            let found = log
+            let found = self
+                .log()
                 .lines()
                 .filter(|line| words.iter().all(|word| line.contains(word)))
                 .filter_map(|line| line.split_whitespace().next()?.parse::<Timestamp>().ok())
                 .find(|at| *at >= since);
-            if let Some(at) = found {
-                return at;
+            if found.is_some() || Instant::now() >= deadline {
+                return found;
             }
-            assert!(
-                Instant::now() < deadline,
-                "{words:?} did not come about:\n{log}"
-            );
-            sleep(Duration::from_millis(2));
+            sleep(Duration::from_millis(5));
         }
+    }
+
+    /// Returns how many lines of the log have a word.
+    pub(crate) fn lines_with(&self, word: &str) -> usize {
+        let log = self.log();
+        log.lines().filter(|line| line.contains(word)).count()
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap()
     }
 
     /// Ends the daemon by a signal and returns when that was sent.
@@ -157,38 +257,41 @@ impl Machine {
 
     pub(crate) fn peered_with(&self, peers: usize) {
         let deadline = Instant::now() + PATIENCE;
-        let lines = |log: &str| {
-            log.lines()
-                .filter(|line| line.contains("to=\"Peered\""))
-                .count()
-        };
-        while lines(&fs::read_to_string(&self.log).unwrap()) < peers {
-            assert!(
-                Instant::now() < deadline,
-                "not peered:\n{}",
-                fs::read_to_string(&self.log).unwrap()
-            );
+        while self.lines_with("to=\"Peered\"") < peers {
+            assert!(Instant::now() < deadline, "not peered:\n{}", self.log());
             sleep(Duration::from_millis(100));
         }
     }
 
     /// `ip netns exec` becomes the daemon, so that its process is ours.
-    fn process(&self) -> PathBuf {
-        Path::new("/proc").join(self.child.id().to_string())
+    pub(crate) fn process(&self) -> Process {
+        Process(self.child.id())
+    }
+}
+
+/// A process by its number, to read what it uses.
+#[derive(Clone, Copy)]
+pub(crate) struct Process(pub(crate) u32);
+
+impl Process {
+    fn file(self, name: &str) -> String {
+        let folder = Path::new("/proc").join(self.0.to_string());
+        fs::read_to_string(folder.join(name)).unwrap()
     }
 
-    pub(crate) fn resident_kilobytes(&self) -> String {
-        let status = fs::read_to_string(self.process().join("status")).unwrap();
+    pub(crate) fn resident_kilobytes(self) -> u32 {
+        let status = self.file("status");
         let line = status
             .lines()
             .find(|line| line.starts_with("VmRSS:"))
             .unwrap();
-        line.split_whitespace().nth(1).unwrap().to_owned()
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
     }
 
-    /// User and system time of the process (proc(5), fields 14 and 15).
-    pub(crate) fn cpu_ticks(&self) -> u32 {
-        let stat = fs::read_to_string(self.process().join("stat")).unwrap();
+    /// User and system time of the process (proc(5), fields 14 and 15), in hundredths of a second:
+    /// the kernel's USER_HZ on every platform that we build for.
+    pub(crate) fn cpu_ticks(self) -> u32 {
+        let stat = self.file("stat");
         let fields = stat.rsplit(')').next().unwrap().split_whitespace();
         fields
             .skip(11)

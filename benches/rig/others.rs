@@ -1,9 +1,10 @@
 //! Other implementations of DNS-SD that publish and browse beside us.
 
 use std::{
+    collections::BTreeSet,
     io::{BufRead as _, BufReader},
     os::unix::process::CommandExt as _,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, ChildStdin, Command, Stdio},
     sync::mpsc::{self, Receiver},
     thread::{self, sleep},
@@ -16,9 +17,11 @@ use nix::{
     unistd::Pid,
 };
 
-use crate::lan::Lan;
+use crate::lan::{Lan, Process};
 
 const SERVICE_TYPE: &str = "_landbridge._tcp";
+/// How long an interpreter may take to get to work.
+const PYTHON_STARTS: Duration = Duration::from_secs(20);
 /// How long a daemon of Avahi needs before it can be talked to.
 const AVAHI_STARTS: Duration = Duration::from_secs(2);
 /// Avahi and its bus in a `/run` of their own.
@@ -30,58 +33,81 @@ const AVAHI: &str =
     exec avahi-daemon --no-drop-root --no-rlimits >/dev/null 2>&1";
 
 /// One implementation.
+#[derive(Clone)]
 pub(crate) struct Other {
     pub(crate) name: &'static str,
     kind: Kind,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 enum Kind {
     Avahi,
-    Zeroconf,
+    /// With the Python that has it.
+    Zeroconf(PathBuf),
 }
 
 /// Returns those that are installed; for the others it says so.
 pub(crate) fn installed() -> Vec<Other> {
+    let avahi = runs(Command::new("avahi-browse").arg("--version")).then_some(Kind::Avahi);
     let candidates = [
-        (
-            "avahi",
-            Kind::Avahi,
-            ["avahi-browse", "--version"].as_slice(),
-        ),
-        (
-            "python-zeroconf",
-            Kind::Zeroconf,
-            &["python3", "-c", "import zeroconf"],
-        ),
+        ("avahi", avahi),
+        ("python-zeroconf", python().map(Kind::Zeroconf)),
     ];
     let mut found = Vec::new();
-    for (name, kind, words) in candidates {
-        let output = Command::new(words[0]).args(&words[1..]).output();
-        if output.is_ok_and(|output| output.status.success()) {
-            found.push(Other { name, kind });
-        } else {
-            println!("skipped: {name} is not installed");
+    for (name, kind) in candidates {
+        match kind {
+            Some(kind) => found.push(Other { name, kind }),
+            None => eprintln!("skipped: {name} is not installed"),
         }
     }
     found
+}
+
+/// The Python in the path if it has the library, or one of our own from PyPI.
+fn python() -> Option<PathBuf> {
+    let has_it = |python: &Path| runs(Command::new(python).args(["-c", "import zeroconf"]));
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("zeroconf");
+    let own = folder.join("bin/python");
+    for python in [Path::new("python3"), &own] {
+        if has_it(python) {
+            return Some(python.to_owned());
+        }
+    }
+    let package = ["install", "--quiet", "--retries=1", "zeroconf==0.154.0"];
+    let made = runs(Command::new("python3").args(["-m", "venv"]).arg(&folder))
+        && runs(Command::new(folder.join("bin/pip")).args(package));
+    (made && has_it(&own)).then_some(own)
+}
+
+fn runs(command: &mut Command) -> bool {
+    command.output().is_ok_and(|output| output.status.success())
 }
 
 impl Other {
     /// Starts to browse on a machine.
     pub(crate) fn follow(&self, lan: &Lan, machine: &str) -> Follower {
         let daemon = self.daemon(lan, machine);
-        let mut command = match &daemon {
-            Some(daemon) => {
+        let mut command = match (&daemon, &self.kind) {
+            (Some(daemon), _) => {
                 daemon.enter(&["avahi-browse", "--resolve", "--parsable", SERVICE_TYPE])
             }
-            None => zeroconf(lan, machine, &["follow", SERVICE_TYPE]),
+            (None, Kind::Zeroconf(python)) => {
+                zeroconf(lan, machine, python, &["follow", SERVICE_TYPE])
+            }
+            (None, Kind::Avahi) => unreachable!("avahi has a daemon"),
         };
         let mut program = Group::start(&mut command);
+        let lines = program.lines();
+        let mut started = program.started;
+        if daemon.is_none() {
+            // The start of an interpreter does not count.
+            (started, _) = lines.recv_timeout(PYTHON_STARTS).unwrap();
+        }
         Follower {
-            lines: program.lines(),
-            _program: program,
-            _daemon: daemon,
+            started,
+            lines,
+            program,
+            daemon,
         }
     }
 
@@ -90,6 +116,7 @@ impl Other {
         Announcer {
             lan,
             machine,
+            kind: self.kind.clone(),
             daemon: self.daemon(lan, machine),
             program: None,
         }
@@ -107,27 +134,57 @@ impl Other {
 
 /// Somebody who browses.
 pub(crate) struct Follower {
+    /// When it began to ask.
+    pub(crate) started: Timestamp,
     lines: Receiver<(Timestamp, String)>,
-    _program: Group,
-    _daemon: Option<Group>,
+    program: Group,
+    daemon: Option<Group>,
 }
 
 impl Follower {
-    /// Waits until an instance is resolved (`=`) or gone (`-`), and returns when.
+    /// Waits until an instance is resolved (`=`) or gone (`-`) from a time on, and returns when.
     pub(crate) fn heard(
         &self,
         mark: char,
         instance: &str,
+        since: Timestamp,
         patience: Duration,
     ) -> Option<Timestamp> {
         let deadline = Instant::now() + patience;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             let (at, line) = self.lines.recv_timeout(left).ok()?;
-            if line.starts_with(mark) && line.contains(instance) {
+            if at >= since && line.starts_with(mark) && line.contains(instance) {
                 return Some(at);
             }
         }
+    }
+
+    /// Waits until so many instances are resolved; returns how many were.
+    pub(crate) fn resolved(&self, wanted: usize, patience: Duration) -> usize {
+        let deadline = Instant::now() + patience;
+        let mut found = BTreeSet::new();
+        while found.len() < wanted {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let Ok((_, line)) = self.lines.recv_timeout(left) else {
+                break;
+            };
+            // =;interface;IPv4;instance;... or = instance
+            let instance = line.split([';', ' ']).find(|word| word.contains("-4b5a-"));
+            found.extend(
+                instance
+                    .filter(|_| line.starts_with('='))
+                    .map(str::to_owned),
+            );
+        }
+        found.len()
+    }
+
+    /// The processes that this takes.
+    pub(crate) fn processes(&self) -> Vec<Process> {
+        let groups = [Some(&self.program), self.daemon.as_ref()];
+        let groups = groups.into_iter().flatten();
+        groups.map(|group| Process(group.child.id())).collect()
     }
 }
 
@@ -135,6 +192,7 @@ impl Follower {
 pub(crate) struct Announcer<'lan> {
     lan: &'lan Lan,
     machine: &'static str,
+    kind: Kind,
     daemon: Option<Group>,
     program: Option<Group>,
 }
@@ -142,19 +200,23 @@ pub(crate) struct Announcer<'lan> {
 impl Announcer<'_> {
     /// Announces an instance and returns when it began; the start of an interpreter does not count.
     pub(crate) fn announce(&mut self, instance: &str) -> Timestamp {
-        let program = if let Some(daemon) = &self.daemon {
-            let publish = ["avahi-publish", "--service", instance];
-            let words = [publish.as_slice(), &[SERVICE_TYPE, "5870", "v=1"]].concat();
-            Group::start(&mut daemon.enter(&words))
-        } else {
-            let words = ["announce", SERVICE_TYPE, instance, "5870", "10.77.0.2"];
-            Group::start(&mut zeroconf(self.lan, self.machine, &words))
+        let program = match (&self.daemon, &self.kind) {
+            (Some(daemon), _) => {
+                let publish = ["avahi-publish", "--service", instance];
+                let words = [publish.as_slice(), &[SERVICE_TYPE, "5870", "v=1"]].concat();
+                Group::start(&mut daemon.enter(&words))
+            }
+            (None, Kind::Zeroconf(python)) => {
+                let words = ["announce", SERVICE_TYPE, instance, "5870", "10.77.0.2"];
+                Group::start(&mut zeroconf(self.lan, self.machine, python, &words))
+            }
+            (None, Kind::Avahi) => unreachable!("avahi has a daemon"),
         };
         let program = self.program.insert(program);
         if self.daemon.is_some() {
             return program.started;
         }
-        let (at, _) = program.lines().recv_timeout(AVAHI_STARTS).unwrap();
+        let (at, _) = program.lines().recv_timeout(PYTHON_STARTS).unwrap();
         at
     }
 
@@ -243,10 +305,10 @@ impl Drop for Group {
     }
 }
 
-fn zeroconf(lan: &Lan, machine: &str, words: &[&str]) -> Command {
+fn zeroconf(lan: &Lan, machine: &str, python: &Path, words: &[&str]) -> Command {
     let script =
         Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interoperability/zeroconf_peer.py");
-    let mut command = lan.command(machine, "python3");
+    let mut command = lan.command(machine, &python.to_string_lossy());
     command.arg(script).args(words);
     command
 }

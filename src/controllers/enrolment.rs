@@ -236,8 +236,14 @@ async fn update(
         }
     }
     let follows = source == present.spec.discovery_type && source != DiscoveryType::Manual;
-    if (takes_over || follows) && present.spec.auth_url != newcomer.auth_url {
-        spec.insert("authUrl".into(), json!(newcomer.auth_url));
+    if takes_over || follows {
+        if present.spec.auth_url != newcomer.auth_url {
+            spec.insert("authUrl".into(), json!(newcomer.auth_url));
+        }
+        if let Some(name) = changed_name(present, newcomer) {
+            let renamed = json!({ "clusterName": name });
+            spec.insert("clusterIdentity".into(), renamed);
+        }
     }
     if let Some(evidence) = newcomer.evidence
         && present.spec.trust_mode != TrustMode::Trusted
@@ -265,6 +271,15 @@ async fn update(
     )
     .await
     .map_err(Error::api("update a ForeignCluster"))
+}
+
+/// The name that the cluster goes by now, if it is another one than before.
+fn changed_name<'a>(present: &ForeignCluster, newcomer: &'a Newcomer) -> Option<&'a str> {
+    let name = newcomer.cluster_name.as_str();
+    let identity = present.spec.cluster_identity.as_ref();
+    let shown = identity.and_then(|identity| identity.cluster_name.as_deref());
+    let is_other = identity.is_some() && !name.is_empty() && shown != Some(name);
+    is_other.then_some(name)
 }
 
 /// Whether nobody has ever asked for the join of an object that a visit made, so that policy may

@@ -328,8 +328,8 @@ async fn carry_out(
             contact::open_session(context, object, *request).await;
             Ok(())
         }
-        Step::Tell(session) => {
-            contact::tell(context, object, &session).await;
+        Step::Tell(name, session) => {
+            contact::tell(context, object, &name, &session).await;
             Ok(())
         }
         Step::CloseSession => {

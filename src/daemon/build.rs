@@ -164,10 +164,9 @@ fn own(config: &Config, spec: &ClusterConfigSpec, cluster_id: &ClusterId) -> Own
         services: Some(service_cidr),
         ..Ground::new(cluster_id.clone(), pod_cidr)
     };
-    let named = spec.discovery_config.cluster_name.as_deref();
     Own {
         cluster_id: cluster_id.clone(),
-        cluster_name: ClusterName::neutralise(named.unwrap_or(&config.cluster.name)),
+        cluster_name: ClusterName::neutralise(&config.cluster.name),
         auth_url: String::new(),
         pod_cidr,
         external_cidr: external_range(&ground).unwrap_or(pod_cidr),
@@ -204,7 +203,7 @@ impl Assembly {
             .and_then(|embedded| embedded.listener.local_addr().ok());
         [
             ("clusterID", own.cluster_id.to_string()),
-            ("clusterName", own.cluster_name.to_string()),
+            ("clusterName", self.context.own_name().to_string()),
             ("version", env!("CARGO_PKG_VERSION").to_owned()),
             ("peerEndpoint", own.auth_url.clone()),
             (

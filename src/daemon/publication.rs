@@ -1,6 +1,6 @@
 //! Our records in a DNS zone, and how that goes in what `landbridge status` reads.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use kube::Client;
 use tokio::sync::watch;
@@ -21,7 +21,6 @@ pub(super) struct Publication {
     register: Arc<dyn Register>,
     sources: Sources,
     client: Client,
-    description: BTreeMap<String, String>,
 }
 
 impl Publication {
@@ -30,7 +29,6 @@ impl Publication {
         assembly: &Assembly,
         config: &Config,
         announcement: watch::Receiver<Announcement>,
-        description: BTreeMap<String, String>,
     ) -> Option<Self> {
         let client = assembly.platform.client.clone();
         let register: Arc<dyn Register> = match assembly.dns.published.clone()? {
@@ -48,7 +46,6 @@ impl Publication {
             register,
             sources,
             client,
-            description,
         })
     }
 
@@ -56,17 +53,13 @@ impl Publication {
     pub(super) async fn run(self, stop: CancellationToken) {
         let (standing, told) = watch::channel(Standing::default());
         let publishing = publish::run(self.register, self.sources, standing, stop);
-        let telling = tell(self.client, self.description, told);
+        let telling = tell(self.client, told);
         tokio::join!(publishing, telling);
     }
 }
 
 /// Tells how it goes until nobody publishes any more.
-async fn tell(
-    client: Client,
-    mut description: BTreeMap<String, String>,
-    mut told: watch::Receiver<Standing>,
-) {
+async fn tell(client: Client, mut told: watch::Receiver<Standing>) {
     while told.changed().await.is_ok() {
         let Standing {
             zone,
@@ -75,9 +68,11 @@ async fn tell(
         } = told.borrow_and_update().clone();
         let concerned = listed || problem.is_some();
         let zone = if concerned { zone } else { String::new() };
-        description.insert("dnsZone".to_owned(), zone);
-        description.insert("dnsProblem".to_owned(), problem.unwrap_or_default());
-        if let Err(error) = self_description::write(&client, description.clone()).await {
+        let part = [
+            ("dnsZone".to_owned(), zone),
+            ("dnsProblem".to_owned(), problem.unwrap_or_default()),
+        ];
+        if let Err(error) = self_description::write(&client, part.into()).await {
             tracing::debug!(%error, "How publishing goes could not be told to landbridge status");
         }
     }

@@ -13,7 +13,7 @@
 //! | peer endpoint | shutdown, after running requests |
 //! | own node (embedded only) | shutdown |
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -82,7 +82,6 @@ pub(super) async fn run(config: Config, target: Target) -> Result<(), Error> {
         stop: CancellationToken::new(),
     };
     let last = CancellationToken::new();
-    let description = assembly.description();
     let api = assembly.embedded.take().map(|embedded| {
         start_own_node(&mut tasks, &assembly, &config);
         let end = last.clone();
@@ -95,9 +94,9 @@ pub(super) async fn run(config: Config, target: Target) -> Result<(), Error> {
             kubeapi::loopback::serve(listener, api, &credentials, end).await
         })
     });
-    introduce(&assembly, description.clone()).await;
+    introduce(&assembly).await;
     let announced = start_discovery(&mut tasks, &assembly, &config);
-    if let Some(publication) = Publication::new(&assembly, &config, announced, description) {
+    if let Some(publication) = Publication::new(&assembly, &config, announced) {
         tasks.start(|stop| publication.run(stop));
     }
     start_tunnel(&mut tasks, &assembly);
@@ -114,12 +113,13 @@ pub(super) async fn run(config: Config, target: Target) -> Result<(), Error> {
 }
 
 /// Says in the log and to `landbridge status` who runs here.
-async fn introduce(assembly: &Assembly, description: BTreeMap<String, String>) {
+async fn introduce(assembly: &Assembly) {
+    let description = assembly.description();
     if let Err(error) = self_description::write(&assembly.platform.client, description).await {
         tracing::warn!(%error, "The daemon could not describe itself for landbridge status");
     }
     tracing::info!(
-        name = %assembly.context.own.cluster_name,
+        name = %assembly.context.own_name(),
         id = %assembly.context.own.cluster_id,
         port = assembly.peer_port,
         "Landbridge runs"
@@ -208,6 +208,7 @@ fn start_controllers(tasks: &mut Tasks, assembly: &Assembly) {
 fn start_services(tasks: &mut Tasks, assembly: Assembly) {
     let Assembly {
         platform,
+        context,
         policy,
         credentials,
         endpoint,
@@ -218,6 +219,7 @@ fn start_services(tasks: &mut Tasks, assembly: Assembly) {
     tasks.start(|stop| follower.run(stop));
     let client = platform.client.clone();
     tasks.start(|stop| cluster_config::run(client, policy, stop));
+    tasks.start(|stop| self_description::follow_name(context, stop));
     let leaf = Arc::clone(&credentials);
     tasks.start(|stop| keep_fresh(leaf, stop));
     tasks.start(|stop| async move {

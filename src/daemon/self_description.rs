@@ -1,6 +1,6 @@
 //! What the daemon says about itself: the ConfigMap that `landbridge status` reads.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{
@@ -8,13 +8,42 @@ use kube::{
     api::{ObjectMeta, Patch, PatchParams, PostParams},
 };
 use serde_json::json;
+use tokio_util::sync::CancellationToken;
 
-use crate::{api::labels, controllers};
+use crate::{
+    api::labels,
+    controllers::{self, Context},
+};
 
 /// The name of the ConfigMap.
 const NAME: &str = "landbridge-status";
 
-/// Writes the description, when it is not there already.
+/// How long after a failure the name is told again.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Follows what we are called until the shutdown.
+pub(super) async fn follow_name(context: Arc<Context>, stop: CancellationToken) {
+    let mut policy = context.config.clone();
+    loop {
+        policy.borrow_and_update();
+        let name = context.own_name().to_string();
+        let told = write(&context.client, [("clusterName".to_owned(), name)].into()).await;
+        let again = match told {
+            Ok(()) => Duration::MAX,
+            Err(error) => {
+                tracing::debug!(%error, "The name could not be told to landbridge status");
+                RETRY
+            }
+        };
+        tokio::select! {
+            () = stop.cancelled() => return,
+            changed = policy.changed() => if changed.is_err() { return stop.cancelled().await },
+            () = tokio::time::sleep(again) => {}
+        }
+    }
+}
+
+/// Writes a part of the description, when it is not there already.
 pub(super) async fn write(
     client: &Client,
     data: BTreeMap<String, String>,
@@ -26,7 +55,7 @@ pub(super) async fn write(
         Err(error) => return Err(failed(error)),
     };
     let outcome = match present {
-        Some(present) if present.data.as_ref() == Some(&data) => return Ok(()),
+        Some(present) if says(&present, &data) => return Ok(()),
         Some(_) => {
             let patch = Patch::Merge(json!({ "data": data }));
             api.patch(NAME, &PatchParams::apply(labels::MANAGER), &patch)
@@ -45,4 +74,10 @@ pub(super) async fn write(
         }
     };
     outcome.map(drop).map_err(failed)
+}
+
+fn says(present: &ConfigMap, data: &BTreeMap<String, String>) -> bool {
+    let said = present.data.as_ref();
+    data.iter()
+        .all(|(key, text)| said.is_some_and(|said| said.get(key) == Some(text)))
 }

@@ -195,6 +195,8 @@ pub struct Answer {
     pub decision: Decision,
     /// Its words.
     pub message: String,
+    /// As what we introduced ourselves.
+    pub introduced: ClusterName,
     /// What it has shown besides its key.
     pub evidence: Option<Evidence>,
     /// The approval code of the connection, while a person has to decide at the peer.
@@ -248,7 +250,7 @@ pub enum Step {
     /// Create or find our PeeringRequest in the peer's cluster, and watch it.
     OpenSession(Box<PeeringRequestSpec>),
     /// Write our half of the session.
-    Tell(Box<HomeSession>),
+    Tell(ClusterName, Box<HomeSession>),
     /// Delete our PeeringRequest in the peer's cluster.
     CloseSession,
     /// Remember that a withdrawal is owed to a peer that cannot be reached.

@@ -13,17 +13,18 @@ use std::{
 use jiff::Timestamp;
 
 use crate::{
-    api::{
-        foreign_cluster::DiscoveryType,
-        identity::{ClusterId, ClusterName},
-    },
+    api::{foreign_cluster::DiscoveryType, identity::ClusterId},
     engine::sighting::{Event, Sighting},
 };
 
+mod candidate;
 mod clock;
 mod entry;
+mod room;
+mod telling;
 mod turns;
 
+pub use candidate::{Candidate, Change, Endpoint, Key};
 use clock::{Clock, Pace};
 use entry::{Entry, HintKey};
 pub use turns::Turns;
@@ -66,70 +67,6 @@ impl Default for Bounds {
     }
 }
 
-/// What a candidate is known by.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Key {
-    /// The id that its advertisements claim, or that it has proven.
-    Cluster(ClusterId),
-    /// The advertisement itself, as long as no id is known.
-    Instance {
-        /// The kind of source that it comes from.
-        source: DiscoveryType,
-        /// The name of the advertisement.
-        instance: String,
-    },
-}
-
-/// A place where a candidate is said to be reachable.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Endpoint {
-    /// The address and port of its peer endpoint.
-    pub address: SocketAddr,
-    /// The kind of source that named it.
-    pub source: DiscoveryType,
-    /// The interface that it was heard on.
-    pub interface: Option<String>,
-    /// When it was first named.
-    pub first_seen: Timestamp,
-}
-
-/// A cluster that is said to be out there.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Candidate {
-    /// What it is known by.
-    pub key: Key,
-    /// The id that it claims or has proven; see `proven`.
-    pub cluster_id: Option<ClusterId>,
-    /// The name that it claims.
-    pub name: ClusterName,
-    /// The run of the program that advertises.
-    pub boot: Option<String>,
-    /// Where it is said to be, the most promising first. Never empty.
-    pub endpoints: Vec<Endpoint>,
-    /// The names of its advertisements, for a source that can be asked to look again.
-    pub instances: Vec<String>,
-    /// The SearchDomains that it was found through.
-    pub search_domains: Vec<String>,
-    /// The longest time to live among its advertisements.
-    pub ttl: Duration,
-    /// Whether one of its endpoints has proven the id.
-    pub proven: bool,
-}
-
-/// What the machine reports.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Change {
-    /// A candidate was not there before. It is to be proven.
-    Appeared(Candidate),
-    /// A candidate says something else than before, or it is time to try an unproven one again.
-    Changed(Candidate),
-    /// Nothing is left of a candidate, or it goes on under an id; it is told as it was last.
-    Expired(Candidate),
-    /// Somebody uses our own id in another run of the program: a clone, or a forgery. Only a
-    /// handshake with one of its endpoints can tell which.
-    Duplicate(Candidate),
-}
-
 /// The machine. Each `handle_` method may have changes ready: call [`Roster::poll_change`] until it
 /// returns nothing, then wait until [`Roster::poll_timeout`] or the next event.
 #[derive(Debug)]
@@ -150,8 +87,6 @@ pub struct Roster {
     due: Option<Duration>,
 }
 
-/// How many addresses are remembered for their strangers. With one more all are forgotten.
-const TRIED_ADDRESSES: usize = 4096;
 /// How often a duplicate of ourselves is told.
 const DUPLICATE_PAUSE: Duration = Duration::from_secs(10);
 
@@ -415,214 +350,6 @@ impl Roster {
             self.changes.push_back(Change::Expired(told));
         }
     }
-
-    /// Says whether a newcomer may stay, and evicts another one for it if need be.
-    fn make_room(&mut self, newcomer: &Key, sighting: &Sighting) -> bool {
-        if sighting.source == DiscoveryType::Wan {
-            let listed = self.entries.values().filter(|entry| entry.is_listed());
-            return listed.count() < self.bounds.listed;
-        }
-        let has_room = self.heard() < self.bounds.candidates;
-        if self.is_known(newcomer) {
-            return has_room || self.evict(usize::MIN, |_| true);
-        }
-        let crowd = sighting
-            .endpoints
-            .iter()
-            .map(|endpoint| self.unproven_at(endpoint.ip()))
-            .min()
-            .unwrap_or_default();
-        if crowd >= self.bounds.candidates_per_address {
-            let addresses: BTreeSet<IpAddr> =
-                sighting.endpoints.iter().map(SocketAddr::ip).collect();
-            return self.evict(usize::MAX, |entry| {
-                entry
-                    .addresses()
-                    .any(|address| addresses.contains(&address))
-            });
-        }
-        has_room || self.evict(crowd, |_| true)
-    }
-
-    /// How many candidates were heard on a LAN only.
-    fn heard(&self) -> usize {
-        let heard = self.entries.values().filter(|entry| !entry.is_listed());
-        heard.count()
-    }
-
-    /// Evicts the unproven candidate that failed, or else the one from the most crowded address if
-    /// that is more crowded than `crowd`; among equals the oldest.
-    fn evict(&mut self, crowd: usize, eligible: impl Fn(&Entry) -> bool) -> bool {
-        let crowds = self.crowds();
-        let victim = self
-            .entries
-            .iter()
-            .filter(|(key, entry)| !entry.proven && !self.is_unpaced(key, entry) && eligible(entry))
-            .map(|(key, entry)| {
-                let own_crowd = crowd_of(entry, &crowds);
-                let rank = (entry.has_failed(), own_crowd);
-                (rank, std::cmp::Reverse(entry.first_seen), key)
-            })
-            .max()
-            .filter(|((failed, own_crowd), _, _)| *failed || *own_crowd > crowd)
-            .map(|(_, _, key)| key.clone());
-        if let Some(key) = &victim {
-            self.remove(key);
-        }
-        victim.is_some()
-    }
-
-    fn unproven_at(&self, address: IpAddr) -> usize {
-        self.entries
-            .values()
-            .filter(|entry| !entry.proven && entry.addresses().any(|own| own == address))
-            .count()
-    }
-
-    fn crowds(&self) -> BTreeMap<IpAddr, usize> {
-        let mut crowds = BTreeMap::new();
-        for entry in self.entries.values().filter(|entry| !entry.proven) {
-            let addresses: BTreeSet<IpAddr> = entry.addresses().collect();
-            for address in addresses {
-                *crowds.entry(address).or_default() += 1;
-            }
-        }
-        crowds
-    }
-
-    /// Tells at once what nothing else depends on, and notes when the entry is to be looked at.
-    fn touch(&mut self, key: &Key) {
-        let time = self.clock.elapsed();
-        let is_due = |entry: &Entry| entry.told_due(&self.bounds).is_some_and(|due| due <= time);
-        let Some(entry) = self.entries.get(key) else {
-            return;
-        };
-        if is_due(entry) && !entry.is_over() && !self.is_paced(key, entry) {
-            self.tell(key);
-        }
-        if let Some(due) = self
-            .entries
-            .get(key)
-            .and_then(|entry| self.due_of(key, entry))
-        {
-            self.due = Some(self.due.map_or(due, |present| present.min(due)));
-        }
-    }
-
-    /// Returns when time alone changes something about an entry.
-    fn due_of(&self, key: &Key, entry: &Entry) -> Option<Duration> {
-        let told = entry.told_due(&self.bounds).map(|due| {
-            if self.is_paced(key, entry) {
-                due.max(self.pace.next())
-            } else {
-                due
-            }
-        });
-        let over = entry.is_over().then_some(Duration::ZERO);
-        [told, entry.next_expiry(), entry.retry_at, over]
-            .into_iter()
-            .flatten()
-            .min()
-    }
-
-    /// Expires what is over, then tells what is due, when it is time to look at all of it.
-    fn settle(&mut self) {
-        let time = self.clock.elapsed();
-        if self.due.is_none_or(|due| due > time) {
-            return;
-        }
-        let mut over = Vec::new();
-        let mut due = Vec::new();
-        let mut waiting = Vec::new();
-        for (key, entry) in &mut self.entries {
-            entry.expire(time);
-            if entry.is_over() {
-                over.push(key.clone());
-            } else if entry.told_due(&self.bounds).is_some_and(|due| due <= time) {
-                let list = if entry.is_told() {
-                    &mut due
-                } else {
-                    &mut waiting
-                };
-                list.push(key.clone());
-            }
-        }
-        for key in over {
-            self.remove(&key);
-        }
-        for key in due {
-            self.tell(&key);
-        }
-        self.tell_new(waiting);
-        let entries = self.entries.iter();
-        self.due = entries
-            .filter_map(|(key, entry)| self.due_of(key, entry))
-            .min();
-    }
-
-    /// Tells newcomers as fast as the pace allows: known ids at once, then those at addresses whose
-    /// strangers were told least, be they still there or not, so that a flood waits behind the others.
-    fn tell_new(&mut self, waiting: Vec<Key>) {
-        let (known, mut strangers): (Vec<Key>, Vec<Key>) = waiting.into_iter().partition(|key| {
-            self.entries
-                .get(key)
-                .is_none_or(|entry| self.is_unpaced(key, entry))
-        });
-        for key in known {
-            self.tell(&key);
-        }
-        let time = self.clock.elapsed();
-        while !strangers.is_empty() && self.pace.take(time) {
-            let next = strangers
-                .iter()
-                .enumerate()
-                .filter_map(|(index, key)| {
-                    let entry = self.entries.get(key)?;
-                    Some((crowd_of(entry, &self.tries), entry.first_seen, index))
-                })
-                .min();
-            let Some((_, _, index)) = next else {
-                return;
-            };
-            let key = strangers.swap_remove(index);
-            self.note_try(&key);
-            self.tell(&key);
-        }
-    }
-
-    fn note_try(&mut self, key: &Key) {
-        let Some(entry) = self.entries.get(key) else {
-            return;
-        };
-        let addresses: BTreeSet<IpAddr> = entry.addresses().collect();
-        if self.tries.len() + addresses.len() > TRIED_ADDRESSES {
-            self.tries.clear();
-        }
-        for address in addresses {
-            let tries = self.tries.entry(address).or_default();
-            *tries = tries.saturating_add(1);
-        }
-    }
-
-    fn tell(&mut self, key: &Key) {
-        let time = self.clock.elapsed();
-        if let Some(change) = self
-            .entries
-            .get_mut(key)
-            .and_then(|entry| entry.tell(key, time))
-        {
-            self.changes.push_back(change);
-        }
-    }
-}
-
-/// Returns how crowded the least crowded address of a candidate is.
-fn crowd_of<Count: Copy + Default + Ord>(entry: &Entry, crowds: &BTreeMap<IpAddr, Count>) -> Count {
-    entry
-        .addresses()
-        .map(|address| crowds.get(&address).copied().unwrap_or_default())
-        .min()
-        .unwrap_or_default()
 }
 
 #[cfg(test)]

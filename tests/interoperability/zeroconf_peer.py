@@ -52,6 +52,7 @@ def follow(kind):
         update_service = lambda *_: None
 
     zeroconf = Zeroconf()
+    print("follows", flush=True)
     zeroconf.add_service_listener(kind + ".local.", Listener())
     sys.stdin.read()
     zeroconf.close()

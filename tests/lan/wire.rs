@@ -16,14 +16,8 @@ use crate::{
     PATIENCE,
     lab::{self, Lab},
     multicast::{announcement, listen, question, say, socket},
+    policy::switch,
 };
-
-const CONFIG: &str = "/apis/config.liqo.io/v1alpha1/clusterconfigs/liqo-configuration";
-
-fn switch(lab: &Lab, machine: &str, wish: &serde_json::Value) {
-    let wish = json!({"spec": {"discoveryConfig": wish}});
-    lab.request(machine, "PATCH", CONFIG, &wish);
-}
 
 /// Reads packets with another program's parser.
 fn read(packets: &[Vec<u8>]) -> Vec<Message> {

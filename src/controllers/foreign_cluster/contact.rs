@@ -227,6 +227,7 @@ pub(crate) async fn introduce(
         knows_token.then_some(Evidence::Token)
     };
     Ok(Answer {
+        introduced: request.cluster_name,
         evidence,
         decision: answer.decision,
         message: answer.message,
@@ -328,12 +329,20 @@ pub(super) async fn open_session(
 }
 
 /// Writes our half of the session.
-pub(super) async fn tell(context: &Arc<Context>, object: &ForeignCluster, session: &HomeSession) {
+pub(super) async fn tell(
+    context: &Arc<Context>,
+    object: &ForeignCluster,
+    own_name: &ClusterName,
+    session: &HomeSession,
+) {
     let name = object.name_any();
     let Some(connection) = context.links.connection(&name) else {
         return;
     };
-    let patch = Patch::Merge(json!({ "spec": { "session": session } }));
+    let identity = json!({ "clusterName": own_name });
+    let patch = Patch::Merge(json!({
+        "spec": { "clusterIdentity": identity, "session": session },
+    }));
     let api = requests(&connection);
     let parameters = PatchParams::apply(labels::MANAGER);
     match bounded(api.patch(context.own.cluster_id.as_str(), &parameters, &patch)).await {

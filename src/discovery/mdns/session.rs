@@ -1,8 +1,10 @@
 //! One life of discovery on the LAN: from its sockets until shutdown or until they break.
 
+mod hearing;
+mod lines;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
-    io,
     time::Duration,
 };
 
@@ -13,16 +15,17 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Mdns, fraction,
     link_events::link_events,
-    neighbours::{Neighbours, Origin},
+    neighbours::Neighbours,
     responder::{self, Responder},
-    socket::{Datagram, Sockets},
+    socket::Sockets,
     wire::{Packet, Question, SIZE_LIMIT},
 };
 use crate::discovery::{
-    DiscoveryError, Health,
-    interfaces::{InterfaceRules, Links, without_multicast},
+    DiscoveryError,
+    interfaces::{InterfaceRules, Links},
     source::{Announcement, EventSink},
 };
+use lines::Line;
 
 /// When an announcement is repeated. The times grow by a factor of at least two (RFC 6762, section
 /// 8.3) and are spread by a fifth.
@@ -34,21 +37,13 @@ const REPEATED_ANNOUNCEMENTS: [Duration; 4] = [
 ];
 /// The least time between two announcements (RFC 6762, section 6).
 const ANNOUNCEMENT_PAUSE: Duration = Duration::from_secs(1);
-/// The least time between two objections to somebody who takes us back, who has one second to last.
-const OBJECTION_PAUSE: Duration = Duration::from_millis(250);
-/// How long an answer waits that others may give too (RFC 6762, section 6).
-const SHARED_ANSWER: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(100));
 /// The waits between two questions for everybody double from one to the other (RFC 6762, section
 /// 5.2).
 const BROWSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_hours(1));
 /// How many known answers and how many questions go into one packet, so that it fits a frame.
 const ENTRIES: usize = 24;
-/// For how long link events are collected: an address change comes as several.
-const LINK_DEBOUNCE: Duration = Duration::from_millis(20);
 /// How often the links are looked at besides.
 const CHECK: Duration = Duration::from_secs(5);
-/// How long what we send may take to come back to ourselves.
-const ECHO: Duration = Duration::from_secs(2);
 /// How long after the first goodbye the second one follows.
 const SECOND_GOODBYE: Duration = Duration::from_millis(120);
 
@@ -115,18 +110,6 @@ struct Session<'a> {
     check_due: Instant,
 }
 
-/// What is remembered of a link.
-#[derive(Debug, Default)]
-struct Line {
-    /// When we were last announced there.
-    announced: Option<Instant>,
-    /// When somebody there is to be answered, and whether the service types are asked for.
-    answer: Option<(Instant, bool)>,
-    /// Since when nothing of what we sent there came back.
-    silent: Option<Instant>,
-    is_blocked: bool,
-}
-
 impl<'a> Session<'a> {
     async fn start(source: &mut Mdns, events: &'a EventSink) -> Result<Self, DiscoveryError> {
         let announcement = source.announcement.borrow_and_update().clone();
@@ -159,21 +142,6 @@ impl<'a> Session<'a> {
         source.set_health(session.health());
         tracing::info!(interfaces = ?session.links.names(), "Discovery on the LAN started");
         Ok(session)
-    }
-
-    fn health(&self) -> Health {
-        let interfaces = self.links.names();
-        if self.sockets.is_none() {
-            Health::SwitchedOff
-        } else if interfaces.is_empty() {
-            Health::NoInterface {
-                without_multicast: self.without_multicast.clone(),
-            }
-        } else if self.lines.values().all(|line| line.is_blocked) {
-            Health::Blocked { interfaces }
-        } else {
-            Health::Working { interfaces }
-        }
     }
 
     /// Does what the announcement wants, from whatever is done at present.
@@ -292,123 +260,6 @@ impl<'a> Session<'a> {
         }
     }
 
-    async fn receive(&self, buffer: &mut [u8]) -> Result<Option<Datagram>, DiscoveryError> {
-        let Some(sockets) = &self.sockets else {
-            return std::future::pending().await;
-        };
-        match sockets.receive(buffer).await {
-            Ok(datagram) => Ok(Some(datagram)),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
-            Err(error) => Err(DiscoveryError::Socket(error)),
-        }
-    }
-
-    /// Takes a packet, if it is from a neighbour and there is time for it.
-    fn take(&mut self, received: Option<&Datagram>, buffer: &[u8]) {
-        let now = Instant::now();
-        let Some(datagram) = received else {
-            return;
-        };
-        let source = datagram.source.ip();
-        let Some((_, link)) = self.links.numbered(datagram.interface) else {
-            return;
-        };
-        if link.addresses().any(|own| own == source) {
-            let line = self.lines.entry(datagram.interface).or_default();
-            (line.silent, line.is_blocked) = (None, false);
-        }
-        // Whoever is not on this link speaks through a router (RFC 6762, section 11).
-        if !link.reaches(source) || !self.neighbours.admits(source, now) {
-            return;
-        }
-        let Some(data) = buffer.get(..datagram.length.min(buffer.len())) else {
-            return;
-        };
-        if datagram.length > SIZE_LIMIT || data == self.asked {
-            return;
-        }
-        let packet = match Packet::decode(data) {
-            Ok(packet) => packet,
-            Err(error) => {
-                tracing::trace!(%source, %error, "Ignoring a packet");
-                return;
-            }
-        };
-        if packet.is_response {
-            self.hear(&packet, datagram, now);
-        } else {
-            self.answer(&packet, datagram, now);
-        }
-    }
-
-    fn hear(&mut self, packet: &Packet, datagram: &Datagram, now: Instant) {
-        let own = &self.announcement;
-        // Answers come from the port of multicast DNS (RFC 6762, section 6).
-        if datagram.source.port() != self.port
-            || responder::is_own(packet, &own.cluster_id, &own.boot)
-        {
-            return;
-        }
-        if self
-            .responder
-            .as_ref()
-            .is_some_and(|responder| responder.is_denied(packet))
-        {
-            self.announce_soon(OBJECTION_PAUSE, now);
-        }
-        if !self.announcement.discover {
-            return;
-        }
-        let origin = Origin {
-            interface: datagram.interface,
-            source: datagram.source.ip(),
-        };
-        let is_new = self.neighbours.hear(packet, origin, &self.links, now);
-        if is_new {
-            self.announce_soon(ANNOUNCEMENT_PAUSE, now);
-        }
-    }
-
-    fn answer(&mut self, query: &Packet, datagram: &Datagram, now: Instant) {
-        let (Some(responder), Some(sockets)) = (&self.responder, &self.sockets) else {
-            return;
-        };
-        let (Some(wish), Some((_, link))) = (
-            responder.wish(query),
-            self.links.numbered(datagram.interface),
-        ) else {
-            return;
-        };
-        if datagram.source.port() != self.port {
-            let reply = responder.legacy(query, link.addresses(), wish.list);
-            sockets.unicast(datagram.source, &reply.encode());
-            return;
-        }
-        let line = self.lines.entry(datagram.interface).or_default();
-        let recent = |within| line.announced.is_some_and(|last| now < last + within);
-        if wish.unicast && recent(self.announcement.ttl / 4) {
-            let reply = responder.announcement(link.addresses(), wish.list);
-            sockets.unicast(datagram.source, &reply.encode());
-            return;
-        }
-        let wait = if wish.shared {
-            SHARED_ANSWER.0 + SHARED_ANSWER.1.mul_f64(fraction())
-        } else {
-            Duration::ZERO
-        };
-        let polite = line.announced.map_or(now, |last| last + ANNOUNCEMENT_PAUSE);
-        let due = (now + wait).max(polite);
-        line.answer = Some(match line.answer {
-            Some((earlier, list)) => (earlier.min(due), list || wish.list),
-            None => (due, wish.list),
-        });
-    }
-
-    fn note_link_event(&mut self) {
-        self.links_due
-            .get_or_insert_with(|| Instant::now() + LINK_DEBOUNCE);
-    }
-
     fn verify(&mut self, instance: &str) {
         self.neighbours.verify(instance, Instant::now());
     }
@@ -458,51 +309,6 @@ impl<'a> Session<'a> {
             self.check_lines(now);
         }
         Ok(())
-    }
-
-    fn look_at_links(&mut self, now: Instant) -> Result<(), DiscoveryError> {
-        let links = Links::read(&self.rules).map_err(DiscoveryError::Interfaces)?;
-        self.without_multicast = if links.is_empty() {
-            without_multicast(&self.rules)
-        } else {
-            Vec::new()
-        };
-        if links == self.links {
-            return Ok(());
-        }
-        tracing::debug!(interfaces = ?links.names(), "Network addresses changed");
-        self.links = links;
-        let links = &self.links;
-        self.lines
-            .retain(|index, _| links.numbered(*index).is_some());
-        if let Some(sockets) = &mut self.sockets {
-            sockets.follow(links);
-        }
-        self.neighbours.links_changed(links, now);
-        if self.responder.is_some() {
-            self.announce_now_and_again(now);
-        }
-        if self.browse_at.is_some() {
-            self.browse_at = Some(now);
-            self.browse_wait = BROWSE.0;
-        }
-        Ok(())
-    }
-
-    /// Finds out on which links nothing of what we send comes back, and tries once more there.
-    fn check_lines(&mut self, now: Instant) {
-        for line in self.lines.values_mut() {
-            line.is_blocked |= line.silent.is_some_and(|since| since + ECHO <= now);
-        }
-        if self.lines.values().any(|line| line.is_blocked) {
-            if self.browse_at.is_some() {
-                self.browse_at = Some(now);
-            } else {
-                self.announce_soon(ANNOUNCEMENT_PAUSE, now);
-            }
-        }
-        let (neighbours, refused) = (self.neighbours.len(), self.neighbours.refused());
-        tracing::trace!(neighbours, refused, "Neighbours on the LAN");
     }
 
     async fn withdraw(&mut self) {

@@ -82,7 +82,7 @@ fn settle_trust(view: &View<'_>, steps: &mut Vec<Step>) {
 }
 
 fn converse(view: &View<'_>, steps: &mut Vec<Step>) {
-    if view.should_ask() {
+    if view.should_ask() || view.is_renamed() {
         steps.push(Step::Identify);
         return;
     }
@@ -93,10 +93,12 @@ fn converse(view: &View<'_>, steps: &mut Vec<Step>) {
         steps.push(Step::OpenSession(Box::new(request(view))));
         return;
     };
-    let told = session.request.spec.session.as_ref();
-    let say = home_session(view);
-    if told.is_none_or(|told| !network::says_the_same(told, &say)) {
-        steps.push(Step::Tell(Box::new(say)));
+    let told = &session.request.spec;
+    let (name, say) = (&view.facts.own.cluster_name, home_session(view));
+    let is_named_so = told.cluster_identity.cluster_name.as_deref() == Some(name.as_str());
+    let said = told.session.as_ref();
+    if !is_named_so || said.is_none_or(|said| !network::says_the_same(said, &say)) {
+        steps.push(Step::Tell(name.clone(), Box::new(say)));
     }
 }
 

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::api::{
-    ForeignClusterSpec,
+    ClusterName, ForeignClusterSpec,
     foreign_cluster::{AuthStatus, IncomingPeering, Phase},
     labels::{self, condition, reason},
     wire::Decision,
@@ -129,6 +129,14 @@ fn what_ends_a_peering_takes_everything_away() {
             "{way}: {taken:?}"
         );
     }
+}
+
+#[test]
+fn a_new_name_is_introduced_and_told_once() {
+    let mut model = Model::peered();
+    model.facts.own.cluster_name = ClusterName::neutralise("roma");
+    assert_eq!(run(&mut model), ["Identify", "Tell"]);
+    assert_eq!(run(&mut model), Vec::<String>::new());
 }
 
 #[test]

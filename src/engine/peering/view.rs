@@ -230,6 +230,12 @@ impl<'a> View<'a> {
         }
     }
 
+    /// Whether the peer knows us by a name that we do not have any more.
+    pub(crate) fn is_renamed(&self) -> bool {
+        let answer = self.facts.link.answer.as_ref();
+        answer.is_some_and(|answer| answer.introduced != self.facts.own.cluster_name)
+    }
+
     /// Whether the peer accepted us.
     pub(crate) fn is_accepted_there(&self) -> bool {
         self.facts

@@ -195,6 +195,7 @@ impl Model {
                     code: None,
                     decision: peer.decision,
                     message: String::new(),
+                    introduced: self.facts.own.cluster_name.clone(),
                     evidence: peer.knows_secret.then_some(Evidence::FleetSecret),
                     ask_again: now + SignedDuration::from_secs(3),
                     recorded: false,
@@ -209,8 +210,10 @@ impl Model {
                 });
                 link.withdrawn = false;
             }
-            Step::Tell(said) => {
+            Step::Tell(name, said) => {
                 let session = link.session.as_mut().expect("it is told on a session");
+                let identity = &mut session.request.spec.cluster_identity;
+                identity.cluster_name = Some(name.to_string());
                 session.request.spec.session = Some((**said).clone());
             }
             Step::CloseSession => {

@@ -1,0 +1,95 @@
+//! The links that discovery speaks on: what is remembered of each, and which of them let us.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::{ANNOUNCEMENT_PAUSE, BROWSE, Session};
+use crate::discovery::{
+    DiscoveryError, Health,
+    interfaces::{Links, without_multicast},
+};
+
+/// For how long link events are collected: an address change comes as several.
+const LINK_DEBOUNCE: Duration = Duration::from_millis(20);
+/// How long what we send may take to come back to ourselves.
+const ECHO: Duration = Duration::from_secs(2);
+
+/// What is remembered of a link.
+#[derive(Debug, Default)]
+pub(super) struct Line {
+    /// When we were last announced there.
+    pub(super) announced: Option<Instant>,
+    /// When somebody there is to be answered, and whether the service types are asked for.
+    pub(super) answer: Option<(Instant, bool)>,
+    /// Since when nothing of what we sent there came back.
+    pub(super) silent: Option<Instant>,
+    pub(super) is_blocked: bool,
+}
+
+impl Session<'_> {
+    pub(super) fn health(&self) -> Health {
+        let interfaces = self.links.names();
+        if self.sockets.is_none() {
+            Health::SwitchedOff
+        } else if interfaces.is_empty() {
+            Health::NoInterface {
+                without_multicast: self.without_multicast.clone(),
+            }
+        } else if self.lines.values().all(|line| line.is_blocked) {
+            Health::Blocked { interfaces }
+        } else {
+            Health::Working { interfaces }
+        }
+    }
+
+    pub(super) fn note_link_event(&mut self) {
+        self.links_due
+            .get_or_insert_with(|| Instant::now() + LINK_DEBOUNCE);
+    }
+
+    pub(super) fn look_at_links(&mut self, now: Instant) -> Result<(), DiscoveryError> {
+        let links = Links::read(&self.rules).map_err(DiscoveryError::Interfaces)?;
+        self.without_multicast = if links.is_empty() {
+            without_multicast(&self.rules)
+        } else {
+            Vec::new()
+        };
+        if links == self.links {
+            return Ok(());
+        }
+        tracing::debug!(interfaces = ?links.names(), "Network addresses changed");
+        self.links = links;
+        let links = &self.links;
+        self.lines
+            .retain(|index, _| links.numbered(*index).is_some());
+        if let Some(sockets) = &mut self.sockets {
+            sockets.follow(links);
+        }
+        self.neighbours.links_changed(links, now);
+        if self.responder.is_some() {
+            self.announce_now_and_again(now);
+        }
+        if self.browse_at.is_some() {
+            self.browse_at = Some(now);
+            self.browse_wait = BROWSE.0;
+        }
+        Ok(())
+    }
+
+    /// Finds out on which links nothing of what we send comes back, and tries once more there.
+    pub(super) fn check_lines(&mut self, now: Instant) {
+        for line in self.lines.values_mut() {
+            line.is_blocked |= line.silent.is_some_and(|since| since + ECHO <= now);
+        }
+        if self.lines.values().any(|line| line.is_blocked) {
+            if self.browse_at.is_some() {
+                self.browse_at = Some(now);
+            } else {
+                self.announce_soon(ANNOUNCEMENT_PAUSE, now);
+            }
+        }
+        let (neighbours, refused) = (self.neighbours.len(), self.neighbours.refused());
+        tracing::trace!(neighbours, refused, "Neighbours on the LAN");
+    }
+}
