@@ -408,11 +408,11 @@ impl Bench {
             rome.logged("Landbridge runs");
             let _crowd = Crowd::on(&lan, "crowd");
             let deadline = Instant::now() + SILENCE;
-            while rome.lines_with("Advertisement seen") < crowd::SIZE && Instant::now() < deadline {
+            while rome.advertisements_seen() < crowd::SIZE && Instant::now() < deadline {
                 sleep(Duration::from_millis(100));
             }
             drop(quiet);
-            let found = rome.lines_with("Advertisement seen");
+            let found = rome.advertisements_seen();
             self.tell(&format!("{name}: {found} of {} resolved", crowd::SIZE));
             crowd::at_rest(&lan, "rome", &[rome.process()])
         };

@@ -12,6 +12,8 @@ mod health;
 mod lab;
 #[path = "lan/multicast.rs"]
 mod multicast;
+#[path = "lan/paths.rs"]
+mod paths;
 #[path = "lan/policy.rs"]
 mod policy;
 #[path = "lan/trust.rs"]

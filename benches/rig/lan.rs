@@ -1,6 +1,7 @@
 //! Machines on a LAN for benchmarks: a namespace each, a bridge in one more, and daemons in them.
 
 use std::{
+    collections::BTreeSet,
     fs,
     os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
@@ -237,6 +238,17 @@ impl Machine {
     pub(crate) fn lines_with(&self, word: &str) -> usize {
         let log = self.log();
         log.lines().filter(|line| line.contains(word)).count()
+    }
+
+    /// Returns how many different advertisements were seen on the LAN.
+    pub(crate) fn advertisements_seen(&self) -> usize {
+        let log = self.log();
+        let seen = log
+            .lines()
+            .filter(|line| line.contains("Advertisement seen"));
+        let names =
+            seen.filter_map(|line| line.split(' ').find(|word| word.starts_with("instance=")));
+        names.collect::<BTreeSet<_>>().len()
     }
 
     fn log(&self) -> String {

@@ -29,7 +29,7 @@ use crate::{
     api::{identity::ClusterId, tunnel_endpoint::TunnelEndpoint},
     engine::overlay::{
         LARGEST_MTU, Observed, Operation, Overlay, Peer, PublicKey,
-        health::{Health, Verdict},
+        health::Health,
         plan, tunnel_mtu,
         wanted::{Admission, Local, admit},
     },
@@ -314,7 +314,7 @@ impl Tunnels {
                 .peers
                 .get(cluster)
                 .map_or(0, |it| it.endpoints.len());
-            choices > 1 && state.health.verdict() == Verdict::NoHandshake
+            choices > 1 && state.health.is_turning()
         })
     }
 

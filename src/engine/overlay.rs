@@ -85,6 +85,8 @@ pub struct Peer {
     pub endpoints: Vec<SocketAddr>,
     /// Which of the endpoints is tried while there is no handshake, counted round and round.
     pub turn: usize,
+    /// Whether nothing comes through the session, young as it is.
+    pub is_silent: bool,
     /// The range under which we see the peer.
     pub remote: Ipv4Net,
     /// The range under which the peer sees us; `None` when it is our own.
@@ -310,7 +312,7 @@ fn plan_peers(wanted: &Overlay, observed: &Observed, operations: &mut Vec<Operat
                 }
                 // A living session shows where the peer is better than what it said once.
                 if let Some(endpoint) = peer.endpoint()
-                    && !have.is_fresh()
+                    && (peer.is_silent || !have.is_fresh())
                     && have.endpoint != Some(endpoint)
                 {
                     let key = peer.public_key.clone();

@@ -276,6 +276,7 @@ mod tests {
             public_key: key(peer),
             endpoints: vec!["192.168.1.2:5871".parse().unwrap()],
             turn: 0,
+            is_silent: false,
             remote: remote.parse().unwrap(),
             local_nat: Some(presented.parse().unwrap()),
         };

@@ -409,6 +409,26 @@ impl Lab {
         }
     }
 
+    /// Builds a second LAN, 10.78.0.0/24, of machines that have an `eth1` for it.
+    pub(crate) fn second_lan(&self, machines: &[&str]) {
+        self.ip(None, "link add lan-2 type bridge");
+        self.ip(None, "link set lan-2 up");
+        for machine in machines {
+            let space = format!("{}{machine}", self.prefix);
+            self.ip(
+                None,
+                &format!("link add {machine}-2 type veth peer name eth1 netns {space}"),
+            );
+            self.ip(None, &format!("link set {machine}-2 master lan-2 up"));
+            let [.., host] = self.address(machine).octets();
+            self.ip(
+                Some(machine),
+                &format!("address add 10.78.0.{host}/24 dev eth1"),
+            );
+            self.ip(Some(machine), "link set eth1 up");
+        }
+    }
+
     /// Returns a program that will run on a machine, with no settings of the host's.
     pub(crate) fn command(&self, machine: &str, program: &str) -> Command {
         let mut command = Command::new("ip");

@@ -121,6 +121,7 @@ impl Pair {
             public_key: other.public_key(),
             endpoints: vec![endpoint],
             turn: 0,
+            is_silent: false,
             remote: net(SEEN_AS[1 - side]),
             local_nat: Some(net(SEEN_AS[side])),
         };

@@ -184,6 +184,13 @@ impl Neighbours {
             row.doubt_all(now + DOUBT, now);
             self.questions.extend(row.questions(&key, &self.types));
             self.due = sooner(self.due, row.next_timer());
+            // It may be there still on one of two LANs.
+            for target in row.targets() {
+                if let Some(host) = self.hosts.get_mut(target) {
+                    host.doubt_all(now + DOUBT);
+                    self.due = sooner(self.due, host.next_timer());
+                }
+            }
         }
     }
 

@@ -1,7 +1,7 @@
 //! How one peer's tunnel does: a machine fed with looks and echoes.
 //!
 //! Connected means a handshake younger than 180 seconds and an echo that came back. While there is
-//! no handshake, the endpoints are tried in turn.
+//! no handshake, or nothing comes back any more, the endpoints are tried in turn.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -45,6 +45,9 @@ pub struct Health {
     is_fresh: bool,
     has_echo: bool,
     lost: u32,
+    /// How much was received, and since when it is no more.
+    received: Option<(u64, Timestamp)>,
+    is_silent: bool,
     round_trip: Option<Duration>,
     shown: Option<Duration>,
 }
@@ -52,8 +55,13 @@ pub struct Health {
 impl Health {
     /// Takes in what the driver says about the peer; `None` when it does not know the peer.
     pub fn handle_look(&mut self, peer: Option<&ObservedPeer>, now: Timestamp) {
-        self.is_fresh = peer.is_some_and(ObservedPeer::is_fresh);
-        if self.is_fresh {
+        let was_fresh =
+            std::mem::replace(&mut self.is_fresh, peer.is_some_and(ObservedPeer::is_fresh));
+        if self.is_fresh && !was_fresh {
+            self.lost = 0;
+        }
+        self.is_silent = self.is_fresh && self.is_cut_off(peer, now);
+        if self.is_fresh && !self.is_silent {
             self.roamed = peer.and_then(|peer| peer.endpoint);
             self.turned = None;
             self.turn = 0;
@@ -72,11 +80,26 @@ impl Health {
         }
     }
 
+    /// Whether nothing at all came in for as long as one endpoint is tried, echoes included. Where
+    /// only echoes are dropped, what else comes in shows that the endpoint is right.
+    fn is_cut_off(&mut self, peer: Option<&ObservedPeer>, now: Timestamp) -> bool {
+        let received = peer.map_or(0, |peer| peer.received);
+        let (_, since) = *self.received.get_or_insert((received, now));
+        if self.received.is_none_or(|(known, _)| known != received) {
+            self.received = Some((received, now));
+            return false;
+        }
+        let silent = now.duration_since(since);
+        let is_long = silent >= SignedDuration::try_from(TURN).unwrap_or_default();
+        is_long && !self.has_echo && self.lost >= LOST_LIMIT
+    }
+
     /// Takes in the answer to an echo, `None` when it was lost.
     pub fn handle_echo(&mut self, round_trip: Option<Duration>) {
         if let Some(round_trip) = round_trip {
             // What came back came back through a session.
             (self.is_fresh, self.has_echo, self.lost) = (true, true, 0);
+            self.is_silent = false;
             self.round_trip = Some(round_trip);
             return;
         }
@@ -106,6 +129,11 @@ impl Health {
         }
     }
 
+    /// Returns whether the endpoints are tried in turn.
+    pub fn is_turning(&self) -> bool {
+        self.is_silent || !self.is_fresh
+    }
+
     /// Tells the wanted peer which endpoint's turn it is; one that worked once is tried first.
     pub fn advise(&self, peer: &mut Peer) {
         if let Some(roamed) = self.roamed
@@ -114,6 +142,7 @@ impl Health {
             peer.endpoints.insert(0, roamed);
         }
         peer.turn = self.turn;
+        peer.is_silent = self.is_silent;
     }
 
     /// Returns the last round-trip time.
@@ -210,6 +239,38 @@ mod tests {
     }
 
     #[test]
+    fn a_young_session_through_which_nothing_comes_tries_the_other_endpoints() {
+        let mut health = connected();
+        let look = |health: &mut Health, second| {
+            let seen = peer(u64::try_from(second).unwrap());
+            health.handle_look(Some(&seen), at(second));
+            let mut peer = wanted();
+            health.advise(&mut peer);
+            (peer.is_silent, peer.turn)
+        };
+        assert_eq!(look(&mut health, 5), (false, 0));
+        for _ in 0..LOST_LIMIT {
+            health.handle_echo(None);
+        }
+        assert_eq!(look(&mut health, 10), (true, 0));
+        assert_eq!(look(&mut health, 14), (true, 1));
+        assert!(health.is_turning());
+        health.handle_echo(Some(Duration::from_millis(1)));
+        assert_eq!(look(&mut health, 16), (false, 0));
+        // Only the echoes are dropped: other packets come in.
+        for second in 20..30 {
+            health.handle_echo(None);
+            let received = u64::try_from(second).unwrap();
+            let seen = ObservedPeer {
+                received,
+                ..peer(received)
+            };
+            health.handle_look(Some(&seen), at(second));
+            assert!(!health.is_turning(), "at {second}");
+        }
+    }
+
+    #[test]
     fn the_address_that_a_peer_roamed_to_is_tried_first() {
         let mut health = connected();
         health.handle_look(None, at(1));
@@ -258,6 +319,7 @@ mod tests {
             public_key: PublicKey::new([2; 32]),
             endpoints: vec!["192.168.1.2:5871".parse().unwrap()],
             turn: 0,
+            is_silent: false,
             remote: "10.245.0.0/16".parse().unwrap(),
             local_nat: None,
         }

@@ -86,15 +86,17 @@ fn a_roamed_endpoint_stays_while_the_session_lives() {
     peer.handshake_age = HANDSHAKE_LIMIT.checked_sub(Duration::from_secs(1));
     assert_eq!(plan(&wanted, &observed), []);
 
-    observed.peers.get_mut(&key(2)).unwrap().handshake_age = Some(HANDSHAKE_LIMIT);
+    let other = [Operation::SetEndpoint(
+        key(2),
+        "192.168.2.2:5871".parse().unwrap(),
+    )];
     wanted.peers.get_mut(&id("b")).unwrap().turn = 3;
-    assert_eq!(
-        plan(&wanted, &observed),
-        [Operation::SetEndpoint(
-            key(2),
-            "192.168.2.2:5871".parse().unwrap()
-        )]
-    );
+    assert_eq!(plan(&wanted, &observed), []);
+    wanted.peers.get_mut(&id("b")).unwrap().is_silent = true;
+    assert_eq!(plan(&wanted, &observed), other);
+    wanted.peers.get_mut(&id("b")).unwrap().is_silent = false;
+    observed.peers.get_mut(&key(2)).unwrap().handshake_age = Some(HANDSHAKE_LIMIT);
+    assert_eq!(plan(&wanted, &observed), other);
 }
 
 #[test]
@@ -178,6 +180,7 @@ fn overlays() -> impl Strategy<Value = Overlay> {
                     public_key: key(1 + number + 4 * key_offset),
                     endpoints: endpoints(),
                     turn,
+                    is_silent: false,
                     remote: Ipv4Net::new(
                         Ipv4Addr::new(10, 100 + (number + range_offset) % 4, number, 0),
                         24,
@@ -216,6 +219,7 @@ fn overlay(peers: &[(&str, u8, &str, Option<&str>)]) -> Overlay {
                     public_key: key(*number),
                     endpoints: endpoints(),
                     turn: 0,
+                    is_silent: false,
                     remote: net(remote),
                     local_nat: nat.map(net),
                 };

@@ -178,6 +178,7 @@ fn read(local: &Local, object: &TunnelEndpoint) -> Result<Read, Rejection> {
             public_key: backend(PUBLIC_KEY).parse()?,
             endpoints,
             turn: 0,
+            is_silent: false,
             remote,
             local_nat: (presented != local.range).then_some(presented),
         },

@@ -89,6 +89,13 @@ impl Host {
         is_doubted && !recent
     }
 
+    /// Lets everything run out unless it is confirmed until then.
+    pub(super) fn doubt_all(&mut self, deadline: Instant) {
+        for lease in self.addresses.values_mut() {
+            lease.end_within(deadline);
+        }
+    }
+
     /// Forgets what is over; returns whether there was any.
     pub(super) fn expire(&mut self, now: Instant) -> bool {
         let before = self.addresses.len();

@@ -312,6 +312,22 @@ fn what_is_doubted_is_gone_after_two_seconds_without_an_answer() {
 }
 
 #[test]
+fn of_two_interfaces_only_the_one_that_answers_is_left_after_a_doubt() {
+    let (links, start) = (links(), Instant::now());
+    let mut table = with_rome(&links, start);
+    let wireless = says(ROME, &["10.0.0.10"]);
+    table.hear(&wireless, from(3, "10.0.0.10"), &links, start);
+    drain(&mut table);
+    table.verify(ROME, after(start, 1_000));
+    table.hear(&wireless, from(3, "10.0.0.10"), &links, after(start, 1_100));
+    let events = wait(&mut table, &links, after(start, 3_500));
+    let gone = sightings(&events);
+    assert_eq!(gone.len(), 1, "{events:?}");
+    assert_eq!(gone[0].interface.as_deref(), Some("eth0"));
+    assert!(gone[0].endpoints.is_empty());
+}
+
+#[test]
 fn what_is_missing_is_asked_for_and_forgotten_when_nobody_answers() {
     let (mut table, links, start) = (neighbours(), links(), Instant::now());
     let mut pointer = says(ROME, &[]);
