@@ -255,11 +255,13 @@ pub struct Interfaces {
 
 /// Discovery in DNS domains.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Dns {
     /// The name servers to ask; the machine's when empty.
     #[serde(deserialize_with = "values::names")]
     pub servers: Vec<String>,
+    /// The file with the keys of signed zones that nobody above vouches for; empty for none.
+    pub trust_anchors_file: PathBuf,
     /// Where to publish this cluster.
     pub publish: Publish,
 }

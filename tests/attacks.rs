@@ -46,6 +46,8 @@
 //! | --- | --- |
 //! | records without end, or of others | `dns/hostile.rs` `ten_thousand_srv_records_spoil_nothing_and_are_bounded` `records_that_nobody_asked_for_are_not_believed` |
 //! | forged signatures | `dns/signed.rs` `a_signed_domain_is_secure_with_its_key_and_bogus_with_another` |
+//! | a place in a domain that is trusted | `dns/keys.rs` `only_keys_that_dnssec_proves_on_the_whole_way_are_read` `clusters_of_a_signed_domain_peer_without_a_keystroke_where_that_is_wanted` `src/engine/policy.rs` `a_domain_vouches_for_its_own_hosts_and_where_it_is_asked_to` |
+//! | a record lifts a block | `src/controllers/enrolment.rs` `what_a_cluster_shows_lifts_no_block` |
 //! | records are removed | `dns/belonging.rs` `a_record_that_goes_away_does_not_end_a_peering` |
 //!
 //! By an accepted peer, and by a tenant behind it:

@@ -16,6 +16,8 @@ mod daemon;
 mod discover;
 #[path = "dns/hostile.rs"]
 mod hostile;
+#[path = "dns/keys.rs"]
+mod keys;
 #[path = "dns/lab.rs"]
 mod lab;
 #[path = "dns/lookup.rs"]

@@ -16,7 +16,7 @@ use crate::{
         ClusterId, ForeignCluster,
         foreign_cluster::{DiscoveryType, TrustMode},
         labels,
-        wire::{Decision, Features, IdentityAnswer, IdentityRequest, Ids, PROTOCOL},
+        wire::{Attestation, Decision, Features, IdentityAnswer, IdentityRequest, Ids, PROTOCOL},
     },
     engine::policy::{Evidence, Trust},
     peer::{

@@ -25,10 +25,10 @@ use crate::{
     api::{
         SearchDomain, SearchDomainSpec, SearchDomainStatus,
         labels::{self, search_domain as words},
-        search_domain::RefusedEntry,
+        search_domain::{RefusedEntry, TrustedBy},
     },
     discovery::{
-        dns::{Servers, look},
+        dns::{Servers, look, look_with_keys},
         source::EventSink,
     },
     engine::{
@@ -193,7 +193,7 @@ impl Searching {
         loop {
             let look = tokio::select! {
                 () = stop.cancelled() => break,
-                look = look(&self.settings.servers, &self.spec.domain) => look,
+                look = self.look() => look,
             };
             let wait = self.take(&look).await;
             tokio::select! {
@@ -204,6 +204,15 @@ impl Searching {
         if !shutdown.is_cancelled() {
             let events = self.book.close();
             self.tell(events).await;
+        }
+    }
+
+    async fn look(&self) -> Look {
+        let (servers, domain) = (&self.settings.servers, &self.spec.domain);
+        if self.spec.trusted_by.contains(&TrustedBy::Tlsa) {
+            look_with_keys(servers, domain).await
+        } else {
+            look(servers, domain).await
         }
     }
 

@@ -205,6 +205,10 @@ impl Assembly {
         [
             ("clusterID", own.cluster_id.to_string()),
             ("clusterName", own.cluster_name.to_string()),
+            (
+                "fingerprint",
+                self.credentials.identity().fingerprint().to_string(),
+            ),
             ("version", env!("CARGO_PKG_VERSION").to_owned()),
             ("peerEndpoint", own.auth_url.clone()),
             (
@@ -260,8 +264,23 @@ fn fleet_secret(config: &Config) -> Result<Option<FleetSecret>, Error> {
     Ok(Some(FleetSecret::from_file(path)?))
 }
 
-fn dns(config: &Config) -> Result<Dns, Error> {
+/// The name servers that are asked, and whose signatures they are believed for.
+pub(super) fn servers(config: &Config) -> Result<Servers, Error> {
     let servers = Servers::parse(&config.dns.servers)?;
+    let anchors = &config.dns.trust_anchors_file;
+    if anchors.as_os_str().is_empty() {
+        return Ok(servers);
+    }
+    servers
+        .with_anchors_from(anchors)
+        .map_err(|source| Error::TrustAnchors {
+            path: anchors.clone(),
+            source,
+        })
+}
+
+fn dns(config: &Config) -> Result<Dns, Error> {
+    let servers = servers(config)?;
     let publish = &config.dns.publish;
     let key_file = publish.tsig_key_file.clone();
     let style = match publish.style {

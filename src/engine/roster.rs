@@ -17,7 +17,7 @@ use crate::{
         foreign_cluster::DiscoveryType,
         identity::{ClusterId, ClusterName},
     },
-    engine::sighting::{Event, Sighting},
+    engine::sighting::{Event, Sighting, Voucher},
 };
 
 mod clock;
@@ -110,6 +110,8 @@ pub struct Candidate {
     pub instances: Vec<String>,
     /// The SearchDomains that it was found through.
     pub search_domains: Vec<String>,
+    /// What these say of its hosts and keys, in order.
+    pub vouchers: Vec<Voucher>,
     /// The longest time to live among its advertisements.
     pub ttl: Duration,
     /// Whether one of its endpoints has proven the id.

@@ -311,6 +311,7 @@ fn sighting(cluster: &Cluster, index: usize, address: SocketAddr, boot: &str) ->
         boot: Some(boot.to_owned()),
         endpoints: vec![address],
         search_domain: None,
+        vouchers: Vec::new(),
         interface: Some("eth0".to_owned()),
         ttl: TTL,
     }

@@ -119,6 +119,7 @@ mod tests {
             domain: format!("{name}.test"),
             autojoin,
             public_only: None,
+            trusted_by: Vec::new(),
         };
         let mut domain = SearchDomain::new(name, spec);
         domain.metadata.uid = Some(format!("uid-{name}"));
