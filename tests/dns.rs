@@ -26,5 +26,7 @@ mod lookup;
 mod publish;
 #[path = "dns/signed.rs"]
 mod signed;
+#[path = "dns/web_pki.rs"]
+mod web_pki;
 #[path = "dns/zone.rs"]
 mod zone;

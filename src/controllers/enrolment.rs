@@ -325,7 +325,10 @@ mod tests {
         controllers::context::Parts,
         engine::peering::Own,
         kubeapi::{KubeApi, Options, store},
-        peer::client::{ConnectError, Connection, Connector, Target},
+        peer::{
+            client::{ConnectError, Connection, Connector, Target},
+            web_pki::WebPki,
+        },
     };
 
     struct Nobody;
@@ -360,6 +363,7 @@ mod tests {
             service_cidr: "10.96.0.0/12".parse().unwrap(),
             networks,
             fleet: None,
+            web_pki: WebPki::default(),
             config,
             clock,
         })

@@ -303,9 +303,7 @@ async fn admit(
     context
         .neighbours
         .set(id.clone(), neighbour(candidate, source));
-    let present = enrolment::find(context, &id).await?;
-    let present = present.as_ref();
-    let evidence = evidence::shown(context, candidate, &search_domains, present, &connection).await;
+    let evidence = evidence::shown(context, candidate, &search_domains, &connection).await?;
     let newcomer = Newcomer {
         cluster_id: id,
         cluster_name: connected.cluster_name.clone(),

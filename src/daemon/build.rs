@@ -30,7 +30,7 @@ use crate::{
     },
     peer::{
         auth::PeerEndpoint, client::TlsConnector, tls::Credentials as TlsCredentials,
-        trust::FleetSecret,
+        trust::FleetSecret, web_pki::WebPki,
     },
     tunnel::{
         driver::Driver,
@@ -77,7 +77,7 @@ pub(super) struct Dns {
 pub(super) async fn assemble(config: &Config, target: Target) -> Result<Assembly, Error> {
     let first = config.cluster_config_spec()?;
     let dns = dns(config)?;
-    let fleet = fleet_secret(config)?;
+    let (fleet, web_pki) = (fleet_secret(config)?, web_pki(config)?);
     let mut platform = platform::open(config, target).await?;
     let embedded = platform.embedded.take();
     for namespace in [labels::NAMESPACE, labels::NODE_LEASE_NAMESPACE] {
@@ -109,6 +109,7 @@ pub(super) async fn assemble(config: &Config, target: Target) -> Result<Assembly
         service_cidr,
         networks: networks.ranges.clone(),
         fleet,
+        web_pki,
         config: policy_receiver,
         clock: clock::wall(),
     });
@@ -262,6 +263,16 @@ fn fleet_secret(config: &Config) -> Result<Option<FleetSecret>, Error> {
         return Ok(None);
     }
     Ok(Some(FleetSecret::from_file(path)?))
+}
+
+fn web_pki(config: &Config) -> Result<WebPki, Error> {
+    let files = &config.trust.web_pki;
+    let roots = &config.trust.web_pki_roots_file;
+    Ok(WebPki::new(
+        &files.certificate_file,
+        &files.key_file,
+        roots,
+    )?)
 }
 
 /// The name servers that are asked, and whose signatures they are believed for.

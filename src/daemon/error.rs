@@ -74,6 +74,9 @@ pub enum Error {
     /// Indicates a fleet secret that cannot be used.
     #[error("cannot use the fleet secret: {0}")]
     FleetSecret(#[from] crate::peer::trust::Error),
+    /// Indicates a certificate of the Web PKI, or authorities, that cannot be used.
+    #[error("cannot use the Web PKI: {0}")]
+    WebPki(#[from] crate::peer::web_pki::Error),
     /// Indicates an embedded API that cannot start.
     #[error(transparent)]
     KubeApi(#[from] crate::kubeapi::Error),

@@ -163,18 +163,8 @@ fn clusters_of_a_signed_domain_peer_without_a_keystroke_where_that_is_wanted() {
         });
     }
     lab.landbridge("rome", &["deny", "turin"]);
-    let patch = r#"{"spec":{"trustedBy":["TLSA"]}}"#;
     for machine in machines {
-        let words = [
-            "patch",
-            "searchdomain",
-            "clusters",
-            "--type=merge",
-            "-p",
-            patch,
-        ];
-        let patched = lab.kubectl(machine, &words);
-        assert!(patched.status.success(), "{}", lab.story());
+        assert!(trust(&lab, machine, r#"["TLSA"]"#), "{}", lab.story());
     }
     for (here, there) in [("rome", "milan"), ("milan", "rome"), ("milan", "turin")] {
         let object = lab.until("it is peered by its key in the domain", || {
@@ -189,18 +179,17 @@ fn clusters_of_a_signed_domain_peer_without_a_keystroke_where_that_is_wanted() {
     let (reason, object) = trusted(&lab, "rome", "turin").expect("it stands");
     assert_eq!(reason, "Blocked", "no record lifts what a person said");
     assert_eq!(object["spec"]["trustMode"], "Untrusted");
-    let unknown = r#"{"spec":{"trustedBy":["Anybody"]}}"#;
-    let words = [
-        "patch",
-        "searchdomain",
-        "clusters",
-        "--type=merge",
-        "-p",
-        unknown,
-    ];
-    assert!(!lab.kubectl("rome", &words).status.success());
+    assert!(!trust(&lab, "rome", r#"["Anybody"]"#));
     let words = ["explain", "searchdomain.spec.trustedBy"];
     let explained = lab.kubectl("rome", &words).stdout;
     let explained = String::from_utf8_lossy(&explained).into_owned();
     assert!(explained.contains("TLSA is a signed"), "{explained}");
+}
+
+/// Says on a machine by what the domain lets its clusters in, and returns whether that was taken.
+pub(crate) fn trust(lab: &Lab, machine: &str, ways: &str) -> bool {
+    let patch = format!(r#"{{"spec":{{"trustedBy":{ways}}}}}"#);
+    let object = ["patch", "searchdomain", "clusters"];
+    let words = [&object[..], &["--type=merge", "-p", &patch]].concat();
+    lab.kubectl(machine, &words).status.success()
 }

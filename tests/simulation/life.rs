@@ -114,6 +114,7 @@ impl World {
             service_cidr: "10.96.0.0/12".parse().unwrap(),
             networks: watch::channel(networks).1,
             fleet: cluster.setup.fleet.then(fleet),
+            web_pki: landbridge::peer::web_pki::WebPki::default(),
             config,
             clock: Arc::clone(&self.clock),
         })
