@@ -255,11 +255,13 @@ pub struct Interfaces {
 
 /// Discovery in DNS domains.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Dns {
     /// The name servers to ask; the machine's when empty.
     #[serde(deserialize_with = "values::names")]
     pub servers: Vec<String>,
+    /// The file with the keys of signed zones that nobody above vouches for; empty for none.
+    pub trust_anchors_file: PathBuf,
     /// Where to publish this cluster.
     pub publish: Publish,
 }
@@ -299,6 +301,20 @@ pub struct Trust {
     /// What a cluster has to show.
     #[serde(deserialize_with = "values::incoming")]
     pub incoming: Incoming,
+    /// Our certificate, for clusters that found us by a name in a domain.
+    pub web_pki: WebPkiFiles,
+    /// The file with the authorities that are believed; the machine's when empty.
+    pub web_pki_roots_file: PathBuf,
+}
+
+/// A certificate of the Web PKI for the name of our peer endpoint.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct WebPkiFiles {
+    /// The file with the chain; empty for none.
+    pub certificate_file: PathBuf,
+    /// The file with its key.
+    pub key_file: PathBuf,
 }
 
 /// What a cluster has to show to be accepted.

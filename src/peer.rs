@@ -23,6 +23,7 @@ pub mod seal;
 pub mod tls;
 pub mod token;
 pub mod trust;
+pub mod web_pki;
 
 /// The port of the peer endpoint where nothing else is said.
 pub const DEFAULT_PORT: u16 = 5870;

@@ -38,7 +38,7 @@
 //! | HTTP/2 is abused | `attacks/exhaustion.rs` `streams_that_are_opened_and_reset_end_with_their_connection` `a_head_without_end_is_ended` `a_connection_has_few_streams_and_small_heads` |
 //! | bombs | `attacks/bombs.rs` `what_a_client_asks_without_measure_is_refused_early` `kubeapi/bad_input.rs` `a_yaml_bomb_does_not_go_off` |
 //! | packets of the tunnel are repeated | `attacks/tunnel.rs` `replayed_packets_from_another_address_move_no_peer` |
-//! | clocks are set | `attacks/certificates.rs` `a_certificate_of_another_time_is_believed_for_its_key` `peer/tokens.rs` `a_clock_that_is_set_back_gives_a_token_no_longer_life` |
+//! | clocks are set | `attacks/clock.rs` `a_machine_whose_clock_is_ten_years_off_is_peered_all_the_same` `attacks/certificates.rs` `a_certificate_of_another_time_is_believed_for_its_key` `peer/tokens.rs` `a_clock_that_is_set_back_gives_a_token_no_longer_life` |
 //!
 //! By a DNS domain:
 //!
@@ -46,6 +46,8 @@
 //! | --- | --- |
 //! | records without end, or of others | `dns/hostile.rs` `ten_thousand_srv_records_spoil_nothing_and_are_bounded` `records_that_nobody_asked_for_are_not_believed` |
 //! | forged signatures | `dns/signed.rs` `a_signed_domain_is_secure_with_its_key_and_bogus_with_another` |
+//! | a place in a domain that is trusted | `dns/keys.rs` `only_keys_that_dnssec_proves_on_the_whole_way_are_read` `clusters_of_a_signed_domain_peer_without_a_keystroke_where_that_is_wanted` `dns/web_pki.rs` `clusters_with_a_certificate_for_their_name_peer_where_that_is_wanted` `src/engine/policy.rs` `a_domain_vouches_for_its_own_hosts_and_where_it_is_asked_to` `src/peer/web_pki/tests.rs` `a_certificate_holds_for_its_name_at_its_time_by_a_known_authority` `a_signature_is_worth_nothing_between_others_or_in_another_session` `what_is_not_well_formed_or_too_large_is_refused` |
+//! | a record lifts a block | `src/controllers/enrolment.rs` `what_a_cluster_shows_lifts_no_block` |
 //! | records are removed | `dns/belonging.rs` `a_record_that_goes_away_does_not_end_a_peering` |
 //!
 //! By an accepted peer, and by a tenant behind it:
@@ -87,6 +89,8 @@ mod bombs;
 mod canary;
 #[path = "attacks/certificates.rs"]
 mod certificates;
+#[path = "attacks/clock.rs"]
+mod clock;
 #[path = "support/daemon.rs"]
 #[expect(dead_code, reason = "tests of a cluster use the rest")]
 mod daemon;

@@ -16,6 +16,8 @@ mod daemon;
 mod discover;
 #[path = "dns/hostile.rs"]
 mod hostile;
+#[path = "dns/keys.rs"]
+mod keys;
 #[path = "dns/lab.rs"]
 mod lab;
 #[path = "dns/lookup.rs"]
@@ -24,5 +26,7 @@ mod lookup;
 mod publish;
 #[path = "dns/signed.rs"]
 mod signed;
+#[path = "dns/web_pki.rs"]
+mod web_pki;
 #[path = "dns/zone.rs"]
 mod zone;

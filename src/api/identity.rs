@@ -161,13 +161,35 @@ pub struct Fingerprint(String);
 impl Fingerprint {
     /// Computes the fingerprint of a key from its SubjectPublicKeyInfo in DER.
     pub fn from_spki(spki_der: &[u8]) -> Self {
-        use std::fmt::Write as _;
         let digest = ring::digest::digest(&ring::digest::SHA256, spki_der);
+        Self::written(digest.as_ref())
+    }
+
+    /// Takes the 32 bytes of a fingerprint that was computed elsewhere.
+    pub fn from_digest(digest: &[u8]) -> Option<Self> {
+        (digest.len() == 32).then(|| Self::written(digest))
+    }
+
+    fn written(digest: &[u8]) -> Self {
+        use std::fmt::Write as _;
         let mut text = String::from("sha256:");
-        for byte in digest.as_ref() {
+        for byte in digest {
             write!(text, "{byte:02x}").expect("writing to a string cannot fail");
         }
         Self(text)
+    }
+
+    /// Returns the 64 hexadecimal digits alone.
+    pub fn digits(&self) -> &str {
+        self.0.trim_start_matches("sha256:")
+    }
+
+    /// Returns the 32 bytes.
+    pub fn to_digest(&self) -> Vec<u8> {
+        let places = (0..self.digits().len()).step_by(2);
+        places
+            .filter_map(|place| u8::from_str_radix(self.digits().get(place..place + 2)?, 16).ok())
+            .collect()
     }
 
     /// Returns the fingerprint as text.

@@ -181,6 +181,10 @@ pub mod reason {
     pub const FLEET_SECRET: &str = "FleetSecret";
     /// It showed a token that this cluster gave out, or knows the one that it gave us.
     pub const TOKEN: &str = "Token";
+    /// A TLSA record that DNSSEC proves, in a SearchDomain that says TLSA, has its key.
+    pub const TLSA: &str = "TLSA";
+    /// It showed a certificate for its name in a SearchDomain that says WebPKI.
+    pub const WEB_PKI: &str = "WebPKI";
     /// `authConfig.allowEmptyToken` lets everybody in unseen.
     pub const EMPTY_TOKEN_ALLOWED: &str = "EmptyTokenAllowed";
     /// A person has to decide.

@@ -28,6 +28,22 @@ pub struct SearchDomainSpec {
     /// Whether addresses of private networks are refused. They are normal in a company's own domain.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub public_only: Option<bool>,
+    /// What lets clusters at hosts of this domain in. TLSA is a signed record with their key, WebPKI a
+    /// certificate for the host.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "set"))]
+    pub trusted_by: Vec<TrustedBy>,
+}
+
+/// A way in which a domain lets its clusters in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum TrustedBy {
+    /// A TLSA record of its host that DNSSEC proves and that has its key.
+    #[serde(rename = "TLSA")]
+    Tlsa,
+    /// A certificate for its host of an authority that this machine trusts.
+    #[serde(rename = "WebPKI")]
+    WebPki,
 }
 
 /// What was found. Written when something other than the time of the look has changed.

@@ -38,6 +38,21 @@ pub struct Features {
     /// What it can do beyond the protocol's minimum.
     #[serde(default)]
     pub features: Vec<String>,
+    /// Its certificate of the Web PKI, for who asks with `GET /ids?attestation=webpki` over mutual TLS.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attestation: Option<Attestation>,
+}
+
+/// A certificate of the Web PKI whose key has signed this very session.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Attestation {
+    /// The chain in base64 of DER, the certificate itself first and without the root.
+    pub chain: Vec<String>,
+    /// The number of the signature's scheme in TLS (RFC 8446, section 4.2.3).
+    pub scheme: u16,
+    /// The signature in base64.
+    pub signature: String,
 }
 
 /// The body of `POST /identity`.

@@ -17,7 +17,7 @@ use super::{
 use crate::{
     api::{ClusterConfigSpec, ClusterId, ClusterName},
     engine::peering::{Neighbour, Own},
-    peer::{client::Connector, trust::FleetSecret},
+    peer::{client::Connector, trust::FleetSecret, web_pki::WebPki},
 };
 
 /// Tells the time: the wall clock in the daemon, a virtual one in the simulation.
@@ -37,6 +37,8 @@ pub struct Context {
     pub networks: watch::Receiver<BTreeSet<Ipv4Net>>,
     /// The secret that all machines of one owner share.
     pub fleet: Option<FleetSecret>,
+    /// Our certificate of the Web PKI, and the authorities that we believe.
+    pub web_pki: WebPki,
     /// The policy of this cluster, as it stands now.
     pub config: watch::Receiver<ClusterConfigSpec>,
     /// The time.
@@ -88,6 +90,8 @@ pub struct Parts {
     pub networks: watch::Receiver<BTreeSet<Ipv4Net>>,
     /// See [`Context::fleet`].
     pub fleet: Option<FleetSecret>,
+    /// See [`Context::web_pki`].
+    pub web_pki: WebPki,
     /// See [`Context::config`].
     pub config: watch::Receiver<ClusterConfigSpec>,
     /// See [`Context::clock`].
@@ -105,6 +109,7 @@ impl Context {
             service_cidr: parts.service_cidr,
             networks: parts.networks,
             fleet: parts.fleet,
+            web_pki: parts.web_pki,
             config: parts.config,
             clock: parts.clock,
             started,

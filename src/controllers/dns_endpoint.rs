@@ -110,6 +110,8 @@ fn endpoints(zone: &str, records: &[ZoneRecord]) -> Vec<Value> {
             Data::Pointer(name) => absolute(name),
             Data::Service(port, host) => format!("0 0 {port} {}", absolute(host)),
             Data::Text(_) | Data::Address(_) => data.presentation(),
+            // ExternalDNS has no such type, and refuses an object that has one of its own.
+            Data::Key(_) => continue,
         };
         let (name, kind) = (absolute(owner), data.kind());
         let present = endpoints
@@ -127,6 +129,7 @@ fn endpoints(zone: &str, records: &[ZoneRecord]) -> Vec<Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::Fingerprint;
 
     #[test]
     fn records_are_grouped_by_name_and_type_without_final_dots() {
@@ -138,6 +141,7 @@ mod tests {
                 .map(|text| text.parse().expect("an address"))
                 .to_vec(),
             advertise: None,
+            key: Some(Fingerprint::from_spki(b"rome")),
         };
         let entries = endpoints("a.test", &listing.records(Style::Liqo));
         let short: Vec<String> = entries

@@ -247,6 +247,7 @@ async fn update(
     }
     if let Some(evidence) = newcomer.evidence
         && present.spec.trust_mode != TrustMode::Trusted
+        && present.spec.incoming_peering_enabled != IncomingPeering::No
     {
         spec.insert("trustMode".into(), json!(TrustMode::Trusted));
         notes.insert(labels::TRUSTED_BY.into(), json!(evidence.reason()));
@@ -339,7 +340,10 @@ mod tests {
         controllers::context::Parts,
         engine::peering::Own,
         kubeapi::{KubeApi, Options, store},
-        peer::client::{ConnectError, Connection, Connector, Target},
+        peer::{
+            client::{ConnectError, Connection, Connector, Target},
+            web_pki::WebPki,
+        },
     };
 
     struct Nobody;
@@ -374,6 +378,7 @@ mod tests {
             service_cidr: "10.96.0.0/12".parse().unwrap(),
             networks,
             fleet: None,
+            web_pki: WebPki::default(),
             config,
             clock,
         })
@@ -447,6 +452,26 @@ mod tests {
             objects[0].annotations()[labels::TRUSTED_BY],
             reason::FLEET_SECRET
         );
+    }
+
+    #[tokio::test]
+    async fn what_a_cluster_shows_lifts_no_block() {
+        let context = context().await;
+        let found = newcomer(DiscoveryType::Wan);
+        let object = enrol(&context, &found).await.unwrap();
+        let api: Api<ForeignCluster> = Api::all(context.client.clone());
+        let no = Patch::Merge(json!({"spec": {"incomingPeeringEnabled": "No"}}));
+        let name = object.name_any();
+        let parameters = PatchParams::default();
+        api.patch(&name, &parameters, &no).await.unwrap();
+        for evidence in [Evidence::FleetSecret, Evidence::Tlsa, Evidence::WebPki] {
+            let showing = Newcomer {
+                evidence: Some(evidence),
+                ..found.clone()
+            };
+            let object = enrol(&context, &showing).await.unwrap();
+            assert_eq!(object.spec.trust_mode, TrustMode::Untrusted, "{evidence:?}");
+        }
     }
 
     #[tokio::test]

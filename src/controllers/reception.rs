@@ -16,7 +16,7 @@ use crate::{
         ClusterId, ForeignCluster,
         foreign_cluster::{DiscoveryType, TrustMode},
         labels,
-        wire::{Decision, Features, IdentityAnswer, IdentityRequest, Ids, PROTOCOL},
+        wire::{Attestation, Decision, Features, IdentityAnswer, IdentityRequest, Ids, PROTOCOL},
     },
     engine::policy::{Evidence, Trust},
     peer::{
@@ -24,6 +24,7 @@ use crate::{
         approval::Nonce,
         auth::{Reception, Session},
         trust::Role,
+        web_pki::Ends,
     },
 };
 
@@ -267,8 +268,27 @@ impl Reception for FrontDesk {
                 version: env!("CARGO_PKG_VERSION").to_owned(),
                 boot: self.context.suspicions.boot().to_owned(),
                 features: Vec::new(),
+                attestation: None,
             }),
         }))
+    }
+
+    fn attest<'a>(&'a self, session: &'a Session) -> BoxFuture<'a, Option<Attestation>> {
+        let (context, exporter) = (Arc::clone(&self.context), session.exporter);
+        let peer = session.peer.as_ref().map(|peer| peer.cluster_id.clone());
+        let signing = tokio::task::spawn_blocking(move || {
+            let ends = Ends {
+                asked: &context.own.cluster_id,
+                asking: &peer?,
+                exporter: &exporter,
+            };
+            context
+                .web_pki
+                .attest(ends)
+                .inspect_err(|error| tracing::warn!(%error, "Our certificate cannot be shown"))
+                .ok()?
+        });
+        Box::pin(async move { signing.await.ok()? })
     }
 
     fn identify<'a>(

@@ -1,6 +1,7 @@
 //! From sightings to ForeignClusters: every candidate is asked to prove its key before anything
 //! follows from it.
 
+mod evidence;
 mod known;
 
 use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
@@ -15,7 +16,7 @@ use super::{
     Context,
     context::chance,
     enrolment::{self, Newcomer},
-    foreign_cluster::{introduce, reach},
+    foreign_cluster::reach,
     search_domain,
     suspicions::{Place, is_misuse, note_misuse},
 };
@@ -302,14 +303,7 @@ async fn admit(
     context
         .neighbours
         .set(id.clone(), neighbour(candidate, source));
-    let switches = context.policy().discovery_config;
-    let decides = switches.autojoin && !switches.autojoin_untrusted && context.fleet.is_some();
-    let evidence = if decides && enrolment::find(context, &id).await?.is_none() {
-        let answer = introduce(context, &connection, None).await;
-        answer.ok().and_then(|answer| answer.evidence)
-    } else {
-        None
-    };
+    let evidence = evidence::shown(context, candidate, &search_domains, &connection).await?;
     let newcomer = Newcomer {
         cluster_id: id,
         cluster_name: connected.cluster_name.clone(),

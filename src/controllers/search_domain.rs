@@ -25,10 +25,10 @@ use crate::{
     api::{
         SearchDomain, SearchDomainSpec, SearchDomainStatus,
         labels::{self, search_domain as words},
-        search_domain::RefusedEntry,
+        search_domain::{RefusedEntry, TrustedBy},
     },
     discovery::{
-        dns::{Servers, look},
+        dns::{Servers, look, look_with_keys},
         source::EventSink,
     },
     engine::{
@@ -40,6 +40,9 @@ use crate::{
 
 /// How often an event that found no room is tried again, and how long the roster has meanwhile.
 const ROOM: (u32, Duration) = (50, Duration::from_millis(20));
+
+/// How often a cluster that waits for a person is asked for a certificate at most.
+const ASK_AGAIN: SignedDuration = SignedDuration::from_mins(5);
 
 /// What the controller works with.
 #[derive(Debug, Clone)]
@@ -157,6 +160,7 @@ impl Searches {
             name: name.clone(),
             spec: object.spec.clone(),
             book: Book::new(name.clone()),
+            asked: None,
         };
         let end = (stop.clone(), self.shutdown.clone());
         let task = tokio::spawn(search.run(end.0, end.1));
@@ -185,6 +189,8 @@ struct Searching {
     name: String,
     spec: SearchDomainSpec,
     book: Book,
+    /// When who waits for a person was last asked for a certificate.
+    asked: Option<Timestamp>,
 }
 
 impl Searching {
@@ -193,7 +199,7 @@ impl Searching {
         loop {
             let look = tokio::select! {
                 () = stop.cancelled() => break,
-                look = look(&self.settings.servers, &self.spec.domain) => look,
+                look = self.look() => look,
             };
             let wait = self.take(&look).await;
             tokio::select! {
@@ -204,6 +210,15 @@ impl Searching {
         if !shutdown.is_cancelled() {
             let events = self.book.close();
             self.tell(events).await;
+        }
+    }
+
+    async fn look(&self) -> Look {
+        let (servers, domain) = (&self.settings.servers, &self.spec.domain);
+        if self.spec.trusted_by.contains(&TrustedBy::Tlsa) {
+            look_with_keys(servers, domain).await
+        } else {
+            look(servers, domain).await
         }
     }
 
@@ -231,10 +246,24 @@ impl Searching {
             "Looked at a domain"
         );
         self.tell(events).await;
+        self.ask_again().await;
         if let Err(error) = self.record(&report, wait).await {
             tracing::warn!(search_domain = self.name, %error, "The status could not be written");
         }
         wait
+    }
+
+    /// Has those who wait for a person asked anew for a certificate, which they may have by now.
+    async fn ask_again(&mut self) {
+        let now = self.context.now();
+        let recent = self.asked.is_some_and(|asked| now < asked + ASK_AGAIN);
+        if recent || !self.spec.trusted_by.contains(&TrustedBy::WebPki) {
+            return;
+        }
+        self.asked = Some(now);
+        for id in belonging::undecided(&self.context, &self.name).await {
+            self.context.neighbours.look_again(id);
+        }
     }
 
     /// Tells the roster, which may have its hands full with a large domain for a moment.

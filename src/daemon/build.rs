@@ -30,7 +30,7 @@ use crate::{
     },
     peer::{
         auth::PeerEndpoint, client::TlsConnector, tls::Credentials as TlsCredentials,
-        trust::FleetSecret,
+        trust::FleetSecret, web_pki::WebPki,
     },
     tunnel::{
         driver::Driver,
@@ -77,7 +77,7 @@ pub(super) struct Dns {
 pub(super) async fn assemble(config: &Config, target: Target) -> Result<Assembly, Error> {
     let first = config.cluster_config_spec()?;
     let dns = dns(config)?;
-    let fleet = fleet_secret(config)?;
+    let (fleet, web_pki) = (fleet_secret(config)?, web_pki(config)?);
     let mut platform = platform::open(config, target).await?;
     let embedded = platform.embedded.take();
     for namespace in [labels::NAMESPACE, labels::NODE_LEASE_NAMESPACE] {
@@ -109,6 +109,7 @@ pub(super) async fn assemble(config: &Config, target: Target) -> Result<Assembly
         service_cidr,
         networks: networks.ranges.clone(),
         fleet,
+        web_pki,
         config: policy_receiver,
         clock: clock::wall(),
     });
@@ -204,6 +205,10 @@ impl Assembly {
         [
             ("clusterID", own.cluster_id.to_string()),
             ("clusterName", self.context.own_name().to_string()),
+            (
+                "fingerprint",
+                self.credentials.identity().fingerprint().to_string(),
+            ),
             ("version", env!("CARGO_PKG_VERSION").to_owned()),
             ("peerEndpoint", own.auth_url.clone()),
             (
@@ -259,8 +264,33 @@ fn fleet_secret(config: &Config) -> Result<Option<FleetSecret>, Error> {
     Ok(Some(FleetSecret::from_file(path)?))
 }
 
-fn dns(config: &Config) -> Result<Dns, Error> {
+fn web_pki(config: &Config) -> Result<WebPki, Error> {
+    let files = &config.trust.web_pki;
+    let roots = &config.trust.web_pki_roots_file;
+    Ok(WebPki::new(
+        &files.certificate_file,
+        &files.key_file,
+        roots,
+    )?)
+}
+
+/// The name servers that are asked, and whose signatures they are believed for.
+pub(super) fn servers(config: &Config) -> Result<Servers, Error> {
     let servers = Servers::parse(&config.dns.servers)?;
+    let anchors = &config.dns.trust_anchors_file;
+    if anchors.as_os_str().is_empty() {
+        return Ok(servers);
+    }
+    servers
+        .with_anchors_from(anchors)
+        .map_err(|source| Error::TrustAnchors {
+            path: anchors.clone(),
+            source,
+        })
+}
+
+fn dns(config: &Config) -> Result<Dns, Error> {
+    let servers = servers(config)?;
     let publish = &config.dns.publish;
     let key_file = publish.tsig_key_file.clone();
     let style = match publish.style {

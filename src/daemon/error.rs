@@ -57,6 +57,14 @@ pub enum Error {
     /// Indicates name servers that cannot be asked.
     #[error("dns.servers: {0}")]
     NameServers(#[from] crate::discovery::dns::ServersError),
+    /// Indicates keys of signed zones that cannot be used.
+    #[error("dns.trustAnchorsFile: {}: {source}", path.display())]
+    TrustAnchors {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: crate::discovery::dns::AnchorsError,
+    },
     /// Indicates settings that do not allow to publish this cluster in DNS.
     #[error(transparent)]
     Publish(#[from] crate::discovery::publish::SettingsError),
@@ -66,6 +74,9 @@ pub enum Error {
     /// Indicates a fleet secret that cannot be used.
     #[error("cannot use the fleet secret: {0}")]
     FleetSecret(#[from] crate::peer::trust::Error),
+    /// Indicates a certificate of the Web PKI, or authorities, that cannot be used.
+    #[error("cannot use the Web PKI: {0}")]
+    WebPki(#[from] crate::peer::web_pki::Error),
     /// Indicates an embedded API that cannot start.
     #[error(transparent)]
     KubeApi(#[from] crate::kubeapi::Error),

@@ -41,6 +41,7 @@ impl Publication {
             announcement,
             own: assembly.own_networks.clone(),
             advertise: config.peer.advertise.parse().ok(),
+            key: assembly.credentials.identity().fingerprint().clone(),
         };
         Some(Self {
             register,

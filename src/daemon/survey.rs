@@ -14,7 +14,10 @@ use tokio::{
     time::timeout_at,
 };
 
-use super::{Error, build::networks};
+use super::{
+    Error,
+    build::{networks, servers},
+};
 use crate::{
     api::{ClusterId, ClusterName, foreign_cluster::DiscoveryType},
     config::Config,
@@ -127,7 +130,7 @@ pub async fn survey(config: &Config, question: &Question) -> Result<Survey, Erro
         gate: Arc::new(Semaphore::new(PROBES)),
         deadline: tokio::time::Instant::now() + question.timeout + GRACE,
     };
-    let servers = Servers::parse(&config.dns.servers)?;
+    let servers = servers(config)?;
     let (hints, hinted) = mpsc::channel(PROBES);
     let lan = async {
         if !question.lan {

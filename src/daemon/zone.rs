@@ -27,6 +27,7 @@ pub fn of(
         port: 0,
         addresses: Vec::new(),
         advertise: Some(url(text("peerEndpoint"))?),
+        key: text("fingerprint").parse().ok(),
     };
     Ok(render(domain, &listing, style))
 }

@@ -5,11 +5,13 @@
 //! ```
 //! Nothing is remembered here between two looks; that is the book's part in the engine.
 
+mod anchors;
 mod ask;
 mod dnssec;
 mod read;
 mod recorded;
 mod servers;
+mod tlsa;
 
 use std::{collections::BTreeSet, sync::Mutex, time::Duration};
 
@@ -20,6 +22,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::engine::domain::{
     BROWSE_DOMAINS, Entry, INSTANCES, Look, Problem, SERVICE_TYPES, Service,
 };
+pub use anchors::AnchorsError;
 use ask::{Answer, Ask, Asker};
 pub(in crate::discovery) use read::text;
 pub use recorded::look_at_recorded;
@@ -35,6 +38,13 @@ const LOOK_LIMIT: Duration = Duration::from_secs(30);
 /// Looks at a domain once. Never fails: what went wrong is part of the look.
 pub async fn look(servers: &Servers, domain: &str) -> Look {
     look_within(servers, domain, LOOK_LIMIT).await
+}
+
+/// Looks at a domain once, and at the keys that its signed records vouch for.
+pub async fn look_with_keys(servers: &Servers, domain: &str) -> Look {
+    let mut look = look(servers, domain).await;
+    tlsa::add_keys(servers, &mut look).await;
+    look
 }
 
 /// Looks at a domain once, and for no longer than this.
@@ -226,6 +236,7 @@ impl<A: Ask> Looker<A> {
                 port: record.port,
                 target: text(&target),
                 addresses,
+                keys: BTreeSet::new(),
             });
         }
         Ok(services)

@@ -129,6 +129,7 @@ fn heard(service_type: &str, service: &ResolvedService, links: &Links) -> Vec<Si
             endpoints,
             interface: Some(interface),
             search_domain: None,
+            vouchers: Vec::new(),
             ttl: TTL,
         });
     each.collect()

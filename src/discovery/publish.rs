@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use crate::engine::domain::zone::Listing;
 use crate::{
+    api::identity::Fingerprint,
     discovery::{
         dns::{Servers, ServersError},
         source::Announcement,
@@ -163,6 +164,8 @@ pub struct Sources {
     pub own: watch::Receiver<OwnNetworks>,
     /// A URL to name instead of our own addresses.
     pub advertise: Option<AuthUrl>,
+    /// The fingerprint of our key.
+    pub key: Fingerprint,
 }
 
 impl Sources {
@@ -175,6 +178,7 @@ impl Sources {
             port: announcement.port,
             addresses: addresses(&self.own.borrow()),
             advertise: self.advertise.clone(),
+            key: Some(self.key.clone()),
         };
         let reachable = listing.advertise.is_some() || !listing.addresses.is_empty();
         (announcement.advertise && reachable).then_some(listing)

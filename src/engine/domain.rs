@@ -12,6 +12,7 @@ mod pick;
 pub mod zone;
 
 use std::{
+    collections::BTreeSet,
     net::{IpAddr, SocketAddr},
     time::Duration,
 };
@@ -22,7 +23,7 @@ pub use pick::in_order;
 use crate::{
     api::{
         foreign_cluster::DiscoveryType,
-        identity::{ClusterId, ClusterName},
+        identity::{ClusterId, ClusterName, Fingerprint},
     },
     engine::addresses::{OwnNetworks, Refusal, judge},
 };
@@ -37,6 +38,8 @@ pub const INSTANCES: usize = 1024;
 pub const ANSWERS: usize = 64;
 /// The most targets of one instance.
 pub const TARGETS: usize = 16;
+/// The most keys of one target that are read: one is in use, and another one is its successor.
+pub const KEYS: usize = 8;
 /// The most browse domains of a domain (RFC 6763, section 11); they are not followed further.
 pub const BROWSE_DOMAINS: usize = 16;
 /// The longest chain of CNAME records.
@@ -77,6 +80,9 @@ pub struct Service {
     pub target: String,
     /// What the host's name leads to.
     pub addresses: Result<Vec<IpAddr>, Problem>,
+    /// The keys in the host's TLSA records, where they were asked for and DNSSEC proves these and the
+    /// SRV record.
+    pub keys: BTreeSet<Fingerprint>,
 }
 
 /// One instance as the domain describes it.

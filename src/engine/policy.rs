@@ -1,9 +1,14 @@
 //! Who is trusted, who is let in, and who is joined without being told.
 
-use crate::api::{
-    cluster_config::DiscoveryConfig,
-    foreign_cluster::{DiscoveryType, ForeignClusterSpec, IncomingPeering, TrustMode},
-    labels::reason,
+use crate::{
+    api::{
+        cluster_config::DiscoveryConfig,
+        foreign_cluster::{DiscoveryType, ForeignClusterSpec, IncomingPeering, TrustMode},
+        identity::Fingerprint,
+        labels::reason,
+        search_domain::{SearchDomainSpec, TrustedBy},
+    },
+    engine::sighting::Voucher,
 };
 
 /// What a cluster has shown besides its key.
@@ -13,6 +18,10 @@ pub enum Evidence {
     FleetSecret,
     /// It knows a token that this cluster gave out, or the one that it gave us.
     Token,
+    /// A domain that is trusted so has its key in a TLSA record that DNSSEC proves.
+    Tlsa,
+    /// It holds a certificate for its name in a domain that is trusted so.
+    WebPki,
 }
 
 impl Evidence {
@@ -21,6 +30,8 @@ impl Evidence {
         match self {
             Self::FleetSecret => reason::FLEET_SECRET,
             Self::Token => reason::TOKEN,
+            Self::Tlsa => reason::TLSA,
+            Self::WebPki => reason::WEB_PKI,
         }
     }
 }
@@ -76,6 +87,30 @@ pub fn admit(spec: &ForeignClusterSpec, trust: &Trust) -> Trust {
     }
 }
 
+/// Decides whether the signed records of a SearchDomain let in whoever holds a key.
+pub fn vouched(domain: &SearchDomainSpec, voucher: &Voucher, key: &Fingerprint) -> bool {
+    domain.trusted_by.contains(&TrustedBy::Tlsa)
+        && is_within(&voucher.host, &domain.domain)
+        && voucher.keys.contains(key)
+}
+
+/// Decides whether a certificate for the host lets a cluster of a SearchDomain in.
+pub fn certifiable(domain: &SearchDomainSpec, voucher: &Voucher) -> bool {
+    domain.trusted_by.contains(&TrustedBy::WebPki) && is_within(&voucher.host, &domain.domain)
+}
+
+/// Whether a host is a domain's own. What leads elsewhere was not decided there: without DNSSEC
+/// whoever answers in its place could name a host of his own, with a signed zone and a certificate.
+fn is_within(host: &str, domain: &str) -> bool {
+    let domain = domain.trim_end_matches('.').to_ascii_lowercase();
+    // An escaped character may be a dot inside of a label.
+    if domain.is_empty() || host.contains('\\') {
+        return false;
+    }
+    host.strip_suffix(&domain)
+        .is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+}
+
 /// Decides `spec.join` of a ForeignCluster that discovery creates (Liqo's two switches).
 pub fn autojoin(config: &DiscoveryConfig, trusted: bool) -> bool {
     config.autojoin && (trusted || config.autojoin_untrusted)
@@ -112,7 +147,7 @@ mod tests {
 
     #[test]
     fn every_way_to_be_trusted_has_its_reason() {
-        use Evidence::{FleetSecret, Token};
+        use Evidence::{FleetSecret, Tlsa, Token, WebPki};
         use IncomingPeering::{Auto, No, Yes};
         use TrustMode::{Trusted, Unknown, Untrusted};
         let accepted = |reason: &str| Trust::Accepted(reason.to_owned());
@@ -129,9 +164,13 @@ mod tests {
                 accepted("FleetSecret"),
             ),
             (Untrusted, Auto, Some(Token), true, accepted("Token")),
+            (Untrusted, Auto, Some(Tlsa), false, accepted("TLSA")),
+            (Unknown, Auto, Some(WebPki), true, accepted("WebPKI")),
             (Untrusted, Auto, None, true, accepted("EmptyTokenAllowed")),
             (Trusted, No, Some(FleetSecret), true, Trust::Refused),
             (Untrusted, No, Some(Token), true, Trust::Refused),
+            (Untrusted, No, Some(Tlsa), false, Trust::Refused),
+            (Trusted, No, Some(WebPki), false, Trust::Refused),
         ];
         for (mode, incoming, evidence, empty, expected) in table {
             let decision = trust(&spec(mode, incoming), None, evidence, empty);
@@ -139,6 +178,62 @@ mod tests {
                 decision, expected,
                 "{mode:?} {incoming:?} {evidence:?} {empty}"
             );
+        }
+    }
+
+    /// By what a domain is trusted, it, the host, the keys vouched for, and what lets rome in.
+    const VOUCHERS: [[&str; 5]; 14] = [
+        ["TLSA", "a.test", "rome.a.test", "rome", "TLSA"],
+        ["WebPKI", "a.test", "rome.a.test", "rome", "WebPKI"],
+        [
+            "TLSA WebPKI",
+            "a.test",
+            "rome.a.test",
+            "rome",
+            "TLSA WebPKI",
+        ],
+        ["", "a.test", "rome.a.test", "rome", ""],
+        ["TLSA", "a.test", "rome.a.test", "milan rome", "TLSA"],
+        ["TLSA WebPKI", "a.test", "rome.a.test", "milan", "WebPKI"],
+        ["TLSA WebPKI", "a.test", "rome.a.test", "", "WebPKI"],
+        [
+            "TLSA WebPKI",
+            "A.Test.",
+            "rome.a.test",
+            "rome",
+            "TLSA WebPKI",
+        ],
+        ["TLSA WebPKI", "a.test", "a.test", "rome", "TLSA WebPKI"],
+        ["TLSA WebPKI", "a.test", "rome.b.test", "rome", ""],
+        ["TLSA WebPKI", "a.test", "roma.test", "rome", ""],
+        ["TLSA WebPKI", "a.test", "test", "rome", ""],
+        ["TLSA WebPKI", "a.test", "x\\.a.test", "rome", ""],
+        ["TLSA WebPKI", ".", "rome.a.test", "rome", ""],
+    ];
+
+    #[test]
+    fn a_domain_vouches_for_its_own_hosts_and_where_it_is_asked_to() {
+        let fingerprint = |name: &str| Fingerprint::from_spki(name.as_bytes());
+        for row in VOUCHERS {
+            let [trusted_by, name, host, keys, expected] = row;
+            let trusted_by = trusted_by.split_whitespace().map(|way| match way {
+                "TLSA" => TrustedBy::Tlsa,
+                _ => TrustedBy::WebPki,
+            });
+            let domain = SearchDomainSpec {
+                domain: name.to_owned(),
+                trusted_by: trusted_by.collect(),
+                ..SearchDomainSpec::default()
+            };
+            let voucher = Voucher {
+                search_domain: "one".to_owned(),
+                host: host.to_owned(),
+                keys: keys.split_whitespace().map(fingerprint).collect(),
+            };
+            let by_key = vouched(&domain, &voucher, &fingerprint("rome"));
+            assert_eq!(by_key, expected.contains("TLSA"), "{row:?}");
+            let by_certificate = certifiable(&domain, &voucher);
+            assert_eq!(by_certificate, expected.contains("WebPKI"), "{row:?}");
         }
     }
 

@@ -1,10 +1,10 @@
 //! What a packet or an answer becomes once it is read: somebody says that a cluster is somewhere.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
 
 use crate::api::{
     foreign_cluster::DiscoveryType,
-    identity::{ClusterId, ClusterName},
+    identity::{ClusterId, ClusterName, Fingerprint},
 };
 
 /// One claim, by one source on one interface, that a cluster is reachable. Nothing in it is proven.
@@ -27,8 +27,22 @@ pub struct Sighting {
     pub interface: Option<String>,
     /// The SearchDomain that it was found through, for what was found in DNS.
     pub search_domain: Option<String>,
+    /// The hosts that the SearchDomain names, and whose they are if it says so.
+    pub vouchers: Vec<Voucher>,
     /// For how long it holds unless it is repeated.
     pub ttl: Duration,
+}
+
+/// A host at which a SearchDomain lists a cluster, with the keys that its records vouch for.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Voucher {
+    /// The SearchDomain.
+    pub search_domain: String,
+    /// The host: the target of an SRV record.
+    pub host: String,
+    /// The keys in its TLSA records, where DNSSEC proves these and the SRV record. Everything else is
+    /// a claim.
+    pub keys: BTreeSet<Fingerprint>,
 }
 
 /// What a source of discovery reports.

@@ -16,7 +16,7 @@ use axum::{
     body::Body,
     http::{HeaderValue, Method, Request, Response, StatusCode, header},
 };
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, ready};
 use serde_json::json;
 use tokio::time::Instant;
 use tower::{Service, ServiceExt as _, util::BoxCloneSyncService};
@@ -33,7 +33,7 @@ use super::{
 use crate::{
     api::{
         identity::ClusterId,
-        wire::{Decision, IdentityAnswer, IdentityRequest, Ids},
+        wire::{Attestation, Decision, IdentityAnswer, IdentityRequest, Ids},
     },
     engine::addresses::{AuthUrl, normalise},
 };
@@ -42,6 +42,8 @@ use crate::{
 pub const BODY_LIMIT: usize = 64 * 1024;
 /// How long a body may take to arrive.
 pub const BODY_TIME: Duration = Duration::from_secs(10);
+/// How `/ids` is asked for a certificate of the Web PKI.
+const ATTESTATION_QUERY: &str = "attestation=webpki";
 /// How long a decision may take before the asker is sent away to ask again.
 const DECISION_TIME: Duration = Duration::from_secs(4);
 /// The longest text that a peer may put into a field of `/identity`.
@@ -101,6 +103,11 @@ pub trait Reception: Send + Sync {
         session: &'a Session,
         request: IdentityRequest,
     ) -> BoxFuture<'a, IdentityAnswer>;
+
+    /// Shows our certificate of the Web PKI to the peer of a session, if we have one.
+    fn attest<'a>(&'a self, _session: &'a Session) -> BoxFuture<'a, Option<Attestation>> {
+        Box::pin(ready(None))
+    }
 
     /// Tells whether the gateway is open for a peer now.
     fn accepted<'a>(&'a self, id: &'a ClusterId) -> BoxFuture<'a, bool>;
@@ -177,11 +184,11 @@ impl Service<Request<Body>> for PeerEndpoint {
 impl Inner {
     async fn answer(&self, request: Request<Body>) -> Response<Body> {
         let path = request.uri().path();
-        if (request.method(), path) == (&Method::GET, "/ids") {
-            let ids = self.reception.ids().await;
-            return json_response(StatusCode::OK, &ids);
-        }
         let session = request.extensions().get::<Session>().cloned();
+        if (request.method(), path) == (&Method::GET, "/ids") {
+            let asked = request.uri().query() == Some(ATTESTATION_QUERY);
+            return self.ids(session.filter(|_| asked)).await;
+        }
         if (request.method(), path) == (&Method::POST, "/identity") {
             return self.identity(session, request).await;
         }
@@ -193,6 +200,21 @@ impl Inner {
             return self.through_the_gateway(session, request).await;
         }
         json_response(StatusCode::NOT_FOUND, &"not found")
+    }
+
+    /// Tells who we are. To a session that is given, our certificate is shown besides; a signature
+    /// costs something, so that is for those who have proven an identity, and not without end.
+    async fn ids(&self, session: Option<Session>) -> Response<Body> {
+        let mut ids = self.reception.ids().await;
+        if let Some(session) = session.filter(|session| session.peer.is_some()) {
+            if let Err(wait) = lock(&self.asking).try_take(&session.source(), Instant::now()) {
+                return too_many(wait);
+            }
+            if let Some(landbridge) = &mut ids.landbridge {
+                landbridge.attestation = self.reception.attest(&session).await;
+            }
+        }
+        json_response(StatusCode::OK, &ids)
     }
 
     async fn through_the_gateway(

@@ -22,7 +22,7 @@ use crate::api::{
     foreign_cluster::DiscoveryType,
     identity::{ClusterId, is_printable},
     labels::reason,
-    wire::{Decision, IdentityAnswer, IdentityRequest, Ids},
+    wire::{Attestation, Decision, IdentityAnswer, IdentityRequest, Ids},
 };
 
 mod dial;
@@ -183,7 +183,21 @@ impl Connection {
 
     /// Asks who the other end says it is; it must say what it proved.
     pub async fn ids(&self) -> Result<Ids, ConnectError> {
-        let (status, _, bytes) = self.send(Method::GET, "/ids", Body::empty()).await?;
+        self.ids_at("/ids").await
+    }
+
+    /// Asks for the certificate of the Web PKI that the other end may have.
+    pub async fn attestation(&self) -> Result<Option<Attestation>, ConnectError> {
+        let ids = self.ids_at("/ids?attestation=webpki").await?;
+        Ok(ids.landbridge.and_then(|said| said.attestation))
+    }
+
+    async fn ids_at(&self, path: &'static str) -> Result<Ids, ConnectError> {
+        let (status, headers, bytes) = self.send(Method::GET, path, Body::empty()).await?;
+        if status == StatusCode::TOO_MANY_REQUESTS {
+            let retry_after = retry_after(&headers);
+            return Err(ConnectError::Busy { retry_after });
+        }
         if status != StatusCode::OK {
             return Err(self.not_a_peer(format!("GET /ids answered {status}")));
         }

@@ -60,9 +60,7 @@ impl Lab {
             directory: tempfile::tempdir().expect("a directory"),
             daemons: RefCell::default(),
         };
-        fs::write(lab.secret(), "0123456789abcdef".repeat(4)).expect("writable");
-        let private = <fs::Permissions as std::os::unix::fs::PermissionsExt>::from_mode(0o600);
-        fs::set_permissions(lab.secret(), private).expect("ours");
+        lab.write("secret", &"0123456789abcdef".repeat(4));
         lab.wire();
         Some(lab)
     }
@@ -109,6 +107,15 @@ impl Lab {
         format!("10.78.0.{}", index.expect("a machine") + 1)
     }
 
+    /// Writes a file for a machine and returns where it is.
+    pub(crate) fn write(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.directory.path().join(name);
+        fs::write(&path, text).expect("writable");
+        let private = <fs::Permissions as std::os::unix::fs::PermissionsExt>::from_mode(0o600);
+        fs::set_permissions(&path, private).expect("ours");
+        path
+    }
+
     fn secret(&self) -> PathBuf {
         self.directory.path().join("secret")
     }
@@ -125,14 +132,17 @@ impl Lab {
     /// Starts the daemon of a machine with these settings of `dns` and `lan.enabled`, and waits
     /// until its API answers.
     pub(crate) fn start(&self, machine: &str, dns: &Value, lan: bool) {
-        let settings = json!({
-            "cluster": {"name": machine},
-            "dataDir": self.data(machine),
-            "tunnel": {"mode": "off"},
-            "lan": {"enabled": lan},
-            "dns": dns,
-            "trust": {"fleetSecretFile": self.secret()},
-        });
+        let trust = json!({"fleetSecretFile": self.secret()});
+        let settings = json!({"lan": {"enabled": lan}, "dns": dns, "trust": trust});
+        self.start_with(machine, &settings);
+    }
+
+    /// Starts the daemon of a machine with these settings besides those that every machine needs.
+    pub(crate) fn start_with(&self, machine: &str, settings: &Value) {
+        let mut settings = settings.clone();
+        settings["cluster"]["name"] = json!(machine);
+        settings["dataDir"] = json!(self.data(machine));
+        settings["tunnel"]["mode"] = json!("off");
         let path = |kind: &str| self.directory.path().join(format!("{machine}.{kind}"));
         fs::write(path("yaml"), settings.to_string()).expect("writable");
         let log = File::create(path("log")).expect("writable");

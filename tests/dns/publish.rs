@@ -1,14 +1,14 @@
 //! Signed updates: with the right key, with a wrong one, with one that may not, and by the daemon.
 
-use std::{collections::BTreeMap, fs, path::PathBuf};
+use std::{collections::BTreeMap, fs, path::PathBuf, time::Duration};
 
 use landbridge::{
-    api::ClusterName,
+    api::{ClusterName, Fingerprint},
     discovery::{
-        dns::look,
+        dns::{look, look_with_keys},
         publish::{Destination, Listing, Publisher, UpdateError},
     },
-    engine::domain::{Look, zone::Style},
+    engine::domain::{Dnssec, Look, zone::Style},
 };
 use serde_json::json;
 
@@ -17,6 +17,7 @@ use crate::{
     daemon::{asks, search_domain, serve},
     lab::Lab,
     lookup::{found, servers},
+    signed::trusting,
 };
 
 /// The keys that the server knows; only `rome` may change the zone.
@@ -76,6 +77,7 @@ fn listing(id: &str, address: &str) -> Listing {
         port: 5870,
         addresses: vec![address.parse().expect("an address")],
         advertise: None,
+        key: None,
     }
 }
 
@@ -119,6 +121,48 @@ async fn records_are_created_refreshed_and_withdrawn() {
         .withdraw(&listing("rome", "10.0.0.2"))
         .await
         .expect("again");
+}
+
+#[tokio::test]
+async fn the_key_is_published_and_withdrawn_with_the_records() {
+    let zone = zone("pub.test").with(
+        "update-policy { grant rome zonesub ANY; }; dnssec-policy default; inline-signing yes;",
+    );
+    let Some(bind) = Bind::start(&[zone], KEYS) else {
+        return;
+    };
+    let directory = tempfile::tempdir().expect("a directory");
+    let desk = Desk { bind, directory };
+    let key = Fingerprint::from_spki(b"rome");
+    let listing = Listing {
+        key: Some(key.clone()),
+        ..listing("rome", "10.0.0.1")
+    };
+    let publisher = desk.publisher(ROME);
+    publisher.publish(&listing).await.expect("created");
+    let keys = async || {
+        let servers = trusting(&desk.bind, &desk.bind.zone_keys("pub.test"));
+        let look = look_with_keys(&servers, "pub.test").await;
+        let services = look
+            .entries
+            .iter()
+            .filter_map(|one| one.services.clone().ok());
+        let keys = services.flatten().map(|one| one.keys.len());
+        (look.dnssec, keys.collect::<Vec<_>>())
+    };
+    let mut found = (Dnssec::Indeterminate, Vec::new());
+    for _ in 0..100 {
+        found = keys().await;
+        if found.1 == [1, 1] {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(found, (Dnssec::Secure, vec![1, 1]));
+    publisher.publish(&listing).await.expect("replaced");
+    publisher.withdraw(&listing).await.expect("withdrawn");
+    // With a record of ours left behind, the names would not be free.
+    publisher.publish(&listing).await.expect("created anew");
 }
 
 #[tokio::test]

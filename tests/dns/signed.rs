@@ -31,7 +31,7 @@ fn signed() -> Option<Bind> {
     Some(bind)
 }
 
-fn trusting(bind: &Bind, keys: &str) -> Servers {
+pub(crate) fn trusting(bind: &Bind, keys: &str) -> Servers {
     let anchors = TrustAnchors::from_str(keys).expect("DNSKEY records");
     servers(&[&bind.address()]).with_trust_anchors(Arc::new(anchors))
 }
@@ -60,8 +60,8 @@ async fn a_signed_domain_is_secure_with_its_key_and_bogus_with_another() {
     assert_eq!(found(&wrong).len(), 1, "a hint all the same");
 }
 
-/// A zone signed by hand, with its key. What comes after the signing is not covered by it.
-fn signed_by_hand(tamper: impl Fn(&str) -> String) -> Option<(Bind, String)> {
+/// Signs the file of a zone, and returns it with the key that signs it.
+pub(crate) fn sign(name: &str, zone: &str) -> Option<(String, String)> {
     let directory = tempfile::tempdir().expect("a directory");
     let run = |program: &str, words: &[&str]| {
         let output = Command::new(program)
@@ -72,26 +72,24 @@ fn signed_by_hand(tamper: impl Fn(&str) -> String) -> Option<(Bind, String)> {
             .ok()?;
         output.status.success().then_some(())
     };
-    let zone = "$TTL 30\n@ SOA ns hostmaster 1 3600 600 86400 20\n@ NS ns\nns A 127.0.0.1\n\
-                @ PTR rome\nrome SRV 0 0 5870 gate\ngate A 10.0.0.1\n";
     fs::write(directory.path().join("zone"), zone).expect("writable");
-    let signed = run(
-        "dnssec-keygen",
-        &["-q", "-a", "ED25519", "-f", "KSK", "signed.test"],
-    )
-    .and_then(|()| {
-        run(
-            "dnssec-signzone",
-            &["-S", "-z", "-o", "signed.test", "zone"],
-        )
-    });
+    let signed = run("dnssec-keygen", &["-q", "-a", "ED25519", "-f", "KSK", name])
+        .and_then(|()| run("dnssec-signzone", &["-S", "-z", "-o", name, "zone"]));
     if signed.is_none() {
         skip("dnssec-keygen or dnssec-signzone is not installed (Debian package bind9-utils)");
         return None;
     }
     let signed = fs::read_to_string(directory.path().join("zone.signed")).expect("readable");
+    Some((signed, key_in(directory.path())))
+}
+
+/// A server with a zone signed by hand, and its key. What comes after the signing is not covered.
+fn signed_by_hand(tamper: impl Fn(&str) -> String) -> Option<(Bind, String)> {
+    let zone = "$TTL 30\n@ SOA ns hostmaster 1 3600 600 86400 20\n@ NS ns\nns A 127.0.0.1\n\
+                @ PTR rome\nrome SRV 0 0 5870 gate\ngate A 10.0.0.1\n";
+    let (signed, key) = sign("signed.test", zone)?;
     let bind = Bind::start(&[Zone::verbatim("signed.test", &tamper(&signed))], "")?;
-    Some((bind, key_in(directory.path())))
+    Some((bind, key))
 }
 
 /// Returns the one public key in a directory, as a DNSKEY record.

@@ -139,6 +139,15 @@ impl Lab {
 
     /// Starts the daemon of a machine and waits until its API is ready.
     pub(crate) fn start(&self, machine: &str) {
+        self.spawn(machine, &[]);
+        self.until(PEERING, &format!("{machine} is ready"), || {
+            self.try_request(machine, "GET", "/readyz", &Value::Null)
+                .ok()
+        });
+    }
+
+    /// Starts the daemon of a machine with these variables in its environment, and waits for nothing.
+    pub(crate) fn spawn(&self, machine: &str, environment: &[(&str, &str)]) {
         let log = File::options()
             .create(true)
             .append(true)
@@ -149,6 +158,7 @@ impl Lab {
             .arg(self.data_dir(machine))
             .env("LANDBRIDGE_LOG_LEVEL", "debug")
             .envs(&self.environment)
+            .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log.expect("writable"));
@@ -157,10 +167,6 @@ impl Lab {
         }
         let child = command.spawn().expect("the program runs");
         self.daemons.borrow_mut().insert(machine.to_owned(), child);
-        self.until(PEERING, &format!("{machine} is ready"), || {
-            self.try_request(machine, "GET", "/readyz", &Value::Null)
-                .ok()
-        });
     }
 
     /// Ends a daemon by SIGTERM and returns its exit code.

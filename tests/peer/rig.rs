@@ -61,6 +61,7 @@ impl Reception for Desk {
                     protocol: 1,
                     version: String::new(),
                     boot: String::new(),
+                    attestation: None,
                     features: vec![],
                 }),
             }

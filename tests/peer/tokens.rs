@@ -38,6 +38,7 @@ use landbridge::{
         tls::Credentials,
         token::{proof, verify},
         trust::Role,
+        web_pki::WebPki,
     },
 };
 use serde_json::json;
@@ -84,6 +85,7 @@ impl Rome {
             service_cidr: "10.96.0.0/12".parse().unwrap(),
             networks: watch::channel(BTreeSet::new()).1,
             fleet: None,
+            web_pki: WebPki::default(),
             config: policy,
             clock: now,
         });

@@ -114,6 +114,7 @@ impl World {
             service_cidr: "10.96.0.0/12".parse().unwrap(),
             networks: watch::channel(networks).1,
             fleet: cluster.setup.fleet.then(fleet),
+            web_pki: landbridge::peer::web_pki::WebPki::default(),
             config,
             clock: Arc::clone(&self.clock),
         })
@@ -311,6 +312,7 @@ fn sighting(cluster: &Cluster, index: usize, address: SocketAddr, boot: &str) ->
         boot: Some(boot.to_owned()),
         endpoints: vec![address],
         search_domain: None,
+        vouchers: Vec::new(),
         interface: Some("eth0".to_owned()),
         ttl: TTL,
     }

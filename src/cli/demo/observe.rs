@@ -183,6 +183,7 @@ pub(super) fn search(member: &Member) -> Result<String, Failure> {
             domain: DOMAIN.to_owned(),
             autojoin: true,
             public_only: None,
+            trusted_by: Vec::new(),
         };
         let object = SearchDomain::new("clusters", spec);
         let api: Api<SearchDomain> = Api::all(client);

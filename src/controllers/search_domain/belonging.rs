@@ -13,8 +13,10 @@ use serde_json::json;
 
 use crate::{
     api::{
-        ForeignCluster, SearchDomain, cluster_config::DiscoveryConfig,
-        foreign_cluster::DiscoveryType, labels,
+        ClusterId, ForeignCluster, SearchDomain,
+        cluster_config::DiscoveryConfig,
+        foreign_cluster::{DiscoveryType, IncomingPeering, TrustMode},
+        labels,
     },
     controllers::{
         Context, Error,
@@ -86,6 +88,21 @@ pub(in crate::controllers) fn changed_owners(
     (uids(old) != uids(&new)).then_some(new)
 }
 
+/// Returns the clusters of a SearchDomain about which nobody has decided yet.
+pub(super) async fn undecided(context: &Context, name: &str) -> Vec<ClusterId> {
+    let objects = enrolment::list(context).await.unwrap_or_default();
+    let waiting = objects.iter().filter(|object| {
+        object
+            .labels()
+            .get(labels::SEARCH_DOMAIN)
+            .map(String::as_str)
+            == Some(name)
+            && object.spec.trust_mode != TrustMode::Trusted
+            && object.spec.incoming_peering_enabled != IncomingPeering::No
+    });
+    waiting.filter_map(enrolment::claimed_id).collect()
+}
+
 /// Takes the label of SearchDomains that are gone off the objects that live on without them.
 pub(super) async fn release(context: &Context, present: &BTreeSet<String>) -> Result<(), Error> {
     let api: Api<ForeignCluster> = Api::all(context.client.clone());
@@ -119,6 +136,7 @@ mod tests {
             domain: format!("{name}.test"),
             autojoin,
             public_only: None,
+            trusted_by: Vec::new(),
         };
         let mut domain = SearchDomain::new(name, spec);
         domain.metadata.uid = Some(format!("uid-{name}"));

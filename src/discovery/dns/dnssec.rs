@@ -1,11 +1,11 @@
-//! Whether a domain is signed, for people: nothing that is done depends on it, since the key of a
-//! cluster is proven in the handshake.
+//! Whether a domain is signed, for people, and records that DNSSEC proves. To be found a cluster
+//! needs neither, since its key is proven in the handshake.
 
 use std::time::Duration;
 
 use hickory_proto::{
     dnssec::Proof,
-    rr::{Name, RecordType},
+    rr::{Name, RData, RecordType},
 };
 use hickory_resolver::{
     TokioResolver,
@@ -13,7 +13,10 @@ use hickory_resolver::{
 };
 use tokio::time::timeout;
 
-use super::servers::Servers;
+use super::{
+    ask::{Reply, from_answers},
+    servers::Servers,
+};
 use crate::engine::domain::Dnssec;
 
 /// How long the chain of signatures may take. Without a way to the root there is none.
@@ -30,6 +33,22 @@ pub(super) async fn status(servers: &Servers, domain: &Name) -> Dnssec {
         return Dnssec::Indeterminate;
     }
     status
+}
+
+/// Returns the records of a name, if everything that leads to them is proven: the answer and each
+/// alias in it. Whatever else there is counts as no records.
+pub(super) async fn secure(resolver: &TokioResolver, name: &Name, kind: RecordType) -> Vec<RData> {
+    let Ok(Ok(lookup)) = timeout(PATIENCE, resolver.lookup(name.clone(), kind)).await else {
+        return Vec::new();
+    };
+    let answers = lookup.answers();
+    if !answers.iter().all(|record| record.proof == Proof::Secure) {
+        return Vec::new();
+    }
+    match from_answers(name, kind, answers) {
+        Reply::Said(answer) => answer.records,
+        Reply::Unknown(_) | Reply::Wrong(_) | Reply::Silent(_) => Vec::new(),
+    }
 }
 
 async fn reaches_root(servers: &Servers) -> bool {

@@ -19,14 +19,17 @@ use hickory_proto::{
     },
     rr::{
         DNSClass, Name, RData, Record, RecordType,
-        rdata::{A, AAAA, PTR, SRV, TXT},
+        rdata::{
+            A, AAAA, PTR, SRV, TLSA, TXT,
+            tlsa::{CertUsage, Matching, Selector},
+        },
     },
 };
 use tokio::time::timeout;
 
 use super::Key;
 use crate::{
-    api::identity::ClusterId,
+    api::identity::{ClusterId, Fingerprint},
     discovery::dns::text,
     engine::domain::zone::{APEX, Data, Listing, Style, TTL, ZoneRecord},
 };
@@ -205,7 +208,7 @@ impl Publisher {
                 let owner = self.name(&record.owner)?;
                 match record.data {
                     Data::Pointer(to) => names.pointers.push((owner, self.name(&to)?)),
-                    Data::Service(..) | Data::Text(_) | Data::Address(_) => {
+                    Data::Service(..) | Data::Text(_) | Data::Address(_) | Data::Key(_) => {
                         if !names.own.contains(&owner) {
                             names.own.push(owner);
                         }
@@ -225,6 +228,7 @@ impl Publisher {
                 Data::Text(texts) => RData::TXT(TXT::new(texts)),
                 Data::Address(IpAddr::V4(v4)) => RData::A(A(v4)),
                 Data::Address(IpAddr::V6(v6)) => RData::AAAA(AAAA(v6)),
+                Data::Key(key) => RData::TLSA(tlsa(&key)),
             };
             message.add_update(Record::from_rdata(self.name(&owner)?, TTL, data));
         }
@@ -322,6 +326,12 @@ fn without(owner: &Name, data: RData) -> Record {
 /// The record that says whose the names are.
 fn mark(id: &ClusterId) -> RData {
     RData::TXT(TXT::new(vec![format!("{MARK}{id}")]))
+}
+
+/// Says that what is shown at a port leads to a key.
+fn tlsa(key: &Fingerprint) -> TLSA {
+    let digest = key.to_digest();
+    TLSA::new(CertUsage::DaneTa, Selector::Spki, Matching::Sha256, digest)
 }
 
 /// The condition that a name is not in use (RFC 2136, section 2.4.5).

@@ -2,12 +2,12 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use super::{Dnssec, Ground, Look, Problem, Verdict, verdict};
+use super::{Dnssec, Entry, Ground, Look, Problem, TARGETS, Verdict, verdict};
 use crate::{
     api::foreign_cluster::DiscoveryType,
     engine::{
         backoff::Backoff,
-        sighting::{Event, Sighting},
+        sighting::{Event, Sighting, Voucher},
     },
 };
 
@@ -78,7 +78,7 @@ impl Book {
         for entry in &look.entries {
             match verdict(entry, ground) {
                 Verdict::Found(claim, endpoints) => {
-                    let sighting = self.sighting(&entry.instance, claim, endpoints);
+                    let sighting = self.sighting(entry, claim, endpoints);
                     found.insert(entry.instance.clone(), sighting);
                 }
                 Verdict::Ourselves => {}
@@ -123,21 +123,39 @@ impl Book {
 
     fn sighting(
         &self,
-        instance: &str,
+        entry: &Entry,
         claim: super::Claim,
         endpoints: Vec<std::net::SocketAddr>,
     ) -> Sighting {
         Sighting {
             source: DiscoveryType::Wan,
-            instance: instance.to_owned(),
+            instance: entry.instance.clone(),
             cluster_id: claim.cluster_id,
             name: claim.name,
             boot: claim.boot,
             endpoints,
             interface: None,
             search_domain: Some(self.search_domain.clone()),
+            vouchers: self.vouchers(entry),
             ttl: HOLD,
         }
+    }
+
+    /// What the domain says of the hosts of an entry, in an order that does not change.
+    fn vouchers(&self, entry: &Entry) -> Vec<Voucher> {
+        let services = entry.services.iter().flatten();
+        let named = services.filter(|service| !service.target.is_empty());
+        let mut vouchers: Vec<Voucher> = named
+            .map(|service| Voucher {
+                search_domain: self.search_domain.clone(),
+                host: service.target.clone(),
+                keys: service.keys.clone(),
+            })
+            .collect();
+        vouchers.sort_unstable();
+        vouchers.dedup();
+        vouchers.truncate(TARGETS);
+        vouchers
     }
 
     /// The answers say for how long they hold; what failed is tried again sooner, and later each time.
@@ -169,6 +187,7 @@ impl Report {
 fn withdrawn(sighting: Sighting) -> Sighting {
     Sighting {
         endpoints: Vec::new(),
+        vouchers: Vec::new(),
         ..sighting
     }
 }

@@ -18,6 +18,7 @@ fn service(priority: u16, weight: u16, target: &str, addresses: &[&str]) -> Serv
         port: 443,
         target: target.to_owned(),
         addresses: Ok(addresses.iter().map(|ip| ip.parse().unwrap()).collect()),
+        keys: BTreeSet::new(),
     }
 }
 
@@ -307,6 +308,7 @@ fn a_zone_lists_a_cluster_in_both_styles() {
         port: 5870,
         addresses: vec!["10.0.0.1".parse().unwrap(), "fd00::1".parse().unwrap()],
         advertise: None,
+        key: None,
     };
     let liqo = zone::render("example.com", &listing, Style::Liqo);
     assert!(liqo.ends_with(
@@ -323,6 +325,38 @@ fn a_zone_lists_a_cluster_in_both_styles() {
     };
     let text = zone::render("example.com", &named, Style::Liqo);
     assert!(text.contains("rome SRV 0 0 443 gate.example.org.\n") && !text.contains(".host"));
+}
+
+#[test]
+fn a_zone_has_the_key_of_what_it_lists() {
+    let key = Fingerprint::from_spki(b"rome");
+    let record = format!("TLSA 2 1 1 {}\n", key.digits());
+    let listing = zone::Listing {
+        cluster_id: id("rome"),
+        name: ClusterName::default(),
+        port: 5870,
+        addresses: vec!["10.0.0.1".parse().unwrap()],
+        advertise: None,
+        key: Some(key),
+    };
+    for style in [Style::Liqo, Style::Rfc6763] {
+        let text = zone::render("example.com", &listing, style);
+        let last = format!("\n_5870._tcp.rome.host {record}");
+        assert!(text.ends_with(&last), "{text}");
+    }
+    let at = |url: &str| {
+        let advertise = zone::url(url).ok();
+        let named = zone::Listing {
+            advertise,
+            ..listing.clone()
+        };
+        zone::render("example.com", &named, Style::Liqo)
+    };
+    let inside = at("https://gate.example.com");
+    assert!(inside.ends_with(&format!("\n_443._tcp.gate.example.com. {record}")));
+    let outside = at("https://gate.example.org:5870");
+    let remark = "\n; in the zone of that name: _5870._tcp.gate.example.org. ";
+    assert!(outside.ends_with(&format!("{remark}{record}")), "{outside}");
 }
 
 #[test]
@@ -352,6 +386,7 @@ fn services() -> impl Strategy<Value = Vec<Service>> {
         port,
         target,
         addresses,
+        keys: BTreeSet::new(),
     });
     prop::collection::vec(one, 0..40)
 }

@@ -5,7 +5,7 @@ use std::{fmt::Write as _, net::IpAddr, str::FromStr};
 
 use super::SERVICE_TYPES;
 use crate::{
-    api::identity::{ClusterId, ClusterName},
+    api::identity::{ClusterId, ClusterName, Fingerprint},
     engine::addresses::{AuthUrl, Host},
 };
 
@@ -36,6 +36,8 @@ pub struct Listing {
     pub addresses: Vec<IpAddr>,
     /// A URL to name instead of port and addresses.
     pub advertise: Option<AuthUrl>,
+    /// The fingerprint of its key, for the readers of a signed zone.
+    pub key: Option<Fingerprint>,
 }
 
 /// One record.
@@ -58,6 +60,9 @@ pub enum Data {
     Text(Vec<String>),
     /// An address of either family.
     Address(IpAddr),
+    /// The key that signs what the service at a port shows: DANE-TA, SPKI, SHA-256 (RFC 6698,
+    /// section 2.1).
+    Key(Fingerprint),
 }
 
 /// Indicates a cluster that cannot be listed.
@@ -114,7 +119,16 @@ impl Listing {
         for address in self.addresses() {
             add(&target, Data::Address(address));
         }
+        // At a name that is not ours alone somebody else may keep a record of this type.
+        if let Some(key) = self.key.as_ref().filter(|_| target == self.host()) {
+            add(&self.key_owner(), Data::Key(key.clone()));
+        }
         records
+    }
+
+    /// Returns the name of the record that has the key (RFC 6698, section 3).
+    fn key_owner(&self) -> String {
+        format!("_{}._tcp.{}", self.port(), self.target())
     }
 
     /// Returns the name of the host below the zone, whether it has addresses or not.
@@ -174,6 +188,21 @@ pub fn render(domain: &str, listing: &Listing, style: Style) -> String {
         let (kind, value) = (data.kind(), data.presentation());
         line(&mut zone, &format!("{owner} {kind} {value}"));
     }
+    if let Some(key) = listing
+        .key
+        .as_ref()
+        .filter(|_| listing.target() != listing.host())
+    {
+        let owner = listing.key_owner();
+        let is_here = owner.ends_with(&format!(".{domain}."));
+        let mark = if is_here {
+            ""
+        } else {
+            "; in the zone of that name: "
+        };
+        let value = Data::Key(key.clone()).presentation();
+        line(&mut zone, &format!("{mark}{owner} TLSA {value}"));
+    }
     zone
 }
 
@@ -190,6 +219,7 @@ impl Data {
             Self::Text(_) => "TXT",
             Self::Address(IpAddr::V4(_)) => "A",
             Self::Address(IpAddr::V6(_)) => "AAAA",
+            Self::Key(_) => "TLSA",
         }
     }
 
@@ -203,6 +233,7 @@ impl Data {
                 quoted.join(" ")
             }
             Self::Address(address) => address.to_string(),
+            Self::Key(key) => format!("2 1 1 {}", key.digits()),
         }
     }
 }

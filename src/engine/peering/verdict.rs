@@ -220,6 +220,8 @@ fn trusted(view: &View<'_>) -> Verdict {
             let message = match why.as_str() {
                 reason::FLEET_SECRET => "it knows the fleet secret",
                 reason::TOKEN => "it knows the token that one side gave the other",
+                reason::TLSA => "a signed TLSA record of its SearchDomain has its key",
+                reason::WEB_PKI => "it has shown a certificate for its name in its SearchDomain",
                 reason::EMPTY_TOKEN_ALLOWED => {
                     "accepted unseen, because authConfig.allowEmptyToken is true"
                 }

@@ -4,9 +4,12 @@ use std::{net::SocketAddr, time::Duration};
 
 use jiff::Timestamp;
 
-use crate::api::{
-    foreign_cluster::DiscoveryType,
-    identity::{ClusterId, ClusterName},
+use crate::{
+    api::{
+        foreign_cluster::DiscoveryType,
+        identity::{ClusterId, ClusterName},
+    },
+    engine::sighting::Voucher,
 };
 
 /// What a candidate is known by.
@@ -53,6 +56,8 @@ pub struct Candidate {
     pub instances: Vec<String>,
     /// The SearchDomains that it was found through.
     pub search_domains: Vec<String>,
+    /// What these say of its hosts and keys, in order.
+    pub vouchers: Vec<Voucher>,
     /// The longest time to live among its advertisements.
     pub ttl: Duration,
     /// Whether one of its endpoints has proven the id.

@@ -14,7 +14,10 @@ use crate::{
         foreign_cluster::DiscoveryType,
         identity::{ClusterId, ClusterName},
     },
-    engine::{backoff::Backoff, sighting::Sighting},
+    engine::{
+        backoff::Backoff,
+        sighting::{Sighting, Voucher},
+    },
 };
 
 /// The most advertisements of one candidate: more are forgeries or a loop.
@@ -56,6 +59,7 @@ pub(super) struct Hint {
     name: ClusterName,
     boot: Option<String>,
     endpoints: Vec<(SocketAddr, Timestamp)>,
+    vouchers: Vec<Voucher>,
     ttl: Duration,
     seen: Duration,
     expires: Duration,
@@ -116,6 +120,7 @@ impl Entry {
         let unchanged = old.is_some_and(|hint| {
             same && hint.name == sighting.name
                 && hint.boot == sighting.boot
+                && hint.vouchers == sighting.vouchers
                 && hint.ttl == ttl
                 && hint.expires > time
         });
@@ -128,6 +133,7 @@ impl Entry {
                 name: sighting.name.clone(),
                 boot: sighting.boot.clone(),
                 endpoints,
+                vouchers: sighting.vouchers.clone(),
                 ttl,
                 seen: time,
                 expires: time + ttl,
@@ -357,6 +363,8 @@ impl Entry {
             }
         }
         let best = hints.first().map(|(_, hint)| *hint);
+        let vouchers: BTreeSet<&Voucher> =
+            hints.iter().flat_map(|(_, hint)| &hint.vouchers).collect();
         Candidate {
             cluster_id: id_of(key),
             key: key.clone(),
@@ -365,6 +373,7 @@ impl Entry {
             endpoints,
             instances,
             search_domains,
+            vouchers: vouchers.into_iter().cloned().collect(),
             ttl: hints
                 .iter()
                 .map(|(_, hint)| hint.ttl)
@@ -387,6 +396,7 @@ fn says_the_same(told: &Candidate, now: &Candidate) -> bool {
     told.name == now.name
         && told.boot == now.boot
         && told.ttl == now.ttl
+        && told.vouchers == now.vouchers
         && told.search_domains.len() == now.search_domains.len()
         && now
             .search_domains

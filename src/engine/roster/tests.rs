@@ -38,6 +38,7 @@ fn sighting(number: u64) -> Sighting {
         endpoints: vec![address(&format!("10.0.0.{}", number % 250 + 1))],
         interface: Some("eth0".to_owned()),
         search_domain: None,
+        vouchers: Vec::new(),
         ttl: Duration::from_mins(2),
     }
 }

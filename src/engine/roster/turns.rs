@@ -132,6 +132,7 @@ mod tests {
             }],
             instances: Vec::new(),
             search_domains: Vec::new(),
+            vouchers: Vec::new(),
             ttl: Duration::from_secs(90),
             proven: false,
         }

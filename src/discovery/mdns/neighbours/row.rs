@@ -423,6 +423,7 @@ impl Row {
                 endpoints: endpoints.into_iter().collect(),
                 interface: Some(interface.to_owned()),
                 search_domain: None,
+                vouchers: Vec::new(),
                 ttl: self.ttl(),
             })
             .collect()
