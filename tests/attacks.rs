@@ -87,6 +87,8 @@ mod bombs;
 mod canary;
 #[path = "attacks/certificates.rs"]
 mod certificates;
+#[path = "peer/crowd.rs"]
+mod crowd;
 #[path = "support/daemon.rs"]
 #[expect(dead_code, reason = "tests of a cluster use the rest")]
 mod daemon;
