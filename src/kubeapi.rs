@@ -30,6 +30,7 @@ mod event_view;
 mod fields;
 mod intent;
 mod jsonpath;
+mod layout;
 pub mod loopback;
 mod managed;
 mod naming;

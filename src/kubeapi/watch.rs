@@ -142,7 +142,8 @@ fn expired(parameters: &Parameters, compacted: u64) -> Response<Body> {
     let asked = parameters.get("resourceVersion");
     let refusal = Refusal::expired(format!("too old resource version: {asked} ({compacted})"));
     let line = event_line("ERROR", refusal.status().to_string().as_bytes());
-    respond(StatusCode::OK, "application/json", line)
+    let line = futures::stream::iter([Ok::<_, std::convert::Infallible>(line)]);
+    respond(StatusCode::OK, "application/json", Body::from_stream(line))
 }
 
 /// One line of a watch.
