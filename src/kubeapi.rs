@@ -36,6 +36,7 @@ mod managed;
 mod naming;
 mod normalise;
 mod openapi;
+mod options;
 mod patch;
 mod present;
 mod protobuf;
