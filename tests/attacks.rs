@@ -91,6 +91,8 @@ mod canary;
 mod certificates;
 #[path = "attacks/clock.rs"]
 mod clock;
+#[path = "peer/crowd.rs"]
+mod crowd;
 #[path = "support/daemon.rs"]
 #[expect(dead_code, reason = "tests of a cluster use the rest")]
 mod daemon;

@@ -26,6 +26,8 @@ mod collection;
 mod corpus;
 #[path = "kubeapi/durability.rs"]
 mod durability;
+#[path = "kubeapi/options.rs"]
+mod options;
 #[path = "kubeapi/reading.rs"]
 mod reading;
 #[path = "kubeapi/recorded.rs"]

@@ -6,6 +6,8 @@
     reason = "a test fails by panicking, in its helpers too"
 )]
 
+#[path = "peer/corpus.rs"]
+mod corpus;
 #[path = "peer/gateway.rs"]
 mod gateway;
 #[path = "peer/handshake.rs"]

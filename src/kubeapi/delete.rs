@@ -7,9 +7,10 @@ use super::{
     chores::{Chore, Chores},
     dependents::{FOREGROUND, ORPHAN},
     naming,
+    options::{self, unsupported},
     present::{Presenter, as_shown, respond_json},
     protobuf,
-    refusal::Refusal,
+    refusal::{FieldError, Refusal},
     routes::{Parameters, Target},
     store::{Expectation, Rejected, Stored, Write},
     write::is_finished,
@@ -60,30 +61,49 @@ impl DeleteOptions {
 
     /// Reads the options; a body that is missing or empty has none.
     pub(super) fn parse(bytes: &[u8], parameters: &Parameters) -> Result<Self, Refusal> {
-        let options = if bytes.is_empty() {
+        let said = if bytes.is_empty() {
             Value::Null
         } else if let Ok(decoded) = protobuf::decode(bytes, protobuf::DELETE_OPTIONS) {
             decoded
         } else {
             super::body::yaml(bytes).map_err(Refusal::bad_request)?
         };
+        if !matches!(said, Value::Null | Value::Object(_))
+            || !matches!(said.text("kind"), "" | "DeleteOptions")
+        {
+            let why = "the object provided is unrecognized (must be of type DeleteOptions)";
+            return Err(Refusal::bad_request(why));
+        }
         let text = |pointer: &str| {
-            let value = options.pointer(pointer).and_then(Value::as_str);
+            let value = said.pointer(pointer).and_then(Value::as_str);
             value.map(str::to_owned)
         };
-        let policy = text("/propagationPolicy")
-            .unwrap_or_else(|| parameters.get("propagationPolicy").to_owned());
-        let dry = options.field("dryRun").as_array();
+        let asked = Asked {
+            policy: text("/propagationPolicy")
+                .unwrap_or_else(|| parameters.get("propagationPolicy").to_owned()),
+            orphans: match said.field("orphanDependents") {
+                Value::Null => parameters
+                    .has("orphanDependents")
+                    .then(|| parameters.flag("orphanDependents")),
+                orphans => Some(orphans == true),
+            },
+            dry_run: match said.field("dryRun").as_array() {
+                Some(dry_run) => dry_run.clone(),
+                None if parameters.get("dryRun").is_empty() => Vec::new(),
+                None => vec![json!(parameters.get("dryRun"))],
+            },
+        };
+        options::check("DeleteOptions", &asked.mistakes())?;
         Ok(Self {
             uid: text("/preconditions/uid"),
             revision: text("/preconditions/resourceVersion"),
-            policy: match policy.as_str() {
+            policy: match asked.policy.as_str() {
                 "Foreground" => Policy::Foreground,
                 "Orphan" => Policy::Orphan,
-                _ if options.field("orphanDependents") == true => Policy::Orphan,
+                _ if asked.orphans == Some(true) => Policy::Orphan,
                 _ => Policy::Background,
             },
-            dry_run: dry.is_some_and(|dry| !dry.is_empty()) || parameters.get("dryRun") == "All",
+            dry_run: !asked.dry_run.is_empty(),
         })
     }
 
@@ -108,6 +128,37 @@ impl DeleteOptions {
             }
         }
         Ok(())
+    }
+}
+
+/// What a delete says about dependents and about being a rehearsal, before it is looked at.
+struct Asked {
+    policy: String,
+    orphans: Option<bool>,
+    dry_run: Vec<Value>,
+}
+
+impl Asked {
+    fn mistakes(&self) -> Vec<FieldError> {
+        let field = "propagationPolicy";
+        let asked = json!(self.policy);
+        let known = ["Foreground", "Background", "Orphan"];
+        let mut errors = Vec::new();
+        if !self.policy.is_empty() {
+            if !known.contains(&self.policy.as_str()) {
+                let supported = [known.as_slice(), &["nil"]].concat();
+                errors.push(unsupported(field, &asked, &supported));
+            }
+            if self.orphans.is_some() {
+                let why = "orphanDependents and deletionPropagation cannot be both set";
+                errors.push(FieldError::invalid(field, &asked, why));
+            }
+        }
+        if self.dry_run.iter().any(|asked| *asked != "All") {
+            let asked = json!(self.dry_run);
+            errors.push(unsupported("dryRun", &asked, &["All"]));
+        }
+        errors
     }
 }
 

@@ -4,10 +4,12 @@ use super::{
     access::User,
     admission::Strictness,
     apply,
-    refusal::{FieldError, Refusal, Subject},
+    options::{check, unsupported},
+    refusal::{FieldError, Refusal},
     routes::Parameters,
 };
 use axum::http::{HeaderMap, header};
+use serde_json::json;
 
 /// The longest name of a field manager.
 const LONGEST_MANAGER: usize = 128;
@@ -40,15 +42,7 @@ impl Intent {
         let applies = options == "PatchOptions"
             && text(header::CONTENT_TYPE).split(';').next() == Some(apply::MEDIA_TYPE);
         let dry_run = parameters.get("dryRun");
-        let subject = Subject {
-            group: "meta.k8s.io",
-            kind: options,
-            name: "",
-        };
-        let errors = mistakes(parameters, applies);
-        if !errors.is_empty() {
-            return Err(Refusal::invalid(subject, &errors));
-        }
+        check(options, &mistakes(parameters, options, applies))?;
         let named = parameters.get("fieldManager");
         let manager = if named.is_empty() {
             from_user_agent(text(header::USER_AGENT))
@@ -66,7 +60,7 @@ impl Intent {
     }
 }
 
-fn mistakes(parameters: &Parameters, applies: bool) -> Vec<FieldError> {
+fn mistakes(parameters: &Parameters, options: &str, applies: bool) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let manager = parameters.get("fieldManager");
     if applies && manager.is_empty() {
@@ -82,7 +76,7 @@ fn mistakes(parameters: &Parameters, applies: bool) -> Vec<FieldError> {
             message: format!("Too long: may not be more than {LONGEST_MANAGER} bytes"),
         });
     }
-    if !applies && parameters.has("force") {
+    if options == "PatchOptions" && !applies && parameters.has("force") {
         errors.push(FieldError::forbidden(
             "force",
             "may not be specified for non-apply patch",
@@ -90,12 +84,12 @@ fn mistakes(parameters: &Parameters, applies: bool) -> Vec<FieldError> {
     }
     let dry_run = parameters.get("dryRun");
     if !matches!(dry_run, "" | "All") {
-        let asked = format!("[\"{dry_run}\"]");
-        errors.push(FieldError::unsupported(
-            "dryRun",
-            &asked,
-            &["\"All\"".to_owned()],
-        ));
+        errors.push(unsupported("dryRun", &json!([dry_run]), &["All"]));
+    }
+    let validation = parameters.get("fieldValidation");
+    let known = ["", "Ignore", "Strict", "Warn"];
+    if !known.contains(&validation) {
+        errors.push(unsupported("fieldValidation", &json!(validation), &known));
     }
     errors
 }

@@ -5,7 +5,7 @@ mod host;
 
 pub use credentials::Credentials;
 
-use super::{Error, KubeApi, access::User, refusal::Refusal};
+use super::{Error, KubeApi, access::User, layout, refusal::Refusal};
 use axum::{
     body::Body,
     http::{Request, Response, header},
@@ -204,6 +204,20 @@ fn builder() -> Builder<TokioExecutor> {
 }
 
 async fn answer(
+    api: KubeApi,
+    known: Option<User>,
+    request: Request<Body>,
+) -> Result<Response<Body>, Infallible> {
+    let for_a_person = layout::is_for_a_person(&request);
+    let response = pass_on(api, known, request).await?;
+    Ok(if for_a_person {
+        layout::lay_out(response).await
+    } else {
+        response
+    })
+}
+
+async fn pass_on(
     mut api: KubeApi,
     known: Option<User>,
     mut request: Request<Body>,

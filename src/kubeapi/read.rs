@@ -1,9 +1,9 @@
 //! get and list.
 
 use super::{
-    Server,
+    Server, options,
     present::{Format, ListEnd, Presenter},
-    refusal::{FieldError, Refusal, Subject},
+    refusal::Refusal,
     routes::{Parameters, Target},
     selector::Selector,
     store::Stored,
@@ -39,9 +39,15 @@ impl Server {
         &self,
         target: &Target,
         name: &str,
+        parameters: &Parameters,
         presenter: Presenter<'_>,
     ) -> Result<Response<Body>, Refusal> {
         let resource = &target.resource;
+        let text = parameters.get("resourceVersion");
+        if !text.is_empty() {
+            let wanted = text.parse();
+            self.must_have_reached(wanted.map_err(|_| Refusal::internal(not_a_number(text)))?)?;
+        }
         let stored = self
             .store
             .get(&resource.key(&target.namespace, name))
@@ -57,12 +63,13 @@ impl Server {
         presenter: Presenter<'_>,
     ) -> Result<Response<Body>, Refusal> {
         let selector = selector(target, parameters)?;
+        options::check_list(parameters)?;
+        let limit = match options::number(parameters, "limit")?.map(usize::try_from) {
+            None | Some(Ok(0) | Err(_)) => usize::MAX,
+            Some(Ok(limit)) => limit,
+        };
         let token = Self::continuation(parameters)?;
         let exact = self.check_revision(parameters)?;
-        let limit = match parameters.get("limit").parse() {
-            Ok(0) | Err(_) => usize::MAX,
-            Ok(limit) => limit,
-        };
         let prefix = target.resource.prefix(&target.namespace);
         let after = token.as_ref().map(|token| token.start.as_str());
         let past = token
@@ -139,25 +146,24 @@ impl Server {
 
     /// Checks that a list of the wanted revision can be given; returns the one that is meant exactly.
     fn check_revision(&self, parameters: &Parameters) -> Result<Option<u64>, Refusal> {
-        let (text, matching) = (
-            parameters.get("resourceVersion"),
-            parameters.get("resourceVersionMatch"),
-        );
+        let text = parameters.get("resourceVersion");
         if text.is_empty() {
-            if !matching.is_empty() {
-                let why = "resourceVersionMatch is forbidden unless resourceVersion is provided";
-                return Err(list_options(why));
-            }
             return Ok(None);
         }
         let wanted: u64 = text.parse().map_err(|_| {
             Refusal::bad_request(format!("invalid resource version: {}", not_a_number(text)))
         })?;
+        self.must_have_reached(wanted)?;
+        let exact = parameters.get("resourceVersionMatch") == "Exact";
+        Ok(exact.then_some(wanted))
+    }
+
+    fn must_have_reached(&self, wanted: u64) -> Result<(), Refusal> {
         let current = self.store.revision();
         if wanted > current {
             return Err(Refusal::from_the_future(wanted, current));
         }
-        Ok((matching == "Exact").then_some(wanted))
+        Ok(())
     }
 }
 
@@ -192,19 +198,6 @@ fn explain(bytes: &[u8], error: &serde_json::Error) -> String {
 pub(super) fn not_a_number(text: &str) -> String {
     format!(
         "resourceVersion: Invalid value: \"{text}\": strconv.ParseUint: parsing \"{text}\": invalid syntax"
-    )
-}
-
-/// The refusal of options that do not go together.
-pub(super) fn list_options(why: &str) -> Refusal {
-    let subject = Subject {
-        group: "meta.k8s.io",
-        kind: "ListOptions",
-        name: "",
-    };
-    Refusal::invalid(
-        subject,
-        &[FieldError::forbidden("resourceVersionMatch", why)],
     )
 }
 

@@ -124,7 +124,7 @@ fn decode(segment: &str) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// The query of a request.
+/// The query of a request; what stands twice counts as it stands first.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Parameters(BTreeMap<String, String>);
 
@@ -132,7 +132,11 @@ impl Parameters {
     pub(super) fn of(uri: &Uri) -> Self {
         let pairs = axum::extract::Query::<Vec<(String, String)>>::try_from_uri(uri);
         let pairs = pairs.map(|query| query.0).unwrap_or_default();
-        Self(pairs.into_iter().collect())
+        let mut first = BTreeMap::new();
+        for (name, value) in pairs {
+            first.entry(name).or_insert(value);
+        }
+        Self(first)
     }
 
     /// The value of a parameter; empty when it is not there.
@@ -140,9 +144,10 @@ impl Parameters {
         self.0.get(name).map_or("", String::as_str)
     }
 
-    /// A parameter that is there and says yes.
+    /// A parameter that is there and does not say no.
     pub(super) fn flag(&self, name: &str) -> bool {
-        matches!(self.get(name), "true" | "1")
+        let value = self.0.get(name);
+        value.is_some_and(|value| !value.eq_ignore_ascii_case("false") && value != "0")
     }
 
     /// Whether a parameter is there at all.

@@ -151,7 +151,7 @@ impl Server {
             ("list", _) => self.list(target, &asked.parameters, presenter),
             ("get", Some(name)) => {
                 part_of(target, verb)?;
-                self.get(target, name, presenter)
+                self.get(target, name, &asked.parameters, presenter)
             }
             _ => self.write(target, asked, verb, body).await,
         }
@@ -187,7 +187,6 @@ impl Server {
                     .await
             }
             ("delete", Some(name)) => {
-                intent("DeleteOptions")?;
                 let options = DeleteOptions::parse(&bytes, parameters)?;
                 self.delete(target, name, &options, presenter).await
             }

@@ -3,9 +3,10 @@
 use super::{
     Server,
     catalog::Resource,
+    options,
     present::{Format, Presenter, as_shown, respond},
-    read::{list_options, not_a_number, selector},
-    refusal::Refusal,
+    read::{not_a_number, selector},
+    refusal::{FieldError, Refusal},
     routes::{Parameters, Target},
     selector::Selector,
     store::{Event, Operation, Start, Stored},
@@ -58,15 +59,15 @@ impl Server {
             selector = Selector::parse("", &only, &target.resource.selectable)?;
         }
         let opening = opening(parameters)?;
+        let lasts = match options::number(parameters, "timeoutSeconds")?.map(u64::try_from) {
+            None | Some(Ok(0) | Err(_)) => LONGEST,
+            Some(Ok(seconds)) => Duration::from_secs(seconds).min(LONGEST * 24),
+        };
         let prefix = target.resource.prefix(&target.namespace);
         let Some(subscription) = self.store.subscribe(&prefix, opening.start) else {
             return Ok(expired(parameters, self.store.compacted()));
         };
         let now = Instant::now();
-        let lasts = match parameters.get("timeoutSeconds").parse() {
-            Ok(0) | Err(_) => LONGEST,
-            Ok(seconds) => Duration::from_secs(seconds).min(LONGEST * 24),
-        };
         let bookmarks = parameters.flag("allowWatchBookmarks");
         let end = now + lasts;
         let mut stream = Stream {
@@ -108,16 +109,15 @@ impl Server {
 fn opening(parameters: &Parameters) -> Result<Opening, Refusal> {
     let wants_initial = parameters.has("sendInitialEvents");
     let matching = parameters.get("resourceVersionMatch");
-    if !matching.is_empty() && !wants_initial {
-        return Err(list_options(
-            "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
-        ));
-    }
-    if wants_initial && matching != "NotOlderThan" {
-        return Err(list_options(
-            "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
-        ));
-    }
+    let mistake = if !matching.is_empty() && !wants_initial {
+        Some("resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided")
+    } else if wants_initial && matching != "NotOlderThan" {
+        Some("sendInitialEvents requires setting resourceVersionMatch to NotOlderThan")
+    } else {
+        None
+    };
+    let mistake = mistake.map(|why| FieldError::forbidden("resourceVersionMatch", why));
+    options::check("ListOptions", mistake.as_slice())?;
     let text = parameters.get("resourceVersion");
     let revision: u64 = if text.is_empty() {
         0
@@ -142,7 +142,8 @@ fn expired(parameters: &Parameters, compacted: u64) -> Response<Body> {
     let asked = parameters.get("resourceVersion");
     let refusal = Refusal::expired(format!("too old resource version: {asked} ({compacted})"));
     let line = event_line("ERROR", refusal.status().to_string().as_bytes());
-    respond(StatusCode::OK, "application/json", line)
+    let line = futures::stream::iter([Ok::<_, std::convert::Infallible>(line)]);
+    respond(StatusCode::OK, "application/json", Body::from_stream(line))
 }
 
 /// One line of a watch.

@@ -9,49 +9,44 @@ use axum::http::Request;
 use landbridge::peer::client::Connector as _;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::{TcpSocket, TcpStream},
     time::timeout,
 };
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    crowd::crowd,
     eve::PORT,
     lab::Lab,
-    rig::{Cluster, connector, credentials, nobody, nobody_on},
+    rig::{Cluster, connector, credentials, nobody},
 };
 
 /// How long anything may take. It is a bound for broken runs, not a measure.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// How many addresses the hostile machine has.
 const ADDRESSES: u8 = 40;
-/// How many connections it keeps half open.
-const HALF_OPEN: usize = 2_000;
 
-/// A machine with many addresses keeps opening connections: some say nothing, some a byte a second
-/// of a handshake, some finish the handshake and then a byte a second of a request.
 #[test]
 fn two_thousand_half_open_and_dawdling_connections_keep_no_peer_out() {
     let Some(lab) = Lab::new(&["rome", "milan", "eve"]) else {
         return;
     };
-    for index in 0..ADDRESSES {
-        lab.ip(
-            Some("eve"),
-            &format!("address add 10.77.0.{}/24 dev eth0", 100 + index),
-        );
+    let addresses: Vec<_> = (100..100 + ADDRESSES)
+        .map(|last| Ipv4Addr::new(10, 77, 0, last))
+        .collect();
+    for address in &addresses {
+        lab.ip(Some("eve"), &format!("address add {address}/24 dev eth0"));
     }
     lab.start("rome");
     let stop = CancellationToken::new();
     let (target, stopped) = (SocketAddr::from((lab.address("rome"), PORT)), stop.clone());
-    let crowd = lab.beside("eve", move || {
+    let besiegers = lab.beside("eve", move || {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build();
         runtime.unwrap().block_on(async move {
-            let opened = crowd(target);
             tokio::select! {
                 () = stopped.cancelled() => {}
-                () = opened => {}
+                () = crowd(target, &addresses) => {}
             }
         });
     });
@@ -67,52 +62,7 @@ fn two_thousand_half_open_and_dawdling_connections_keep_no_peer_out() {
     lab.until_peered_with("milan", "rome");
     lab.until_peered_with("rome", "milan");
     stop.cancel();
-    crowd.join().unwrap();
-}
-
-async fn crowd(target: SocketAddr) {
-    let each = (0..HALF_OPEN).map(|index| async move {
-        let last = 100 + u8::try_from(index % usize::from(ADDRESSES)).unwrap();
-        loop {
-            let socket = TcpSocket::new_v4().unwrap();
-            let from = SocketAddr::from((Ipv4Addr::new(10, 77, 0, last), 0));
-            let connected = match socket.bind(from) {
-                Ok(()) => socket.connect(target).await,
-                Err(error) => Err(error),
-            };
-            if let Ok(stream) = connected {
-                let _ = match index % 3 {
-                    0 => say_nothing(stream).await,
-                    1 => dawdle(stream, &[22, 3, 1, 2, 0, 1, 0, 1, 252, 3, 3]).await,
-                    _ => dawdle_politely(stream).await,
-                };
-            }
-            tokio::time::sleep(Duration::from_millis(500)).await;
-        }
-    });
-    futures::future::join_all(each).await;
-}
-
-async fn say_nothing(mut stream: TcpStream) -> std::io::Result<()> {
-    stream.read(&mut [0; 1]).await.map(drop)
-}
-
-/// Sends a byte a second, until the other end has enough.
-async fn dawdle<S>(mut stream: S, bytes: &[u8]) -> std::io::Result<()>
-where
-    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
-{
-    for byte in bytes.iter().cycle() {
-        stream.write_all(&[*byte]).await?;
-        stream.flush().await?;
-        tokio::time::sleep(Duration::from_secs(1)).await;
-    }
-    Ok(())
-}
-
-async fn dawdle_politely(stream: TcpStream) -> std::io::Result<()> {
-    let stream = nobody_on(stream, "http/1.1").await?;
-    dawdle(stream, b"GET /ids HTTP/1.1\r\n").await
+    besiegers.join().unwrap();
 }
 
 #[tokio::test]

@@ -44,6 +44,8 @@ const HEADERS: [&str; 6] = [
 pub(crate) struct Essence {
     pub(crate) status: u16,
     pub(crate) headers: Vec<String>,
+    /// Whether the body is JSON laid out in lines.
+    pub(crate) laid_out: bool,
     /// The body; each line of a watch apart.
     pub(crate) body: Vec<Value>,
 }
@@ -59,6 +61,7 @@ impl Essence {
         Self {
             status: status.and_then(|status| status.parse().ok()).unwrap_or(0),
             headers: compared(headers),
+            laid_out: body.starts_with("{\n"),
             body: essential(body),
         }
     }
@@ -70,6 +73,7 @@ impl Essence {
         Self {
             status: answer.status.as_u16(),
             headers: compared(headers),
+            laid_out: answer.body.starts_with("{\n"),
             // So the recordings are read.
             body: essential(&answer.body.replace('\r', "")),
         }
