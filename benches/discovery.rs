@@ -14,7 +14,6 @@
     clippy::print_stderr,
     clippy::indexing_slicing,
     clippy::unwrap_used,
-    clippy::panic,
     clippy::wildcard_enum_match_arm,
     clippy::unreachable,
     reason = "a benchmark prints, and cannot go on without its rig"

@@ -207,6 +207,7 @@ impl Machine {
     }
 
     /// Waits for a line of the log from a time on that has all these words, and returns its time.
+    #[expect(clippy::panic, reason = "a benchmark without its event has failed")]
     pub(crate) fn logged_since(&self, since: Timestamp, words: &[&str]) -> Timestamp {
         self.logged_within(PATIENCE, since, words)
             .unwrap_or_else(|| panic!("{words:?} did not come about:\n{}", self.log()))

@@ -333,10 +333,19 @@ impl Roster {
         } else {
             self.bounds.damping
         };
-        let deadline = self.clock.elapsed() + damping;
-        for entry in self.entries.values_mut() {
-            if entry.withdraw(&concerned, deadline) {
-                self.due = Some(self.due.map_or(deadline, |due| due.min(deadline)));
+        let time = self.clock.elapsed();
+        let mut withdrawn = Vec::new();
+        for (key, entry) in &mut self.entries {
+            if entry.withdraw(&concerned, time + damping) {
+                entry.expire(time);
+                withdrawn.push(key.clone());
+            }
+        }
+        for key in withdrawn {
+            if self.entries.get(&key).is_some_and(Entry::is_over) {
+                self.remove(&key);
+            } else {
+                self.touch(&key);
             }
         }
     }

@@ -394,15 +394,15 @@ impl Neighbours {
         if !known && !self.gate.admits_newcomer(source, now) {
             return false;
         }
-        let crowds = self.crowds();
-        let crowd = crowds.get(&source).copied().unwrap_or_default();
+        let of_source = |row: &&Row| !row.is_known && row.source == source;
+        let crowd = self.rows.values().filter(of_source).count();
         if !known && crowd >= LIMIT_OF_SOURCE {
             return self.evict(|row| row.source == source);
         }
         if self.rows.len() < LIMIT {
             return true;
         }
-        let most = crowds.into_iter().max_by_key(|(_, crowd)| *crowd);
+        let most = self.crowds().into_iter().max_by_key(|(_, crowd)| *crowd);
         match most {
             Some((crowded, size)) if known || size > crowd => {
                 self.evict(|row| row.source == crowded)

@@ -51,18 +51,15 @@ impl Roster {
         }
         let mut over = Vec::new();
         let mut due = Vec::new();
-        let mut waiting = Vec::new();
         for (key, entry) in &mut self.entries {
             entry.expire(time);
             if entry.is_over() {
                 over.push(key.clone());
             } else if entry.told_due(&self.bounds).is_some_and(|due| due <= time) {
-                let list = if entry.is_told() {
-                    &mut due
-                } else {
-                    &mut waiting
-                };
-                list.push(key.clone());
+                let is_known = matches!(key, Key::Cluster(id) if self.known.contains(id));
+                if entry.is_told() || entry.is_listed() || is_known {
+                    due.push(key.clone());
+                }
             }
         }
         for key in over {
@@ -71,41 +68,38 @@ impl Roster {
         for key in due {
             self.tell(&key);
         }
-        self.tell_new(waiting);
+        self.tell_strangers(time);
         let entries = self.entries.iter();
         self.due = entries
             .filter_map(|(key, entry)| self.due_of(key, entry))
             .min();
     }
 
-    /// Tells newcomers as fast as the pace allows: known ids at once, then those at addresses whose
-    /// strangers were told least, be they still there or not, so that a flood waits behind the others.
-    fn tell_new(&mut self, waiting: Vec<Key>) {
-        let (known, mut strangers): (Vec<Key>, Vec<Key>) = waiting.into_iter().partition(|key| {
-            self.entries
-                .get(key)
-                .is_none_or(|entry| self.is_unpaced(key, entry))
-        });
-        for key in known {
-            self.tell(&key);
-        }
-        let time = self.clock.elapsed();
-        while !strangers.is_empty() && self.pace.take(time) {
-            let next = strangers
-                .iter()
-                .enumerate()
-                .filter_map(|(index, key)| {
-                    let entry = self.entries.get(key)?;
-                    Some((crowd_of(entry, &self.tries), entry.first_seen, index))
-                })
-                .min();
-            let Some((_, _, index)) = next else {
+    /// Tells strangers as fast as the pace allows.
+    fn tell_strangers(&mut self, time: Duration) {
+        while self.pace.next() <= time {
+            let Some(key) = self.next_stranger(time) else {
                 return;
             };
-            let key = strangers.swap_remove(index);
+            self.pace.take(time);
             self.note_try(&key);
             self.tell(&key);
         }
+    }
+
+    /// Returns which stranger is told next: one at an address whose strangers were told least, be
+    /// they still there or not, so that a flood waits behind the others.
+    fn next_stranger(&self, time: Duration) -> Option<Key> {
+        let is_due = |entry: &Entry| entry.told_due(&self.bounds).is_some_and(|due| due <= time);
+        let waiting = self
+            .entries
+            .iter()
+            .filter(|(key, entry)| is_due(entry) && self.is_paced(key, entry));
+        let ranked = waiting.map(|(key, entry)| {
+            let tries = crowd_of(entry, &self.tries);
+            (tries, entry.first_seen, key)
+        });
+        ranked.min().map(|(_, _, key)| key.clone())
     }
 
     fn note_try(&mut self, key: &Key) {
