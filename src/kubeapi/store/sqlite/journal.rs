@@ -13,7 +13,7 @@ use crate::kubeapi::Error;
 use rusqlite::Connection;
 use std::{
     fs::{self, OpenOptions},
-    io::{self, Write},
+    io::{self, Read},
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -131,13 +131,10 @@ fn lengthen(path: &Path, least: u64) -> io::Result<()> {
         return Ok(());
     }
     let mut file = OpenOptions::new().append(true).open(path)?;
-    let zeros = [0; 64 * 1_024];
-    for _ in 0..ROOM / 65_536 {
-        if let Err(error) = file.write_all(&zeros) {
-            // What is left of a full disk is for the writes themselves.
-            file.set_len(standing)?;
-            return Err(error);
-        }
+    if let Err(error) = io::copy(&mut io::repeat(0).take(ROOM), &mut file) {
+        // What is left of a full disk is for the writes themselves.
+        file.set_len(standing)?;
+        return Err(error);
     }
     Ok(())
 }
