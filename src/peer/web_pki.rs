@@ -25,7 +25,7 @@ use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject as _},
     sign::CertifiedKey,
 };
-use zeroize::Zeroizing;
+use zeroize::{Zeroize as _, Zeroizing};
 
 use crate::api::{identity::ClusterId, wire::Attestation};
 
@@ -303,13 +303,14 @@ fn certified(certificate: &Path, key: &Path) -> Result<CertifiedKey, Error> {
         path: key.to_owned(),
         wanted: "private key",
     };
-    let der = PrivateKeyDer::from_pem_slice(&read(key)?).map_err(missing)?;
+    let mut der = PrivateKeyDer::from_pem_slice(&read(key)?).map_err(missing)?;
     let unfit = |reason| Error::Key {
         path: key.to_owned(),
         reason,
     };
-    let signing = ring::sign::any_supported_type(&der).map_err(unfit)?;
-    let certified = CertifiedKey::new(chain, signing);
+    let signing = ring::sign::any_supported_type(&der).map_err(unfit);
+    der.zeroize();
+    let certified = CertifiedKey::new(chain, signing?);
     certified.keys_match().map_err(unfit)?;
     Ok(certified)
 }

@@ -1,4 +1,4 @@
-//! Signed zones: their status is told, and nothing else depends on it.
+//! Signed zones: their status is told, and what is found in them is found all the same.
 
 use std::{fs, path::Path, process::Command, str::FromStr as _, sync::Arc, thread, time::Duration};
 

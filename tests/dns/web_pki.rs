@@ -1,7 +1,7 @@
 //! A certificate for its name in a domain lets a cluster in where the SearchDomain says so, and nobody
 //! who has none for a name of that domain.
 
-use std::{path::PathBuf, process::Command};
+use std::{fs, path::PathBuf, process::Command};
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use serde_json::{Value, json};
@@ -73,8 +73,10 @@ fn clusters_with_a_certificate_for_their_name_peer_where_that_is_wanted() {
     let _bind = serve(&lab, &zones(&lab), "");
     let authority = Authority::new();
     let roots = lab.write("roots", &authority.0.pem());
+    let mut keys = Vec::new();
     for (machine, _, name) in LISTED {
         let (certificate, key) = authority.certify(&lab, name);
+        keys.push(key.clone());
         let settings = json!({
             "webPki": {"certificateFile": certificate, "keyFile": key},
             "webPkiRootsFile": roots,
@@ -116,6 +118,18 @@ fn clusters_with_a_certificate_for_their_name_peer_where_that_is_wanted() {
     }
     assert!(!lab.story().contains("for eve."), "eve is not even asked");
     nothing_is_signed_for_strangers(&lab);
+    no_key_is_told(&lab, &keys);
+}
+
+/// Neither in what the daemons said, at length, nor in their objects.
+fn no_key_is_told(lab: &Lab, keys: &[PathBuf]) {
+    let objects = lab.landbridge("rome", &["get", "-o", "yaml"]);
+    for key in keys {
+        let text = fs::read_to_string(key).expect("readable");
+        let secret = text.lines().nth(1).expect("a line of base64");
+        assert!(secret.len() > 40 && !lab.story().contains(secret));
+        assert!(!objects.contains(secret));
+    }
 }
 
 /// Whoever has proven no identity is shown none, and costs no signature.

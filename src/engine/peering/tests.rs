@@ -169,7 +169,7 @@ fn a_refusal_is_told_before_what_a_person_here_could_do() {
 #[test]
 fn what_let_a_peer_in_stands_in_condition_trusted() {
     type Setting = fn(&mut Model);
-    let ways: [(&str, Setting); 6] = [
+    let ways: [(&str, Setting); 8] = [
         (reason::PINNED, |model| {
             model.object.spec.trust_mode = TrustMode::Trusted;
         }),
@@ -178,6 +178,12 @@ fn what_let_a_peer_in_stands_in_condition_trusted() {
         }),
         (reason::TOKEN, |model| {
             trusted_by(model, reason::TOKEN);
+        }),
+        (reason::TLSA, |model| {
+            trusted_by(model, reason::TLSA);
+        }),
+        (reason::WEB_PKI, |model| {
+            trusted_by(model, reason::WEB_PKI);
         }),
         (reason::EMPTY_TOKEN_ALLOWED, |model| {
             model.facts.config.auth_config.allow_empty_token = true;
