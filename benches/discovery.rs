@@ -234,7 +234,7 @@ impl Bench {
         let mut to = effect(from, SHORT);
         drop(quiet);
         if to.is_none() {
-            to = effect(from, PATIENCE - SHORT);
+            to = effect(from, PATIENCE.saturating_sub(SHORT));
         }
         self.add(row, column, from, to);
         from

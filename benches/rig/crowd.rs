@@ -32,7 +32,7 @@ const TTL: (u32, u32) = (4500, 120);
 const KNOWN_ANSWERS: Duration = Duration::from_millis(450);
 /// How long everything rests before it is measured, and for how long that is done.
 const REST: Duration = Duration::from_secs(90);
-const MEASURED: Duration = Duration::from_secs(60);
+const MEASURED: Duration = Duration::from_mins(1);
 
 /// The crowd, until it is dropped.
 pub(crate) struct Crowd {
@@ -182,7 +182,7 @@ fn live(is_over: &AtomicBool) {
             let is_for_all = |name: &Name, asked| *name == service && asked == kind::PTR;
             let mut questions = query.questions.iter();
             if questions.any(|one| is_for_all(&one.name, one.kind)) {
-                roll_call.get_or_insert((Instant::now() + KNOWN_ANSWERS, BTreeSet::new()));
+                roll_call.get_or_insert_with(|| (Instant::now() + KNOWN_ANSWERS, BTreeSet::new()));
             }
             if let Some((_, known)) = &mut roll_call {
                 let answers = query.answers.iter();

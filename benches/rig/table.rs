@@ -55,7 +55,7 @@ impl Table {
                     values.len(),
                     shown(at(values, 50)),
                     shown(at(values, 99)),
-                    ratio.map_or_else(String::new, |ratio| format!("x {}", shown(ratio)))
+                    ratio.map_or_else(String::new, |ratio| format!("x {ratio:.2}"))
                 );
             }
         }
