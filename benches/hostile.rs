@@ -7,7 +7,6 @@
     clippy::print_stdout,
     clippy::indexing_slicing,
     clippy::unwrap_used,
-    clippy::panic,
     reason = "a benchmark prints, and cannot go on without its rig"
 )]
 

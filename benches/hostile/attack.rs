@@ -8,7 +8,10 @@ use std::{
     time::Duration,
 };
 
-use futures::future::join_all;
+use futures::{
+    FutureExt as _,
+    future::{join_all, select_all},
+};
 use kube::{
     Api,
     api::{PostParams, WatchParams},
@@ -110,13 +113,15 @@ struct Tally {
 }
 
 impl Tally {
-    fn count<T>(&self, deed: &str, result: &Result<T, kube::Error>) {
+    /// Tells whether there was an answer.
+    fn count<T>(&self, deed: &str, result: &Result<T, kube::Error>) -> bool {
         let outcome = match result {
             Ok(_) => "done".to_owned(),
             Err(kube::Error::Api(status)) => status.code.to_string(),
             Err(_) => "cut off".to_owned(),
         };
         self.add(format!("{deed} {outcome}"));
+        outcome != "cut off"
     }
 
     fn add(&self, what: String) {
@@ -138,7 +143,7 @@ async fn updates(target: SocketAddr, tally: &Tally) {
     let peer = Peer::accepted(target).await;
     let mut lanes = Vec::new();
     for _ in 0..SESSIONS {
-        lanes.push(peer.another_session().await);
+        lanes.push(peer.another_session().await.unwrap());
     }
     tally.begun.notify_one();
     let pace = 1_000 / u64::try_from(SESSIONS * STREAMS).unwrap();
@@ -158,52 +163,61 @@ async fn updates(target: SocketAddr, tally: &Tally) {
 }
 
 async fn everything(target: SocketAddr, tally: &Tally) {
-    let peer = Peer::accepted(target).await;
-    let mut lanes = Vec::new();
-    for _ in 0..SESSIONS {
-        lanes.push(peer.another_session().await);
-    }
+    let peer = &Peer::accepted(target).await;
     tally.begun.notify_one();
-    let name = peer.name();
-    join_all(lanes.iter().enumerate().flat_map(|(session, api)| {
-        (0..STREAMS).map(move |lane| async move {
-            for index in 0_u64.. {
-                match (session, lane) {
-                    (0, _) => large(api, name, tally).await,
-                    (1, _) => watch(api, tally).await,
-                    (2, _) => another_object(api, index, tally).await,
-                    _ => {
-                        let namespace = format!("n{session}-{lane}-{index}");
-                        tally.count("update", &Peer::change(api, name, &namespace).await);
+    let sessions = (0..SESSIONS).map(|session| async move {
+        loop {
+            let Some(api) = peer.another_session().await else {
+                tally.add("session refused".to_owned());
+                sleep(Duration::from_millis(100)).await;
+                continue;
+            };
+            let api = &api;
+            let lanes = (0..STREAMS).map(|_| {
+                async move {
+                    let mut index = 0_u64;
+                    while one_of_everything(api, peer.name(), (session, index), tally).await {
+                        index += u64::try_from(STREAMS).unwrap();
                     }
                 }
-                // A request that fails without being sent gives nothing else a turn.
-                tokio::task::yield_now().await;
-            }
-        })
-    }))
-    .await;
+                .boxed_local()
+            });
+            // What ends one request ends the session, and the next one begins.
+            select_all(lanes).await;
+        }
+    });
+    join_all(sessions).await;
 }
 
-async fn large(api: &Api<PeeringRequest>, name: &str, tally: &Tally) {
-    let megabyte = "n".repeat(1 << 20);
-    tally.count("megabyte", &Peer::change(api, name, &megabyte).await);
-}
-
-/// A watch that is kept for a moment, so that the peer comes up against its bound.
-async fn watch(api: &Api<PeeringRequest>, tally: &Tally) {
-    let watch = api.watch(&WatchParams::default(), "0").await;
-    tally.count("watch", &watch);
-    if watch.is_ok() {
-        sleep(Duration::from_millis(200)).await;
+/// Does what this session is for; false when it was cut off.
+async fn one_of_everything(
+    api: &Api<PeeringRequest>,
+    name: &str,
+    (session, index): (usize, u64),
+    tally: &Tally,
+) -> bool {
+    match session {
+        0 => {
+            let megabyte = "n".repeat(1 << 20);
+            tally.count("megabyte", &Peer::change(api, name, &megabyte).await)
+        }
+        1 => {
+            let watch = api.watch(&WatchParams::default(), "0").await;
+            // It is kept for a moment, so that the peer comes up against its bound.
+            sleep(Duration::from_millis(200)).await;
+            tally.count("watch", &watch)
+        }
+        2 => {
+            let other = ClusterId::from_spki(&index.to_be_bytes());
+            let object = PeeringRequest::new(other.as_str(), PeeringRequestSpec::default());
+            let created = api.create(&PostParams::default(), &object).await;
+            tally.count("other object", &created)
+        }
+        _ => {
+            let namespace = format!("n{session}-{index}");
+            tally.count("update", &Peer::change(api, name, &namespace).await)
+        }
     }
-}
-
-async fn another_object(api: &Api<PeeringRequest>, index: u64, tally: &Tally) {
-    let name = ClusterId::from_spki(&index.to_be_bytes());
-    let object = PeeringRequest::new(name.as_str(), PeeringRequestSpec::default());
-    let created = api.create(&PostParams::default(), &object).await;
-    tally.count("other object", &created);
 }
 
 /// Chains that are well-formed and signed, with a key that is not the one of the leaf: refused only

@@ -104,11 +104,11 @@ impl Peer {
         self.credentials.identity().cluster_id().as_str()
     }
 
-    /// Another session of the same peer.
-    pub(crate) async fn another_session(&self) -> Api<PeeringRequest> {
+    /// Another session of the same peer, if it gets one.
+    pub(crate) async fn another_session(&self) -> Option<Api<PeeringRequest>> {
         let connector = connector(&self.credentials);
-        let connection = connector.connect(&target(self.address)).await.unwrap();
-        Api::all(connection.kube_client())
+        let connection = connector.connect(&target(self.address)).await.ok()?;
+        Some(Api::all(connection.kube_client()))
     }
 
     /// Changes a field of the own object.

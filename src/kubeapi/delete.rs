@@ -78,14 +78,15 @@ impl DeleteOptions {
             let value = said.pointer(pointer).and_then(Value::as_str);
             value.map(str::to_owned)
         };
+        let orphans = said.field("orphanDependents");
         let asked = Asked {
             policy: text("/propagationPolicy")
                 .unwrap_or_else(|| parameters.get("propagationPolicy").to_owned()),
-            orphans: match said.field("orphanDependents") {
-                Value::Null => parameters
-                    .has("orphanDependents")
-                    .then(|| parameters.flag("orphanDependents")),
-                orphans => Some(orphans == true),
+            orphans: if orphans.is_null() {
+                let there = parameters.has("orphanDependents");
+                there.then(|| parameters.flag("orphanDependents"))
+            } else {
+                Some(orphans == true)
             },
             dry_run: match said.field("dryRun").as_array() {
                 Some(dry_run) => dry_run.clone(),
