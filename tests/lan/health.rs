@@ -107,8 +107,11 @@ fn an_interface_that_comes_and_goes_leaves_nothing_behind() {
     });
     lab.terminate("milan");
     let bound = (before.0 + 12, before.1 + 12);
-    lab.until(PATIENCE, "rome holds what it held before", || {
+    let after = lab.until(PATIENCE, "rome holds what it held before", || {
         let after = held(lab.process("rome"));
-        (after.0 <= bound.0 && after.1 <= bound.1).then_some(())
+        (after.0 <= bound.0 && after.1 <= bound.1).then_some(after)
     });
+    lab::note(&format!(
+        "{times} times: {before:?} files and threads before, {after:?} after"
+    ));
 }
