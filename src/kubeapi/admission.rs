@@ -141,7 +141,7 @@ impl Case<'_> {
         self.check_kind(&object)?;
         self.settle_namespace(&mut object)?;
         let mistakes = self.check_identity(old, &mut object)?;
-        self.keep_other_parts(old, &mut object, part)?;
+        self.keep_other_parts(old, &mut object, part);
         dress(self.resource, &mut object, Some(old), self.now);
         let mut warnings = self.normalise(&mut object)?;
         self.check(Some(old), &object, mistakes, part)?;

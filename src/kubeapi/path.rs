@@ -7,8 +7,8 @@ use std::fmt;
 pub(super) enum Path<'a> {
     /// The whole object.
     Root,
-    Field(&'a Path<'a>, &'a str),
-    Item(&'a Path<'a>, usize),
+    Field(&'a Self, &'a str),
+    Item(&'a Self, usize),
 }
 
 impl fmt::Display for Path<'_> {

@@ -110,13 +110,7 @@ impl Case<'_> {
     }
 
     /// Puts back what this request may not write.
-    pub(super) fn keep_other_parts(
-        &self,
-        old: &Value,
-        object: &mut Value,
-        part: Part,
-    ) -> Result<(), Refusal> {
-        let custom = self.resource.rules.merge_keys.is_none();
+    pub(super) fn keep_other_parts(&self, old: &Value, object: &mut Value, part: Part) {
         match part {
             Part::Main => {
                 if self.resource.rules.status
@@ -130,33 +124,37 @@ impl Case<'_> {
                     copy(old, fields, "spec");
                 }
             }
-            Part::Status => {
-                let writes = |name: &str| name == "status" || !custom && name == "metadata";
-                let mut managers = None;
-                if let (Some(fields), Some(old)) = (object.as_object_mut(), old.as_object()) {
-                    fields.retain(|name, _| writes(name) || old.contains_key(name));
-                    for (name, value) in old.iter().filter(|(name, _)| !writes(name)) {
-                        // Most patches change nothing here, and then nothing is copied.
-                        if fields.get(name) == Some(value) {
-                            continue;
-                        }
-                        let mut sent = fields.insert(name.clone(), value.clone());
-                        if name == "metadata" {
-                            let sent = sent.as_mut().and_then(Value::as_object_mut);
-                            managers = sent.and_then(|sent| sent.remove("managedFields"));
-                        }
-                    }
-                }
-                if let Some(managers) = managers {
-                    object.set(&["metadata", "managedFields"], managers);
-                }
-            }
+            Part::Status => self.keep_all_but_status(old, object),
             Part::Finalize => {
                 let spec = object.field("spec").clone();
                 *object = old.clone();
                 object.set(&["spec"], spec);
             }
         }
-        Ok(())
+    }
+
+    /// With the status a custom resource takes the managers of fields, and a built-in one all metadata.
+    fn keep_all_but_status(&self, old: &Value, object: &mut Value) {
+        let custom = self.resource.rules.merge_keys.is_none();
+        let writes = |name: &str| name == "status" || !custom && name == "metadata";
+        let (Some(fields), Some(old)) = (object.as_object_mut(), old.as_object()) else {
+            return;
+        };
+        let mut managers = None;
+        fields.retain(|name, _| writes(name) || old.contains_key(name));
+        for (name, value) in old.iter().filter(|(name, _)| !writes(name)) {
+            // Most patches change nothing here, and then nothing is copied.
+            if fields.get(name) == Some(value) {
+                continue;
+            }
+            let mut sent = fields.insert(name.clone(), value.clone());
+            if name == "metadata" {
+                let sent = sent.as_mut().and_then(Value::as_object_mut);
+                managers = sent.and_then(|sent| sent.remove("managedFields"));
+            }
+        }
+        if let Some(managers) = managers {
+            object.set(&["metadata", "managedFields"], managers);
+        }
     }
 }
