@@ -85,6 +85,8 @@ pub struct Roster {
     refused: u64,
     /// When all entries are to be looked at, at the latest: every change of one brings it forward.
     due: Option<Duration>,
+    /// Until when a crowd is left alone.
+    rest: Option<Duration>,
 }
 
 /// How often a duplicate of ourselves is told.
@@ -106,6 +108,7 @@ impl Roster {
             duplicate_told: None,
             refused: 0,
             due: None,
+            rest: None,
         }
     }
 

@@ -46,6 +46,11 @@ const FAREWELL: Duration = Duration::from_secs(1);
 /// How long what is doubted has to be confirmed.
 const DOUBT: Duration = Duration::from_secs(2);
 
+/// More advertisements than a LAN has clusters: from then on they are looked at together.
+const CROWD: usize = 64;
+/// How far apart looks at a crowd are, so that a flood costs the same however fast it is.
+const CROWD_PAUSE: Duration = Duration::from_millis(100);
+
 /// Where a packet came from.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Origin {
@@ -69,6 +74,8 @@ pub(super) struct Neighbours {
     questions: Vec<Question>,
     /// When all rows are to be looked at, at the latest: every change of one brings it forward.
     due: Option<Instant>,
+    /// Until when a crowd is left alone.
+    rest: Option<Instant>,
 }
 
 impl Neighbours {
@@ -87,6 +94,7 @@ impl Neighbours {
             events: VecDeque::new(),
             questions: Vec::new(),
             due: None,
+            rest: None,
         }
     }
 
@@ -138,6 +146,11 @@ impl Neighbours {
 
     /// Does what time alone brings about.
     pub(super) fn handle_timeout(&mut self, links: &Links, now: Instant) {
+        if let Some(rest) = self.rest.filter(|rest| now < *rest) {
+            self.due = Some(rest);
+            return;
+        }
+        self.rest = (self.rows.len() > CROWD).then(|| now + CROWD_PAUSE);
         let mut touched = BTreeSet::new();
         for host in self.hosts.values_mut() {
             if host.expire(now) {

@@ -74,10 +74,14 @@ impl Roster {
 
     fn crowds(&self) -> BTreeMap<IpAddr, usize> {
         let mut crowds = BTreeMap::new();
+        let mut addresses = Vec::new();
         for entry in self.entries.values().filter(|entry| !entry.proven) {
-            let addresses: BTreeSet<IpAddr> = entry.addresses().collect();
-            for address in addresses {
-                *crowds.entry(address).or_default() += 1;
+            addresses.clear();
+            addresses.extend(entry.addresses());
+            addresses.sort_unstable();
+            addresses.dedup();
+            for address in &addresses {
+                *crowds.entry(*address).or_default() += 1;
             }
         }
         crowds

@@ -6,6 +6,10 @@ use super::{Entry, Key, Roster, room::crowd_of};
 
 /// How many addresses are remembered for their strangers. With one more all are forgotten.
 const TRIED_ADDRESSES: usize = 4096;
+/// More candidates than a LAN has clusters: from then on they are looked at together.
+const CROWD: usize = 64;
+/// How far apart looks at a crowd are, so that a flood costs the same however fast it is.
+const CROWD_PAUSE: Duration = Duration::from_millis(100);
 
 impl Roster {
     /// Tells at once what nothing else depends on, and notes when the entry is to be looked at.
@@ -49,6 +53,11 @@ impl Roster {
         if self.due.is_none_or(|due| due > time) {
             return;
         }
+        if let Some(rest) = self.rest.filter(|rest| time < *rest) {
+            self.due = Some(rest);
+            return;
+        }
+        self.rest = (self.entries.len() > CROWD).then(|| time + CROWD_PAUSE);
         let mut over = Vec::new();
         let mut due = Vec::new();
         for (key, entry) in &mut self.entries {
