@@ -231,9 +231,10 @@ impl Gateway {
                 return Ok(present);
             }
             match self.replace_spec(&present, &spec).await {
-                Err(kube::Error::Api(status))
-                    if matches!(status.code, 409 | 422) && tries < PATCH_TRIES => {}
-                result => return Ok(result?),
+                Err(error) if !is_outrun(&error) => return Err(error.into()),
+                Err(_) if tries < PATCH_TRIES => {}
+                Err(_) => return Err(outrun().into()),
+                Ok(changed) => return Ok(changed),
             }
         }
     }
@@ -338,6 +339,22 @@ fn count(buckets: &Mutex<Buckets>, own: &ClusterId) -> Result<(), Refusal> {
         .unwrap_or_else(PoisonError::into_inner)
         .try_take(own.as_str(), Instant::now())
         .map_err(|_| too_many())
+}
+
+/// Whether another change came first. A test of a JSON patch that fails is answered with 422 and,
+/// unlike an invalid object, no cause.
+fn is_outrun(error: &kube::Error) -> bool {
+    let kube::Error::Api(status) = error else {
+        return false;
+    };
+    let details = status.details.as_ref();
+    let has_cause = details.is_some_and(|details| !details.causes.is_empty());
+    status.code == 409 || status.code == 422 && !has_cause
+}
+
+fn outrun() -> Refusal {
+    let message = "the object was changed at the same time: read it and try again";
+    Refusal::new(409, "Conflict", message)
 }
 
 fn too_many() -> Refusal {

@@ -1,6 +1,8 @@
 //! The gateway through a connection: one object, half of it, for as long as the peer is accepted.
 
-use futures::{StreamExt as _, TryStreamExt as _};
+use std::collections::BTreeSet;
+
+use futures::{StreamExt as _, TryStreamExt as _, future::join_all};
 use kube::{
     Api, ResourceExt as _,
     api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, WatchParams},
@@ -257,6 +259,27 @@ async fn a_peer_that_writes_without_end_is_slowed_down() {
         }
     }
     assert!(refused >= 100, "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn changes_at_the_same_time_are_made_or_told_to_be_in_conflict() {
+    let (_rome, id, api) = accepted().await;
+    api.create(&PostParams::default(), &wish("")).await.unwrap();
+    let changes = (0..40).map(|index| {
+        let (api, id) = (api.clone(), id.clone());
+        tokio::spawn(async move {
+            let patch = Patch::Merge(json!({"spec": {"namespace": format!("n{index}")}}));
+            api.patch(id.as_str(), &PatchParams::default(), &patch)
+                .await
+        })
+    });
+    let answers = join_all(changes).await;
+    let codes: BTreeSet<_> = answers.into_iter().map(|one| code(one.unwrap())).collect();
+    assert!(codes.contains(&None), "{codes:?}");
+    assert!(
+        codes.iter().flatten().all(|code| *code == 409),
+        "nothing was wrong with any of them: {codes:?}"
+    );
 }
 
 async fn accepted() -> (Cluster, ClusterId, Api<PeeringRequest>) {
