@@ -74,6 +74,9 @@ pub(super) struct Entry {
     told: Option<Candidate>,
     told_at: Duration,
     changed_at: Option<Duration>,
+    /// Whether only IPv6 addresses are named that a URL cannot carry whole. Who announces by both
+    /// protocols says the better one a moment later (RFC 8305, section 3).
+    link_local_only: bool,
     backoff: Backoff,
     pub(super) retry_at: Option<Duration>,
     retry_due: bool,
@@ -88,6 +91,7 @@ impl Entry {
             told: None,
             told_at: Duration::ZERO,
             changed_at: None,
+            link_local_only: false,
             backoff: Backoff::new(bounds.retry.0, bounds.retry.1),
             retry_at: None,
             retry_due: false,
@@ -144,6 +148,7 @@ impl Entry {
         if !unchanged {
             self.mark_changed(time);
         }
+        self.judge_addresses();
         true
     }
 
@@ -158,6 +163,11 @@ impl Entry {
             .max_by_key(|(_, hint)| (hint.failures, std::cmp::Reverse(hint.seen)))
             .map(|(key, _)| key.clone());
         victim.is_some_and(|key| self.hints.remove(&key).is_some())
+    }
+
+    fn judge_addresses(&mut self) {
+        let only = self.addresses().all(is_link_local);
+        self.link_local_only = only;
     }
 
     pub(super) fn mark_changed(&mut self, time: Duration) {
@@ -189,6 +199,7 @@ impl Entry {
             }
         }
         self.first_seen = self.first_seen.min(other.first_seen);
+        self.judge_addresses();
         self.mark_changed(time);
     }
 
@@ -281,15 +292,6 @@ impl Entry {
             .flat_map(|hint| hint.endpoints.iter().map(|(address, _)| address.ip()))
     }
 
-    /// Returns whether only IPv6 addresses are named that a URL cannot carry whole. Who announces by
-    /// both protocols says the better one a moment later (RFC 8305, section 3).
-    fn is_link_local_only(&self) -> bool {
-        self.addresses().all(|address| match address {
-            IpAddr::V4(_) => false,
-            IpAddr::V6(address) => address.is_unicast_link_local(),
-        })
-    }
-
     /// Returns when there is something to tell.
     pub(super) fn told_due(&self, bounds: &Bounds) -> Option<Duration> {
         if self.retry_due {
@@ -300,7 +302,7 @@ impl Entry {
         } else {
             Duration::ZERO
         };
-        let debounce = if self.is_told() || self.is_link_local_only() {
+        let debounce = if self.is_told() || self.link_local_only {
             bounds.debounce
         } else {
             Duration::ZERO
@@ -381,6 +383,13 @@ impl Entry {
                 .unwrap_or_default(),
             proven: self.proven,
         }
+    }
+}
+
+fn is_link_local(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(_) => false,
+        IpAddr::V6(address) => address.is_unicast_link_local(),
     }
 }
 
