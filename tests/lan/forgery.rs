@@ -1,6 +1,7 @@
 //! The daemon among forged packets: a flood hides nobody, and forged goodbyes end nothing.
 //!
-//! `LANDBRIDGE_LONG_TESTS=1` takes the full length: 60,000 packets and 60 seconds.
+//! `LANDBRIDGE_LONG_TESTS=1` takes the full length: 60,000 packets and 60 seconds. How much of a core
+//! a flood may take is asked of an optimised build: `LANDBRIDGE_PROGRAM=target/release/landbridge`.
 
 use std::{
     net::{Ipv4Addr, UdpSocket},
@@ -94,7 +95,8 @@ fn flood(sources: u8) {
          {share:.2} of a core, {grown} MiB more"
     ));
     assert!(grown < 32, "{grown} MiB more");
-    assert!(share < 0.5, "{share:.2} of a core");
+    // Without optimisation the daemon takes ten times the time, on a machine that is as fast as it is.
+    assert!(share < 0.5 || !lab::is_optimised(), "{share:.2} of a core");
     let peers = lab.peers("rome");
     assert_eq!(peers.len(), 2, "nothing is made of what is not proven");
 }

@@ -9,6 +9,7 @@
 use std::{
     cell::RefCell,
     collections::BTreeMap,
+    env,
     fs::{self, File},
     io::Write as _,
     net::Ipv4Addr,
@@ -32,6 +33,8 @@ use nix::{
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+/// The variable that names the program when it is not the one of this test.
+const PROGRAM: &str = "LANDBRIDGE_PROGRAM";
 /// How often a condition is looked at.
 const LOOK: Duration = Duration::from_millis(100);
 /// How long peering may take before a run counts as broken.
@@ -152,7 +155,7 @@ impl Lab {
             .create(true)
             .append(true)
             .open(self.log(machine));
-        let mut command = self.command(machine, env!("CARGO_BIN_EXE_landbridge"));
+        let mut command = self.command(machine, &program());
         command
             .args(["run", "--name", machine, "--data-dir"])
             .arg(self.data_dir(machine))
@@ -195,7 +198,7 @@ impl Lab {
     /// Runs a verb against the daemon of a machine; it must be well.
     pub(crate) fn landbridge(&self, machine: &str, arguments: &[&str]) -> String {
         let output = self
-            .command(machine, env!("CARGO_BIN_EXE_landbridge"))
+            .command(machine, &program())
             .args(arguments)
             .arg("--data-dir")
             .arg(self.data_dir(machine))
@@ -368,7 +371,7 @@ impl Lab {
         let mut text = String::new();
         for machine in &self.machines {
             let status = self
-                .command(machine, env!("CARGO_BIN_EXE_landbridge"))
+                .command(machine, &program())
                 .args(["status", "--data-dir"])
                 .arg(self.data_dir(machine))
                 .output()
@@ -530,6 +533,16 @@ pub(crate) fn condition(object: &Value, kind: &str) -> bool {
     })
 }
 
+/// The build that was named by `LANDBRIDGE_PROGRAM`, such as the release, or the one of this test.
+pub(crate) fn program() -> String {
+    env::var(PROGRAM).unwrap_or_else(|_| env!("CARGO_BIN_EXE_landbridge").to_owned())
+}
+
+/// Whether the program is a build whose speed is that of the product.
+pub(crate) fn is_optimised() -> bool {
+    !cfg!(debug_assertions) || env::var(PROGRAM).is_ok()
+}
+
 /// Says why a test does nothing here, past the test runner's capture.
 pub(crate) fn skip(why: &str) {
     let _ = writeln!(std::io::stderr(), "skipped: {why}");
@@ -550,10 +563,7 @@ pub(crate) fn installed(programs: &[&str]) -> bool {
 }
 
 fn search_path() -> String {
-    format!(
-        "{}:/usr/sbin:/sbin",
-        std::env::var("PATH").unwrap_or_default()
-    )
+    format!("{}:/usr/sbin:/sbin", env::var("PATH").unwrap_or_default())
 }
 
 fn namespace(verb: &str, name: &str) {
