@@ -322,6 +322,33 @@ fn a_nearer_place_is_tried_once_while_the_one_in_use_stands() {
 }
 
 #[test]
+fn a_failure_of_then_is_not_told_when_nothing_is_wanted_any_more() {
+    let mut model = Model::found();
+    run(&mut model);
+    let failure = Failure {
+        reason: reason::PEER_SILENT.to_owned(),
+        message: "no".to_owned(),
+    };
+    let url = model.object.spec.auth_url.clone();
+    model.object.metadata.finalizers = None;
+    model.facts.request = None;
+    model.facts.link = Link::default();
+    model.facts.link.failures.insert(url, failure);
+    for (join, phase, reachable) in [
+        (true, Phase::Unreachable, "False"),
+        (false, Phase::Discovered, "Unknown"),
+    ] {
+        model.object.spec.join = join;
+        let status = model.plan().status;
+        assert_eq!(status.phase, Some(phase));
+        let mut conditions = status.conditions.iter();
+        let condition = conditions.find(|one| one.type_ == condition::ENDPOINT_REACHABLE);
+        assert_eq!(condition.map(|one| one.status.as_str()), Some(reachable));
+        model.object.status = Some(status);
+    }
+}
+
+#[test]
 fn a_visit_that_nothing_followed_from_is_forgotten_when_it_is_idle() {
     let visited = || {
         let mut model = Model::found();

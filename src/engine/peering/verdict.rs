@@ -135,6 +135,13 @@ fn reachable(view: &View<'_>) -> Verdict {
             message,
         );
     }
+    let kind = condition::ENDPOINT_REACHABLE;
+    if !view.needs_contact() {
+        // It is not tried any more, so that a failure of then says nothing of now.
+        let kept = present(view, kind).filter(|one| one.holds != Some(false));
+        return kept
+            .unwrap_or_else(|| unknown(kind, "nothing is wanted of it, so it is not tried"));
+    }
     let failures = &view.facts.link.failures;
     if let Some((url, failure)) = view
         .dials()
@@ -142,15 +149,9 @@ fn reachable(view: &View<'_>) -> Verdict {
         .find_map(|dial| failures.get_key_value(&dial.url))
     {
         let message = shown(&format!("{url}: {}", failure.message));
-        return verdict(
-            condition::ENDPOINT_REACHABLE,
-            false,
-            &failure.reason,
-            message,
-        );
+        return verdict(kind, false, &failure.reason, message);
     }
-    present(view, condition::ENDPOINT_REACHABLE)
-        .unwrap_or_else(|| unknown(condition::ENDPOINT_REACHABLE, "no endpoint was tried yet"))
+    present(view, kind).unwrap_or_else(|| unknown(kind, "no endpoint was tried yet"))
 }
 
 fn identity(view: &View<'_>) -> Verdict {
