@@ -51,8 +51,8 @@ fn phase_of(here: &ForeignCluster, there: &ForeignCluster) -> Phase {
     if is_blocked(here) {
         return Phase::Refused;
     }
-    // The first broken link is shown: trust here comes before the word of the peer.
-    if joins && is_trusted(here) && is_blocked(there) {
+    // Whether a person here accepts it does not matter to whom it has refused.
+    if joins && is_blocked(there) {
         return Phase::Refused;
     }
     if joins {
