@@ -138,6 +138,8 @@ impl Handshakes {
 
     fn begin(&mut self, acceptor: TlsAcceptor, stream: TcpStream) {
         let handshake = self.running.spawn(async move {
+            // An event must not wait until the one before it is acknowledged.
+            stream.set_nodelay(true).ok()?;
             let outcome = timeout(HANDSHAKE, acceptor.accept(stream)).await;
             outcome.ok().and_then(Result::ok)
         });
