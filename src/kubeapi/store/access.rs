@@ -10,10 +10,13 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
     thread::JoinHandle,
 };
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 /// How many wishes one transaction takes at most, so that the first does not wait too long.
 const BATCH_LENGTH: usize = 256;
+/// How many wishes wait for the writer, two transactions' worth: whoever brings one more waits,
+/// none is dropped.
+const QUEUE_LENGTH: usize = 2 * BATCH_LENGTH;
 
 struct Job {
     write: Write,
@@ -23,7 +26,7 @@ struct Job {
 enum Writer {
     Inline(Box<Mutex<Committer>>),
     Threaded {
-        jobs: Option<std::sync::mpsc::Sender<Job>>,
+        jobs: Option<mpsc::Sender<Job>>,
         thread: Option<JoinHandle<()>>,
     },
 }
@@ -45,10 +48,10 @@ impl Store {
         let writer = match commit {
             Commit::Inline => Writer::Inline(Box::new(Mutex::new(committer))),
             Commit::Threaded => {
-                let (jobs, queue) = std::sync::mpsc::channel();
+                let (jobs, queue) = mpsc::channel(QUEUE_LENGTH);
                 let thread = std::thread::Builder::new()
                     .name("kubeapi-store".to_owned())
-                    .spawn(move || work(committer, &queue))
+                    .spawn(move || work(committer, queue))
                     .map_err(Error::Thread)?;
                 Writer::Threaded {
                     jobs: Some(jobs),
@@ -71,9 +74,9 @@ impl Store {
             Writer::Threaded { jobs, .. } => {
                 let stopped = || Rejected::NotStored("the store is closed".to_owned());
                 let (answer, outcome) = oneshot::channel();
-                jobs.as_ref()
-                    .and_then(|jobs| jobs.send(Job { write, answer }).ok())
-                    .ok_or_else(stopped)?;
+                let jobs = jobs.as_ref().ok_or_else(stopped)?;
+                let sent = jobs.send(Job { write, answer }).await;
+                sent.map_err(|_| stopped())?;
                 outcome.await.unwrap_or_else(|_| Err(stopped()))
             }
         }
@@ -170,8 +173,8 @@ impl Drop for Store {
     }
 }
 
-fn work(mut committer: Committer, queue: &std::sync::mpsc::Receiver<Job>) {
-    while let Ok(first) = queue.recv() {
+fn work(mut committer: Committer, mut queue: mpsc::Receiver<Job>) {
+    while let Some(first) = queue.blocking_recv() {
         let mut writes = vec![first.write];
         let mut answers = vec![first.answer];
         while writes.len() < BATCH_LENGTH
