@@ -5,7 +5,15 @@ use crate::kubeapi::Clock;
 use futures::executor::block_on;
 use proptest::{collection::vec, prelude::*};
 use serde_json::{Value, json};
-use std::{collections::BTreeMap, fs, path::Path, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+};
 use tempfile::TempDir;
 
 /// What is done, to one of a few keys.
@@ -16,6 +24,8 @@ enum Deed {
     /// An update that knows an older state than there is.
     Outdated(u8),
     Delete(u8),
+    /// Time passes, so that the log may forget what was before.
+    Wait,
     /// The process ends without a word and starts again.
     Crash,
 }
@@ -27,6 +37,7 @@ fn deeds(count: usize) -> impl Strategy<Value = Vec<Deed>> {
         6 => key().prop_map(Deed::Update),
         1 => key().prop_map(Deed::Outdated),
         3 => key().prop_map(Deed::Delete),
+        1 => Just(Deed::Wait),
         2 => Just(Deed::Crash),
     ];
     vec(deed, 1..count)
@@ -38,6 +49,8 @@ struct Model {
     revision: u64,
     objects: BTreeMap<String, (u64, Value)>,
     events: Vec<(u64, String, Operation)>,
+    /// Up to which revision the log may forget.
+    old: u64,
 }
 
 impl Model {
@@ -95,8 +108,13 @@ impl Model {
             .collect();
         assert_eq!(found, self.objects);
         for after in 0..=self.revision {
-            let heard = store.subscribe("g/", Start::After(after)).unwrap().backlog;
+            let Some(heard) = store.subscribe("g/", Start::After(after)) else {
+                assert!(after < self.old, "{after} is forgotten too early");
+                assert!(after < store.compacted());
+                continue;
+            };
             let heard: Vec<_> = heard
+                .backlog
                 .iter()
                 .map(|event| (event.revision, event.key.clone(), event.operation))
                 .collect();
@@ -109,19 +127,34 @@ impl Model {
     }
 }
 
-fn open(backend: impl Backend + 'static) -> Store {
-    let clock: Clock = Arc::new(|| jiff::Timestamp::UNIX_EPOCH);
+/// The time of a store, in seconds.
+type Time = Arc<AtomicI64>;
+
+fn open(backend: impl Backend + 'static, time: &Time) -> Store {
+    let time = Arc::clone(time);
+    let now = move || jiff::Timestamp::from_second(time.load(Ordering::Relaxed)).unwrap();
+    let clock: Clock = Arc::new(now);
     Store::open(Box::new(backend), Commit::Inline, clock).unwrap()
 }
 
-fn run(deeds: Vec<Deed>, mut store: Store, mut reopen: impl FnMut(Store) -> Store) {
+fn run(deeds: Vec<Deed>, time: &Time, mut store: Store, mut reopen: impl FnMut(Store) -> Store) {
     let mut model = Model::default();
     for deed in deeds {
         if let Some((write, succeeds)) = model.carry_out(deed) {
             let outcome = block_on(store.write(write));
             assert_eq!(outcome.is_ok(), succeeds, "{deed:?}");
+            let was_forgotten = store.compacted() >= model.old;
+            assert!(
+                !succeeds || was_forgotten,
+                "what is old goes with the next write"
+            );
+        } else if matches!(deed, Deed::Wait) {
+            time.fetch_add(2 * 60 * LOG_MINUTES, Ordering::Relaxed);
+            model.old = model.revision;
         } else {
             store = reopen(store);
+            // Since when a change is there is not kept: the log begins to wait anew.
+            model.old = store.compacted();
         }
         model.check(&store);
     }
@@ -141,8 +174,8 @@ proptest! {
 
     #[test]
     fn a_store_in_memory_is_like_its_model(deeds in deeds(60)) {
-        let memory = Memory::default();
-        run(deeds, open(memory.clone()), |_| open(memory.clone()));
+        let (memory, time) = (Memory::default(), Time::default());
+        run(deeds, &time, open(memory.clone(), &time), |_| open(memory.clone(), &time));
     }
 }
 
@@ -152,9 +185,10 @@ proptest! {
     #[test]
     fn a_store_on_disk_is_like_its_model(deeds in deeds(30)) {
         let mut home = tempfile::tempdir().unwrap();
-        let at = |home: &TempDir| open(Sqlite::open(home.path().join("store.db")).unwrap());
+        let time = Time::default();
+        let at = |home: &TempDir| open(Sqlite::open(home.path().join("store.db")).unwrap(), &time);
         let store = at(&home);
-        run(deeds, store, |before| {
+        run(deeds, &time, store, |before| {
             // The files are taken while the store is open: nothing is written by its end.
             let left = crashed(home.path());
             drop(before);

@@ -3,7 +3,14 @@
 use super::*;
 use crate::kubeapi::Clock;
 use serde_json::{Value, json};
-use std::{fs, path::Path, sync::Arc};
+use std::{
+    fs,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 #[tokio::test]
 async fn what_was_answered_survives_a_crash() {
@@ -41,6 +48,57 @@ async fn many_writers_get_one_revision_each() {
     }
     revisions.sort_unstable();
     assert_eq!(revisions, (1..=200).collect::<Vec<_>>());
+}
+
+/// A backend that waits for a word before its first commit, and counts them.
+struct Slow {
+    memory: Memory,
+    go: std::sync::mpsc::Receiver<()>,
+    commits: Arc<AtomicUsize>,
+}
+
+impl Backend for Slow {
+    fn load(&mut self) -> Result<Loaded, Error> {
+        self.memory.load()
+    }
+
+    fn commit(&mut self, batch: &[Change], forget: u64) -> Result<(), Error> {
+        if self.commits.fetch_add(1, Ordering::Relaxed) == 0 {
+            self.go.recv().unwrap();
+        }
+        self.memory.commit(batch, forget)
+    }
+}
+
+#[tokio::test]
+async fn writes_that_wait_for_a_commit_share_the_next_one() {
+    let commits = Arc::new(AtomicUsize::new(0));
+    let (word, go) = std::sync::mpsc::channel();
+    let slow = Slow {
+        memory: Memory::default(),
+        go,
+        commits: Arc::clone(&commits),
+    };
+    let store = Arc::new(open(Box::new(slow)));
+    let mut writers: Vec<_> = (0..200)
+        .map(|number| {
+            let store = Arc::clone(&store);
+            tokio::spawn(async move { store.write(create(&format!("g/kinds//o{number}"))).await })
+        })
+        .collect();
+    // All of them have asked once the last one waits.
+    while commits.load(Ordering::Relaxed) == 0 {
+        tokio::task::yield_now().await;
+    }
+    for _ in 0..writers.len() {
+        tokio::task::yield_now().await;
+    }
+    word.send(()).unwrap();
+    for writer in writers.drain(..) {
+        writer.await.unwrap().unwrap();
+    }
+    let commits = commits.load(Ordering::Relaxed);
+    assert!(commits <= 3, "{commits} commits for 200 writes");
 }
 
 #[tokio::test]
