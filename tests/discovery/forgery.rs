@@ -199,6 +199,65 @@ fn forged_goodbyes_and_addresses_take_nothing_away() {
 }
 
 #[test]
+fn who_names_us_in_a_later_packet_is_not_answered() {
+    let test = "forgery::who_names_us_in_a_later_packet_is_not_answered";
+    in_namespaces(test, || {
+        let lan = Lan::new(2);
+        let rome = Host::start(&lan, 0, announcement(ROME, "rome"));
+        rome.reaches(|health| matches!(health, landbridge::discovery::Health::Working { .. }));
+        // Between the third and the fourth repetition of its announcement it says nothing unasked.
+        thread::sleep(Duration::from_secs(12));
+        lan.inside(1, || {
+            let asker = forger([10, 77, 0, 2], 5353);
+            let ear = ear([10, 77, 0, 2]);
+            let mut question = Packet::decode(&landbridge_query()).expect("it is well formed");
+            question.is_truncated = true;
+            let mut known = says(ROME, [10, 77, 0, 1], 120);
+            known.is_response = false;
+            for record in &mut known.answers {
+                let service = Name::from_text("_landbridge._tcp.local").expect("a name");
+                if let Data::Ptr(instance) = &mut record.data {
+                    *instance = Name::under(ROME, &service).expect("a short label");
+                    record.name = service;
+                }
+            }
+            for packet in [&question, &known] {
+                asker.send(&packet.encode()).expect("the LAN takes packets");
+            }
+            assert!(!is_answered(&ear), "it is known");
+            asker
+                .send(&question.encode())
+                .expect("the LAN takes packets");
+            assert!(is_answered(&ear), "the rest never came");
+        });
+    });
+}
+
+/// Opens the socket of somebody who hears what everybody on the LAN is told.
+fn ear(address: [u8; 4]) -> UdpSocket {
+    let socket = UdpSocket::bind(GROUP).expect("the group's port is free");
+    socket
+        .join_multicast_v4(&GROUP.0, &address.into())
+        .expect("the LAN has multicast");
+    socket
+        .set_read_timeout(Some(Duration::from_secs(3)))
+        .expect("a socket");
+    socket
+}
+
+/// Waits for an answer, for as long as the socket has patience.
+fn is_answered(ear: &UdpSocket) -> bool {
+    let mut buffer = [0; 9000];
+    while let Ok(length) = ear.recv(&mut buffer) {
+        let packet = Packet::decode(&buffer[..length]).expect("it is well formed");
+        if packet.is_response && !packet.answers.is_empty() {
+            return true;
+        }
+    }
+    false
+}
+
+#[test]
 fn malformed_packets_are_survived() {
     in_namespaces("forgery::malformed_packets_are_survived", || {
         let lan = Lan::new(3);

@@ -15,6 +15,8 @@ use crate::{
 const TYPES: &str = "_services._dns-sd._udp.local";
 /// The longest time to live for whoever asks from another port than 5353 (RFC 6762, section 6.7).
 const LEGACY_TTL: u32 = 10;
+/// How many known answers and how many questions go into one packet, so that it fits a frame.
+pub(super) const ENTRIES: usize = 24;
 /// Whoever knows an answer for more than half of its time needs not hear it (RFC 6762, section 7.1).
 const KNOWN: u32 = 2;
 
@@ -103,9 +105,19 @@ impl Responder {
 
     /// Returns what a query wants of us, if anything.
     pub(super) fn wish(&self, query: &Packet) -> Option<Wish> {
+        self.wish_of(&query.questions, query)
+    }
+
+    /// Drops the questions whose answers the asker turns out to know.
+    pub(super) fn drop_answered(&self, questions: &mut Vec<Question>, known: &Packet) {
+        questions.retain(|question| self.asked(question, known).is_some());
+    }
+
+    /// Returns what questions want of somebody who knows what is in a packet.
+    pub(super) fn wish_of(&self, questions: &[Question], known: &Packet) -> Option<Wish> {
         let mut wish: Option<Wish> = None;
-        for question in &query.questions {
-            let Some(asked) = self.asked(question, query) else {
+        for question in questions {
+            let Some(asked) = self.asked(question, known) else {
                 continue;
             };
             let all = wish.get_or_insert(asked);
@@ -194,8 +206,9 @@ impl Responder {
     }
 }
 
-/// Asks for everybody, naming those who are known already so that they need not answer.
-pub(super) fn browse(known: impl Iterator<Item = (usize, String, u32)>) -> Packet {
+/// Asks for everybody, naming those who are known already so that they need not answer. What one
+/// packet cannot hold follows in others (RFC 6762, section 7.2).
+pub(super) fn browse(known: impl Iterator<Item = (usize, String, u32)>) -> Vec<Packet> {
     let types: Vec<Name> = SERVICE_TYPES
         .iter()
         .filter_map(|text| Name::from_text(text))
@@ -215,11 +228,25 @@ pub(super) fn browse(known: impl Iterator<Item = (usize, String, u32)>) -> Packe
             data,
         })
     });
-    Packet {
-        questions: questions.collect(),
-        answers: answers.collect(),
-        ..Packet::default()
+    let answers: Vec<Record> = answers.collect();
+    let mut packets: Vec<Packet> = answers
+        .chunks(ENTRIES)
+        .map(|answers| Packet {
+            is_truncated: true,
+            answers: answers.to_vec(),
+            ..Packet::default()
+        })
+        .collect();
+    if packets.is_empty() {
+        packets.push(Packet::default());
     }
+    if let Some(first) = packets.first_mut() {
+        first.questions = questions.collect();
+    }
+    if let Some(last) = packets.last_mut() {
+        last.is_truncated = false;
+    }
+    packets
 }
 
 /// Tells whether a packet is our own, which comes back to us from every interface.
@@ -348,6 +375,38 @@ mod tests {
             record.ttl = 44;
         }
         assert!(responder().wish(&asked).is_some());
+    }
+
+    #[test]
+    fn who_knows_us_by_a_later_packet_is_not_answered_either() {
+        let mut questions = query("_landbridge._tcp.local", kind::PTR).questions;
+        questions.extend(query(&format!("{ROME}.local"), kind::A).questions);
+        responder().drop_answered(&mut questions, &query("milan.local", kind::A));
+        assert_eq!(questions.len(), 2);
+        let known = responder().announcement(addresses(), false);
+        responder().drop_answered(&mut questions, &known);
+        let left = Name::from_text(&format!("{ROME}.local"));
+        assert_eq!(questions.pop().map(|question| question.name), left);
+        assert!(questions.is_empty());
+    }
+
+    #[test]
+    fn all_who_are_known_are_named_in_packets_that_fit_a_frame() {
+        let crowd = |size: u32| {
+            let row = |number| (0, format!("{number:08}-4b5a-8697-8877-665544332211"), 60);
+            browse((0..size).map(row))
+        };
+        for (size, expected) in [(0, 1), (1, 1), (24, 1), (25, 2), (500, 21)] {
+            let packets = crowd(size);
+            assert_eq!(packets.len(), expected, "{size}");
+            let asked: Vec<usize> = packets.iter().map(|one| one.questions.len()).collect();
+            assert_eq!((asked[0], asked.iter().sum::<usize>()), (2, 2), "{size}");
+            let told: usize = packets.iter().map(|one| one.answers.len()).sum();
+            assert_eq!(told, size as usize);
+            let more = packets.iter().filter(|one| one.is_truncated).count();
+            assert_eq!((more, packets[more].is_truncated), (expected - 1, false));
+            assert!(packets.iter().all(|one| one.encode().len() < 1400));
+        }
     }
 
     #[test]

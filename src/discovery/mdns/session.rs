@@ -16,7 +16,7 @@ use super::{
     Mdns, fraction,
     link_events::link_events,
     neighbours::Neighbours,
-    responder::{self, Responder},
+    responder::{self, ENTRIES, Responder},
     socket::Sockets,
     wire::{Packet, Question, SIZE_LIMIT},
 };
@@ -40,8 +40,6 @@ const ANNOUNCEMENT_PAUSE: Duration = Duration::from_secs(1);
 /// The waits between two questions for everybody double from one to the other (RFC 6762, section
 /// 5.2).
 const BROWSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_hours(1));
-/// How many known answers and how many questions go into one packet, so that it fits a frame.
-const ENTRIES: usize = 24;
 /// How often the links are looked at besides.
 const CHECK: Duration = Duration::from_secs(5);
 /// How long after the first goodbye the second one follows.
@@ -104,7 +102,8 @@ struct Session<'a> {
     announced: Option<Instant>,
     browse_at: Option<Instant>,
     browse_wait: Duration,
-    asked: Vec<u8>,
+    /// What was asked last, which comes back to us from every interface.
+    asked: Vec<Vec<u8>>,
     lines: BTreeMap<u32, Line>,
     links_due: Option<Instant>,
     check_due: Instant,
@@ -202,9 +201,8 @@ impl<'a> Session<'a> {
         if self.browse_at.is_some_and(|due| due <= now) {
             self.browse_at = Some(now + self.browse_wait);
             self.browse_wait = (self.browse_wait * 2).min(BROWSE.1);
-            let known = self.neighbours.known_answers(now).take(ENTRIES);
-            let query = responder::browse(known);
-            self.ask(&query, now);
+            let queries = responder::browse(self.neighbours.known_answers(now));
+            self.ask(&queries, now);
         }
         let questions = self.neighbours.take_questions();
         self.ask_all(questions, now);
@@ -236,25 +234,26 @@ impl<'a> Session<'a> {
                 rest.push(question);
             }
         }
-        while !rest.is_empty() {
-            let later = rest.split_off(rest.len().min(ENTRIES));
-            let query = Packet {
-                questions: rest,
+        let queries: Vec<Packet> = rest
+            .chunks(ENTRIES)
+            .map(|questions| Packet {
+                questions: questions.to_vec(),
                 ..Packet::default()
-            };
-            self.ask(&query, now);
-            rest = later;
-        }
+            })
+            .collect();
+        self.ask(&queries, now);
     }
 
     /// Asks on all links.
-    fn ask(&mut self, query: &Packet, now: Instant) {
-        let Some(sockets) = &self.sockets else {
+    fn ask(&mut self, queries: &[Packet], now: Instant) {
+        let Some(sockets) = self.sockets.as_ref().filter(|_| !queries.is_empty()) else {
             return;
         };
-        self.asked = query.encode();
+        self.asked = queries.iter().map(Packet::encode).collect();
         for (name, link) in self.links.iter() {
-            sockets.multicast(name, link, &self.asked);
+            for query in &self.asked {
+                sockets.multicast(name, link, query);
+            }
             let line = self.lines.entry(link.index).or_default();
             line.silent.get_or_insert(now);
         }
@@ -265,16 +264,13 @@ impl<'a> Session<'a> {
     }
 
     fn next_timer(&self) -> Instant {
-        let answers = self
-            .lines
-            .values()
-            .filter_map(|line| line.answer.map(|(due, _)| due));
+        let lines = self.lines.values().filter_map(Line::next_timer);
         [
             self.announce_at.first().copied(),
             self.browse_at,
             self.links_due,
             self.neighbours.next_timer(),
-            answers.min(),
+            lines.min(),
         ]
         .into_iter()
         .flatten()
@@ -287,6 +283,7 @@ impl<'a> Session<'a> {
             self.links_due = None;
             self.look_at_links(now)?;
         }
+        self.answer_unfinished(now);
         let due = |line: &Line| line.answer.filter(|(due, _)| *due <= now);
         let answers: Vec<(u32, bool)> = self
             .lines

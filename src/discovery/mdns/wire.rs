@@ -60,6 +60,8 @@ pub struct Packet {
     pub id: u16,
     /// Whether it is an answer.
     pub is_response: bool,
+    /// Whether more known answers follow in packets of their own (RFC 6762, section 7.2).
+    pub is_truncated: bool,
     /// What is asked.
     pub questions: Vec<Question>,
     /// What is answered; in a query: what is known already.

@@ -4,7 +4,7 @@ use std::{io, time::Duration};
 
 use tokio::time::Instant;
 
-use super::{ANNOUNCEMENT_PAUSE, Session};
+use super::{ANNOUNCEMENT_PAUSE, Session, lines::Unfinished};
 use crate::discovery::{
     DiscoveryError,
     mdns::{
@@ -18,6 +18,12 @@ use crate::discovery::{
 
 /// The least time between two objections to somebody who takes us back, who has one second to last.
 const OBJECTION_PAUSE: Duration = Duration::from_millis(250);
+/// How long the rest of a query is waited for, from its first packet on (RFC 6762, section 7.2). It
+/// is not waited for anew with each packet: nobody shall put an answer off for ever.
+const REST_OF_QUERY: (Duration, Duration) =
+    (Duration::from_millis(400), Duration::from_millis(100));
+/// Of how many askers on a link the rest is waited for at a time; others are answered before.
+const UNFINISHED: usize = 64;
 /// How long an answer waits that others may give too (RFC 6762, section 6).
 const SHARED_ANSWER: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(100));
 
@@ -57,7 +63,7 @@ impl Session<'_> {
         let Some(data) = buffer.get(..datagram.length.min(buffer.len())) else {
             return;
         };
-        if datagram.length > SIZE_LIMIT || data == self.asked {
+        if datagram.length > SIZE_LIMIT || self.asked.iter().any(|own| own == data) {
             return;
         }
         let packet = match Packet::decode(data) {
@@ -106,10 +112,15 @@ impl Session<'_> {
         let (Some(responder), Some(sockets)) = (&self.responder, &self.sockets) else {
             return;
         };
-        let (Some(wish), Some((_, link))) = (
-            responder.wish(query),
-            self.links.numbered(datagram.interface),
-        ) else {
+        let Some((_, link)) = self.links.numbered(datagram.interface) else {
+            return;
+        };
+        let line = self.lines.entry(datagram.interface).or_default();
+        let source = datagram.source.ip();
+        if let Some(earlier) = line.unfinished.get_mut(&source) {
+            responder.drop_answered(&mut earlier.questions, query);
+        }
+        let Some(wish) = responder.wish(query) else {
             return;
         };
         if datagram.source.port() != self.port {
@@ -117,7 +128,13 @@ impl Session<'_> {
             sockets.unicast(datagram.source, &reply.encode());
             return;
         }
-        let line = self.lines.entry(datagram.interface).or_default();
+        if query.is_truncated && line.unfinished.len() < UNFINISHED {
+            let due = now + REST_OF_QUERY.0 + REST_OF_QUERY.1.mul_f64(fraction());
+            let questions = query.questions.clone();
+            let query = Unfinished { questions, due };
+            line.unfinished.entry(source).or_insert(query);
+            return;
+        }
         let recent = |within| line.announced.is_some_and(|last| now < last + within);
         if wish.unicast && recent(self.announcement.ttl / 4) {
             let reply = responder.announcement(link.addresses(), wish.list);
@@ -129,11 +146,22 @@ impl Session<'_> {
         } else {
             Duration::ZERO
         };
-        let polite = line.announced.map_or(now, |last| last + ANNOUNCEMENT_PAUSE);
-        let due = (now + wait).max(polite);
-        line.answer = Some(match line.answer {
-            Some((earlier, list)) => (earlier.min(due), list || wish.list),
-            None => (due, wish.list),
-        });
+        line.answer_by(now + wait, wish.list);
+    }
+
+    /// Answers what is still open of the queries whose rest was waited for.
+    pub(super) fn answer_unfinished(&mut self, now: Instant) {
+        let Some(responder) = &self.responder else {
+            return;
+        };
+        for line in self.lines.values_mut() {
+            let finished = line.unfinished.extract_if(.., |_, query| query.due <= now);
+            let finished: Vec<Unfinished> = finished.map(|(_, query)| query).collect();
+            for query in finished {
+                if let Some(wish) = responder.wish_of(&query.questions, &Packet::default()) {
+                    line.answer_by(now, wish.list);
+                }
+            }
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! The links that discovery speaks on: what is remembered of each, and which of them let us.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 use tokio::time::Instant;
 
@@ -8,6 +8,7 @@ use super::{ANNOUNCEMENT_PAUSE, BROWSE, Session};
 use crate::discovery::{
     DiscoveryError, Health,
     interfaces::{Links, without_multicast},
+    mdns::wire::Question,
 };
 
 /// For how long link events are collected: an address change comes as several.
@@ -22,9 +23,39 @@ pub(super) struct Line {
     pub(super) announced: Option<Instant>,
     /// When somebody there is to be answered, and whether the service types are asked for.
     pub(super) answer: Option<(Instant, bool)>,
+    /// What is asked by those who are still telling what they know.
+    pub(super) unfinished: BTreeMap<IpAddr, Unfinished>,
     /// Since when nothing of what we sent there came back.
     pub(super) silent: Option<Instant>,
     pub(super) is_blocked: bool,
+}
+
+/// A query whose known answers come in several packets.
+#[derive(Debug)]
+pub(super) struct Unfinished {
+    /// The questions that are open yet.
+    pub(super) questions: Vec<Question>,
+    /// When it is answered.
+    pub(super) due: Instant,
+}
+
+impl Line {
+    /// Sees to it that somebody there is answered by then.
+    pub(super) fn answer_by(&mut self, due: Instant, list: bool) {
+        let polite = self.announced.map(|last| last + ANNOUNCEMENT_PAUSE);
+        let due = polite.map_or(due, |polite| polite.max(due));
+        self.answer = Some(match self.answer {
+            Some((earlier, listed)) => (earlier.min(due), listed || list),
+            None => (due, list),
+        });
+    }
+
+    /// When something is to be done there.
+    pub(super) fn next_timer(&self) -> Option<Instant> {
+        let unfinished = self.unfinished.values().map(|query| query.due);
+        let answer = self.answer.map(|(due, _)| due);
+        unfinished.chain(answer).min()
+    }
 }
 
 impl Session<'_> {

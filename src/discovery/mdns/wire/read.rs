@@ -19,6 +19,8 @@ const ANY_CLASS: u16 = 255;
 pub(super) const TOP_BIT: u16 = 0x8000;
 /// The flag of an answer, and the fields that must be zero.
 pub(super) const RESPONSE: u16 = 0x8000;
+/// The flag of a packet that more belongs to (RFC 6762, section 18.5).
+pub(super) const TRUNCATED: u16 = 0x0200;
 const OPERATION_AND_CODE: u16 = 0x780f;
 
 impl Packet {
@@ -41,6 +43,7 @@ impl Packet {
         let mut packet = Self {
             id,
             is_response: flags & RESPONSE != 0,
+            is_truncated: flags & TRUNCATED != 0,
             ..Self::default()
         };
         for _ in 0..questions {

@@ -52,6 +52,12 @@ fn what_is_written_is_short_and_reads_back() {
     let data = answer().encode();
     assert!(data.len() < 160, "{} bytes", data.len());
     assert_eq!(Packet::decode(&data), Ok(answer()));
+    let more = Packet {
+        is_truncated: true,
+        ..Packet::default()
+    };
+    assert_eq!(more.encode(), [0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    assert_eq!(Packet::decode(&more.encode()), Ok(more));
 }
 
 #[test]
@@ -176,10 +182,12 @@ fn questions() -> impl Strategy<Value = Question> {
 fn packets() -> impl Strategy<Value = Packet> {
     let records = || prop::collection::vec(records(), 0..8);
     let questions = prop::collection::vec(questions(), 0..4);
-    (any::<u16>(), any::<bool>(), questions, records(), records()).prop_map(
-        |(id, is_response, questions, answers, additionals)| Packet {
+    let flags = any::<(bool, bool)>();
+    (any::<u16>(), flags, questions, records(), records()).prop_map(
+        |(id, (is_response, is_truncated), questions, answers, additionals)| Packet {
             id,
             is_response,
+            is_truncated,
             questions,
             answers,
             additionals,

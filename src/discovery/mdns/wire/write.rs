@@ -2,7 +2,7 @@
 
 use super::{
     Data, Name, Packet, Record,
-    read::{RESPONSE, TOP_BIT},
+    read::{RESPONSE, TOP_BIT, TRUNCATED},
 };
 
 /// Answers come from whom they are about (RFC 6762, section 18.4).
@@ -14,11 +14,13 @@ impl Packet {
     /// Writes the packet.
     pub fn encode(&self) -> Vec<u8> {
         let mut writer = Writer::default();
-        let flags = if self.is_response {
-            RESPONSE | AUTHORITATIVE
-        } else {
-            0
-        };
+        let mut flags = 0;
+        if self.is_response {
+            flags |= RESPONSE | AUTHORITATIVE;
+        }
+        if self.is_truncated {
+            flags |= TRUNCATED;
+        }
         writer.u16(self.id);
         writer.u16(flags);
         for count in [
