@@ -46,10 +46,12 @@ pub enum Health {
         /// The names of those that are up and allowed and do not know multicast.
         without_multicast: Vec<String>,
     },
-    /// Multicast does not pass on any interface: not even what we send ourselves comes back.
+    /// Multicast does not pass on some interfaces: not even what we send ourselves comes back.
     Blocked {
-        /// The names of the interfaces.
+        /// The names of these interfaces.
         interfaces: Vec<String>,
+        /// The names of those on which it passes.
+        working: Vec<String>,
     },
     /// It is switched off by the configuration.
     SwitchedOff,

@@ -101,6 +101,8 @@ pub mod cluster_config {
     pub const NO_MULTICAST: &str = "NoMulticast";
     /// Not even what we send ourselves comes back: something on this machine drops it.
     pub const MULTICAST_BLOCKED: &str = "MulticastBlocked";
+    /// The same on some of the interfaces; on the others discovery works.
+    pub const MULTICAST_PARTLY_BLOCKED: &str = "MulticastPartlyBlocked";
     /// Another program holds UDP port 5353 for itself.
     pub const PORT_TAKEN: &str = "PortTaken";
     /// It broke and is started again.

@@ -68,12 +68,21 @@ fn verdict(health: &Health) -> Option<Verdict> {
             );
             ("False", words::NO_MULTICAST, message)
         }
-        Health::Blocked { interfaces } => {
+        Health::Blocked {
+            interfaces,
+            working,
+        } => {
             let names = interfaces.join(", ");
+            let (reason, others) = if working.is_empty() {
+                (words::MULTICAST_BLOCKED, String::new())
+            } else {
+                let others = format!(", as they do on {}", working.join(", "));
+                (words::MULTICAST_PARTLY_BLOCKED, others)
+            };
             let message = format!(
-                "packets to 224.0.0.251 and ff02::fb, UDP port 5353, do not pass on {names}: let the firewall of this machine accept them"
+                "packets to 224.0.0.251 and ff02::fb, UDP port 5353, do not pass on {names}{others}: let the firewall of this machine accept them"
             );
-            ("False", words::MULTICAST_BLOCKED, message)
+            ("False", reason, message)
         }
         Health::PortTaken { message } => ("False", words::PORT_TAKEN, message.clone()),
         Health::Restarting { message } => ("False", words::RESTARTING, message.clone()),

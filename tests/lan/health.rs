@@ -57,6 +57,22 @@ fn what_the_network_does_not_let_us_do_is_said() {
         lab.output("rome", &["nft", "delete", "table", "inet", "closed"]);
         until_said(&lab, "rome", "Working");
     }
+    for command in [
+        "link add eth1 type veth peer name eth2",
+        "address add 10.78.0.1/24 dev eth1",
+        "link set eth2 up",
+        "link set eth1 up",
+    ] {
+        lab.ip(Some("rome"), command);
+    }
+    let rules = "table inet closed {\nchain c {\ntype filter hook input priority 0\n\
+         iifname eth1 udp dport 5353 drop\n}\n}\n";
+    let loaded = lab.run("rome", &["nft", rules]);
+    assert!(loaded.status.success(), "{loaded:?}");
+    until_said(&lab, "rome", "MulticastPartlyBlocked");
+    lab.output("rome", &["nft", "delete", "table", "inet", "closed"]);
+    until_said(&lab, "rome", "Working");
+    lab.ip(Some("rome"), "link del eth1");
     lab.ip(Some("rome"), "link set eth0 down");
     until_said(&lab, "rome", "NoInterface");
     lab.ip(Some("rome"), "link set eth0 up");

@@ -60,17 +60,27 @@ impl Line {
 
 impl Session<'_> {
     pub(super) fn health(&self) -> Health {
-        let interfaces = self.links.names();
+        let is_blocked = |index| self.lines.get(&index).is_some_and(|line| line.is_blocked);
+        let links = self.links.iter();
+        let named = links.map(|(name, link)| (name.to_owned(), is_blocked(link.index)));
+        let (blocked, working): (Vec<_>, Vec<_>) = named.partition(|(_, blocked)| *blocked);
+        let names = |links: Vec<(String, bool)>| links.into_iter().map(|(name, _)| name).collect();
+        let (interfaces, working): (Vec<String>, Vec<String>) = (names(blocked), names(working));
         if self.sockets.is_none() {
             Health::SwitchedOff
-        } else if interfaces.is_empty() {
+        } else if self.links.is_empty() {
             Health::NoInterface {
                 without_multicast: self.without_multicast.clone(),
             }
-        } else if self.lines.values().all(|line| line.is_blocked) {
-            Health::Blocked { interfaces }
+        } else if interfaces.is_empty() {
+            Health::Working {
+                interfaces: working,
+            }
         } else {
-            Health::Working { interfaces }
+            Health::Blocked {
+                interfaces,
+                working,
+            }
         }
     }
 
