@@ -7,6 +7,11 @@ use crate::api::{
     identity::{ClusterId, ClusterName, Fingerprint},
 };
 
+/// More advertisements than a LAN has clusters: from then on they are looked at together.
+pub const CROWD: usize = 64;
+/// How far apart looks at a crowd are, so that a flood costs the same however fast it is.
+pub const CROWD_PAUSE: Duration = Duration::from_millis(100);
+
 /// One claim, by one source on one interface, that a cluster is reachable. Nothing in it is proven.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sighting {

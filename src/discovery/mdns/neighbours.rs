@@ -24,7 +24,7 @@ use crate::{
         identity::{ClusterId, ClusterName},
     },
     discovery::{interfaces::Links, record::Record},
-    engine::sighting::Event,
+    engine::sighting::{CROWD, CROWD_PAUSE, Event},
 };
 
 mod host;
@@ -45,11 +45,6 @@ const HOSTS: usize = 4;
 const FAREWELL: Duration = Duration::from_secs(1);
 /// How long what is doubted has to be confirmed.
 const DOUBT: Duration = Duration::from_secs(2);
-
-/// More advertisements than a LAN has clusters: from then on they are looked at together.
-const CROWD: usize = 64;
-/// How far apart looks at a crowd are, so that a flood costs the same however fast it is.
-const CROWD_PAUSE: Duration = Duration::from_millis(100);
 
 /// Where a packet came from.
 #[derive(Debug, Clone, Copy)]

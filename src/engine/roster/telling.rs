@@ -3,13 +3,10 @@
 use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
 use super::{Entry, Key, Roster, room::crowd_of};
+use crate::engine::sighting::{CROWD, CROWD_PAUSE};
 
 /// How many addresses are remembered for their strangers. With one more all are forgotten.
 const TRIED_ADDRESSES: usize = 4096;
-/// More candidates than a LAN has clusters: from then on they are looked at together.
-const CROWD: usize = 64;
-/// How far apart looks at a crowd are, so that a flood costs the same however fast it is.
-const CROWD_PAUSE: Duration = Duration::from_millis(100);
 
 impl Roster {
     /// Tells at once what nothing else depends on, and notes when the entry is to be looked at.
