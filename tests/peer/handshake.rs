@@ -3,6 +3,7 @@
 use std::{
     net::SocketAddr,
     sync::{Arc, atomic::Ordering},
+    time::Duration,
 };
 
 use landbridge::{
@@ -227,6 +228,33 @@ async fn the_address_with_the_right_key_is_found_among_wrong_ones() {
         .await
         .unwrap_err();
     assert_eq!(error.reason(), reason::IDENTITY_MISMATCH, "{error}");
+}
+
+#[tokio::test]
+async fn eight_targets_are_dialled_at_once_and_none_is_waited_for_for_ever() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut silent = target(listener.local_addr().unwrap());
+    silent.expect = Some(credentials().identity().cluster_id().clone());
+    let connector = Arc::new(connector(&credentials()));
+    let dials: Vec<_> = (0..9)
+        .map(|_| {
+            let (connector, silent) = (Arc::clone(&connector), silent.clone());
+            tokio::spawn(async move { connector.connect(&silent).await.unwrap_err() })
+        })
+        .collect();
+    // They are held until all have had their turn: only the time of a step lets the ninth come.
+    let mut held = Vec::new();
+    for _ in 0..8 {
+        held.push(listener.accept().await.unwrap().0);
+    }
+    let second = Duration::from_secs(1);
+    let ninth = tokio::time::timeout(second, listener.accept()).await;
+    assert!(ninth.is_err(), "a ninth is dialled beside eight");
+    held.push(listener.accept().await.unwrap().0);
+    for dial in dials {
+        let error = dial.await.unwrap();
+        assert!(matches!(error, ConnectError::Timeout { .. }), "{error}");
+    }
 }
 
 /// What a server saw of us.
