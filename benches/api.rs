@@ -1,7 +1,9 @@
-//! The load of a busy daemon on its API: `cargo bench --bench api [-- --kubeconfig F] [--seconds N] [--rounds N]`.
+//! The load of a busy daemon on its API:
+//! `cargo bench --bench api [-- [--beside F | --kubeconfig F] [--seconds N] [--rounds N]]`.
 //!
-//! Without a kubeconfig it starts an embedded API in a process of its own, so that memory and
-//! start can be told apart from the clients. With one it sends the same load to that server.
+//! It starts an embedded API in a process of its own, so that memory and start can be told apart from
+//! the clients. `--kubeconfig` names another server that takes the same load instead of ours, `--beside`
+//! one that takes it by turns with ours.
 #![expect(
     clippy::print_stdout,
     clippy::unwrap_used,
@@ -74,9 +76,18 @@ async fn main() {
         extent.seconds
     );
     disk();
-    match value("--kubeconfig") {
-        Some(path) => everything(Path::new(&path), extent, None).await,
-        None => embedded(extent).await,
+    let other = |path: String| Side {
+        name: "other",
+        kubeconfig: PathBuf::from(path),
+        server: None,
+    };
+    if let Some(path) = value("--kubeconfig") {
+        everything(&[other(path)], extent).await;
+    } else {
+        let home = tempfile::tempdir().unwrap();
+        let ours = embedded(home.path()).await;
+        let sides = std::iter::once(ours).chain(value("--beside").map(other));
+        everything(&sides.collect::<Vec<_>>(), extent).await;
     }
     println!("load average at the end {}", load_average());
 }
@@ -174,31 +185,48 @@ impl Drop for Server {
     }
 }
 
-async fn embedded(extent: Extent) {
-    let empty = tempfile::tempdir().unwrap();
-    // The first start makes keys; the second is the usual one.
-    drop(Server::start(empty.path()).await);
-    let mut starts = Vec::new();
+/// A server that takes the load.
+struct Side {
+    name: &'static str,
+    kubeconfig: PathBuf,
+    /// Ours, whose memory and processor time can be read.
+    server: Option<Server>,
+}
+
+/// Measures how an embedded API starts, and returns one.
+async fn embedded(home: &Path) -> Side {
+    let (mut first, mut again) = (Vec::new(), Vec::new());
     for _ in 0..5 {
-        starts.push(Server::start(empty.path()).await.1);
+        let fresh = tempfile::tempdir().unwrap();
+        first.push(Server::start(fresh.path()).await.1);
+        again.push(Server::start(fresh.path()).await.1);
     }
-    starts.sort();
-    println!(
-        "start to ready, no objects:    {:>7.1} ms (median of 5)",
-        millis(starts[2])
-    );
+    for (what, starts) in [
+        ("which makes keys:", &mut first),
+        ("no objects:", &mut again),
+    ] {
+        starts.sort();
+        println!(
+            "start to ready, {what:<18} {:>6.1} ms (median of 5)",
+            millis(starts[2])
+        );
+    }
     let full = tempfile::tempdir().unwrap();
     fill(full.path(), 100_000);
     drop(Server::start(full.path()).await);
     let (server, start) = Server::start(full.path()).await;
     println!(
-        "start to ready, 10^5 objects:  {:>7.1} ms, resident {}",
+        "start to ready, 10^5 objects:      {:>6.1} ms, resident {}",
         millis(start),
         server.memory()
     );
     drop(server);
-    let (server, _) = Server::start(empty.path()).await;
-    everything(&empty.path().join("kubeconfig"), extent, Some(&server)).await;
+    let (server, _) = Server::start(home).await;
+    Side {
+        name: "ours",
+        kubeconfig: home.join("kubeconfig"),
+        server: Some(server),
+    }
 }
 
 /// Puts objects into a store without an API before it.
@@ -226,39 +254,63 @@ fn fill(home: &Path, count: u64) {
     store.commit(&[], from + count).unwrap();
 }
 
-async fn everything(kubeconfig: &Path, extent: Extent, server: Option<&Server>) {
-    define(&client(kubeconfig).await.unwrap()).await;
-    let before = server.map(Server::memory);
-    let writers = connect(kubeconfig, 10).await;
-    write(&writers, 10_000).await;
-    if let (Some(before), Some(server)) = (before, server) {
+async fn everything(sides: &[Side], extent: Extent) {
+    for side in sides {
+        prepare(side).await;
+    }
+    println!();
+    println!(
+        "| clients | what | server | a second | times the other | sent to event p50, ms | p99, ms | processor time of the server, ms |"
+    );
+    println!("| --- | --- | --- | --- | --- | --- | --- | --- |");
+    for clients in [1, 10, 50] {
+        let mut rounds: Vec<Vec<[Figures; 3]>> = sides.iter().map(|_| Vec::new()).collect();
+        for _ in 0..extent.rounds {
+            for (side, rounds) in sides.iter().zip(&mut rounds) {
+                let writers = connect(&side.kubeconfig, clients).await;
+                let server = side.server.as_ref();
+                rounds.push(round(&side.kubeconfig, &writers, extent.seconds, server).await);
+                clean(&writers).await;
+            }
+        }
+        tell(clients, sides, &rounds);
+    }
+}
+
+/// Writes 10,000 times, half of them new objects, and says what that costs in memory.
+async fn prepare(side: &Side) {
+    define(&client(&side.kubeconfig).await.unwrap()).await;
+    let before = side.server.as_ref().map(Server::memory);
+    let writers = connect(&side.kubeconfig, 10).await;
+    write(&writers, 5_000).await;
+    if let (Some(before), Some(server)) = (before, &side.server) {
         println!(
-            "resident before 10,000 writes {before}, after {}",
+            "resident before 5,000 creates and 5,000 merges {before}, after {}",
             server.memory()
         );
     }
     clean(&writers).await;
-    println!();
-    println!(
-        "| clients | what | a second | sent to event p50, ms | p99, ms | processor time of the server, ms |"
-    );
-    println!("| --- | --- | --- | --- | --- | --- |");
-    for clients in [1, 10, 50] {
-        let writers = connect(kubeconfig, clients).await;
-        let mut rounds = Vec::new();
-        for _ in 0..extent.rounds {
-            rounds.push(round(kubeconfig, &writers, extent.seconds, server).await);
-            clean(&writers).await;
-        }
-        for (index, what) in ["create", "status, merge", "status, apply"]
+}
+
+fn tell(clients: usize, sides: &[Side], rounds: &[Vec<[Figures; 3]>]) {
+    for (index, what) in ["create", "status, merge", "status, apply"]
+        .iter()
+        .enumerate()
+    {
+        let all = |rounds: &[[Figures; 3]], figure: fn(&Figures) -> f64| -> Vec<f64> {
+            rounds.iter().map(|round| figure(&round[index])).collect()
+        };
+        let rates: Vec<f64> = rounds
             .iter()
-            .enumerate()
-        {
-            let of = |figure: fn(&Figures) -> f64| {
-                spread(rounds.iter().map(|round| figure(&round[index])).collect())
-            };
+            .map(|rounds| median(all(rounds, |figures| figures.rate)))
+            .collect();
+        for (number, (side, rounds)) in sides.iter().zip(rounds).enumerate() {
+            let of = |figure: fn(&Figures) -> f64| spread(all(rounds, figure));
+            let other = rates.get(1).filter(|_| number == 0);
+            let ratio = other.map_or(String::new(), |other| format!("{:.1}", rates[0] / other));
             println!(
-                "| {clients} | {what} | {} | {} | {} | {} |",
+                "| {clients} | {what} | {} | {} | {ratio} | {} | {} | {} |",
+                side.name,
                 of(|figures| figures.rate),
                 of(|figures| figures.middle),
                 of(|figures| figures.late),
@@ -385,10 +437,6 @@ async fn apply(api: Api<DynamicObject>, client: String, number: u64, sent: Sent)
 }
 
 async fn write(writers: &[Client], count: u64) {
-    for (index, client) in writers.iter().enumerate() {
-        let api = clusters(client);
-        create(api, format!("c{index}"), 0, Sent::default()).await;
-    }
     let each = count / u64::try_from(writers.len()).unwrap();
     let tasks: Vec<_> = writers
         .iter()
@@ -397,6 +445,8 @@ async fn write(writers: &[Client], count: u64) {
             let api = clusters(client);
             tokio::spawn(async move {
                 for number in 0..each {
+                    let client = format!("c{index}");
+                    create(api.clone(), client, number, Sent::default()).await;
                     merge(api.clone(), format!("c{index}"), number, Sent::default()).await;
                 }
             })
@@ -534,8 +584,13 @@ fn spread(mut values: Vec<f64>) -> String {
     } else {
         usize::from(most < 100.0)
     };
-    let median = values[values.len() / 2];
+    let median = median(values);
     format!("{median:.digits$} ({least:.digits$} to {most:.digits$})")
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
 }
 
 fn millis(duration: Duration) -> f64 {
