@@ -268,6 +268,8 @@ impl Bench {
         sleep(MOMENT);
         self.change_address(&lan, &rome, &ear);
         sleep(MOMENT);
+        // Else it may be degraded already by what was done to it before.
+        rome.settled_within(SILENCE, "Peered");
 
         let killed = milan.end(Signal::SIGKILL);
         self.die(&rome, killed, (KILLED_GONE, KILLED_STATE));

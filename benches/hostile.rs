@@ -63,7 +63,7 @@ async fn compare(seconds: u64) {
     let peer = Peer::accepted(server.address).await;
     let time = Duration::from_secs(seconds);
     println!(
-        "a well-behaved peer: {} reads, {} writes and {} new sessions a second for {seconds} s",
+        "a well-behaved peer: {} reads, {} writes and {} new sessions a minute for {seconds} s",
         peer::READS,
         peer::WRITES,
         peer::SESSIONS

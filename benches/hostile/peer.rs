@@ -23,11 +23,11 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use crate::rig::{SECRET, connector, credentials, request, target};
 
-/// How often a second a well-behaved peer reads, writes and comes anew. All are below the quota of a
+/// How often a minute a well-behaved peer reads, writes and comes anew. All are below the quota of a
 /// peer, so that nothing is refused for its sake.
-pub(crate) const READS: u64 = 30;
-pub(crate) const WRITES: u64 = 8;
-pub(crate) const SESSIONS: u64 = 2;
+pub(crate) const READS: u64 = 1_800;
+pub(crate) const WRITES: u64 = 480;
+pub(crate) const SESSIONS: u64 = 40;
 
 /// How long the program may take to start.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -158,16 +158,16 @@ async fn identify(
     Ok(connection)
 }
 
-/// Does something so often a second, never two of a kind at once, and takes the time of each from the
+/// Does something so often a minute, never two of a kind at once, and takes the time of each from the
 /// moment when it was due: who waits for the one before waits too.
 async fn paced<T, E, F>(rate: u64, time: Duration, deed: impl Fn(u64) -> F) -> Vec<Option<Duration>>
 where
     F: Future<Output = Result<T, E>>,
 {
-    let mut ticks = interval(Duration::from_secs(1) / u32::try_from(rate).unwrap());
+    let mut ticks = interval(Duration::from_mins(1) / u32::try_from(rate).unwrap());
     ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
     let mut results = Vec::new();
-    for index in 0..rate * time.as_secs() {
+    for index in 0..rate * time.as_secs() / 60 {
         let due = ticks.tick().await;
         let done = deed(index).await.is_ok();
         results.push(done.then(|| due.elapsed()));

@@ -235,6 +235,23 @@ impl Machine {
         }
     }
 
+    /// Waits until the last phase that the log tells of is this one, for so long at most.
+    pub(crate) fn settled_within(&self, patience: Duration, phase: &str) -> bool {
+        let deadline = Instant::now() + patience;
+        let last = || {
+            let log = self.log();
+            let line = log.lines().rev().find(|line| line.contains(" to=\""));
+            line.is_some_and(|line| line.contains(&format!(" to=\"{phase}\"")))
+        };
+        while !last() {
+            if Instant::now() >= deadline {
+                return false;
+            }
+            sleep(Duration::from_millis(5));
+        }
+        true
+    }
+
     /// Returns how many lines of the log have a word.
     pub(crate) fn lines_with(&self, word: &str) -> usize {
         let log = self.log();
