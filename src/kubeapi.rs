@@ -17,6 +17,7 @@ mod access;
 mod admission;
 mod apply;
 mod body;
+mod bounds;
 mod builtin;
 mod cascade;
 mod catalog;

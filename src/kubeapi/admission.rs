@@ -3,6 +3,7 @@
 mod identity;
 
 use super::{
+    bounds,
     catalog::{Catalog, Resource, Role, check_definition},
     dress::dress,
     managed::{self, Manager, Operation, Setting},
@@ -88,6 +89,7 @@ pub(super) enum Origin<'a> {
 impl Case<'_> {
     /// Makes a sent object into one that can be created.
     pub(super) fn admit_new(&self, mut object: Value) -> Result<Admitted, Refusal> {
+        bounds::check(&object)?;
         self.check_kind(&object)?;
         self.settle_namespace(&mut object)?;
         let metadata = metadata_of(&mut object)?;
@@ -138,6 +140,7 @@ impl Case<'_> {
         mut object: Value,
         part: Part,
     ) -> Result<Admitted, Refusal> {
+        bounds::check(&object)?;
         self.check_kind(&object)?;
         self.settle_namespace(&mut object)?;
         let mistakes = self.check_identity(old, &mut object)?;

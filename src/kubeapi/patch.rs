@@ -1,12 +1,18 @@
 //! Patches: merge (RFC 7386), JSON (RFC 6902) and the strategic ones of built-in kinds.
 
-use super::{apply, catalog::Resource, path::Path, refusal::Refusal};
+use super::{apply, bounds, catalog::Resource, path::Path, refusal::Refusal};
 use crate::kubeapi::tree::Tree;
+use json_patch::PatchOperation as Operation;
 use serde_json::{Map, Value};
 
 const JSON: &str = "application/json-patch+json";
 const MERGE: &str = "application/merge-patch+json";
 const STRATEGIC: &str = "application/strategic-merge-patch+json";
+
+/// How many operations a JSON patch may have, as with a real server.
+const OPERATIONS: usize = 10_000;
+/// How many bytes a JSON patch may copy, about: as many as a body may have, as with a real server.
+const COPIED_BYTES: usize = 3 * 1024 * 1024;
 
 /// A patch that can be carried out on any state of the object, also after a conflict.
 #[derive(Debug, Clone)]
@@ -59,14 +65,7 @@ impl Patch {
         let mut patched = object.clone();
         match self {
             Self::Merge(patch) => json_patch::merge(&mut patched, patch),
-            Self::Json(patch) => {
-                for operation in &patch.0 {
-                    if !is_test_for_nothing(operation, &patched) {
-                        json_patch::patch(&mut patched, std::slice::from_ref(operation))
-                            .map_err(|_| Refusal::unprocessable())?;
-                    }
-                }
-            }
+            Self::Json(patch) => carry_out(patch, &mut patched)?,
             Self::Strategic(patch, keys) => merge_strategic(&mut patched, patch, Path::Root, keys),
         }
         Ok(patched)
@@ -85,9 +84,47 @@ fn object(bytes: &[u8]) -> Result<Value, Refusal> {
     }
 }
 
+/// Carries out the operations one by one, each only if nothing grows out of bounds by it.
+fn carry_out(patch: &json_patch::Patch, object: &mut Value) -> Result<(), Refusal> {
+    if patch.0.len() > OPERATIONS {
+        return Err(Refusal::too_many_operations(OPERATIONS, patch.0.len()));
+    }
+    let mut room = COPIED_BYTES;
+    for operation in &patch.0 {
+        check_growth(operation, object, &mut room)?;
+        if !is_test_for_nothing(operation, object) {
+            json_patch::patch(object, std::slice::from_ref(operation))
+                .map_err(|_| Refusal::unprocessable())?;
+        }
+    }
+    Ok(())
+}
+
+/// Refuses an operation that puts something deeper than an object may be, or that copies more than
+/// there is room for: by copies alone a patch doubles an object with each operation.
+fn check_growth(operation: &Operation, object: &Value, room: &mut usize) -> Result<(), Refusal> {
+    let there = |from: &str| object.pointer(from).unwrap_or(&Value::Null);
+    let (path, value) = match operation {
+        Operation::Add(add) => (&add.path, &add.value),
+        Operation::Replace(replace) => (&replace.path, &replace.value),
+        Operation::Move(moved) => (&moved.path, there(moved.from.as_str())),
+        Operation::Copy(copy) => (&copy.path, there(copy.from.as_str())),
+        Operation::Remove(_) | Operation::Test(_) => return Ok(()),
+    };
+    let levels = bounds::LEVELS.checked_sub(path.count());
+    let bytes = levels.and_then(|levels| bounds::weigh(value, levels));
+    let bytes = bytes.ok_or_else(Refusal::too_deep)?;
+    if matches!(operation, Operation::Copy(_)) {
+        *room = room
+            .checked_sub(bytes)
+            .ok_or_else(Refusal::too_much_copied)?;
+    }
+    Ok(())
+}
+
 /// A real server lets `test` for null succeed where there is nothing; the finalizers of kube rely on it.
-fn is_test_for_nothing(operation: &json_patch::PatchOperation, object: &Value) -> bool {
-    if let json_patch::PatchOperation::Test(test) = operation {
+fn is_test_for_nothing(operation: &Operation, object: &Value) -> bool {
+    if let Operation::Test(test) = operation {
         test.value.is_null() && object.pointer(test.path.as_str()).is_none()
     } else {
         false
@@ -272,6 +309,34 @@ mod tests {
         let patch =
             json!([{"op": "replace", "path": "/a", "value": 2}, {"op": "remove", "path": "/nope"}]);
         assert!(json_patched(&json!({"a": 1}), patch).is_err());
+    }
+
+    #[test]
+    fn a_json_patch_grows_an_object_only_so_far() {
+        let object = json!({"x": {"a": "text"}});
+        let bomb = |operation: &dyn Fn(usize) -> Value, count: usize| {
+            let operations: Vec<Value> = (0..count).map(operation).collect();
+            let refusal = json_patched(&object, json!(operations)).unwrap_err();
+            refusal.status()["code"].clone()
+        };
+        let doubled = |n: usize| json!({"op": "copy", "from": "/x", "path": format!("/x/{n}")});
+        assert_eq!(bomb(&doubled, 40), 413, "it doubles with each operation");
+        let deeper = |n: usize| {
+            let path = "/a".repeat(2_usize.pow(u32::try_from(n).unwrap()));
+            json!({"op": "copy", "from": "/x", "path": format!("/x{path}")})
+        };
+        assert_eq!(
+            bomb(&deeper, 12),
+            400,
+            "its depth doubles with each operation"
+        );
+        let nested = |n: usize| {
+            let path = "/b".repeat(n);
+            json!({"op": "add", "path": format!("/x{path}/b"), "value": {}})
+        };
+        assert_eq!(bomb(&nested, 200), 400, "each is one level deeper");
+        let many = |_: usize| json!({"op": "test", "path": "/x/a", "value": "text"});
+        assert_eq!(bomb(&many, 10_001), 413, "they are too many");
     }
 
     #[test]

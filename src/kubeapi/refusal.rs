@@ -291,6 +291,12 @@ impl Refusal {
         Self::new(405, "MethodNotAllowed", message).about(subject)
     }
 
+    /// The kind of a new object is on its way out.
+    pub(super) fn kind_terminating() -> Self {
+        let message = "create not allowed while custom resource definition is terminating";
+        Self::new(405, "MethodNotAllowed", message)
+    }
+
     pub(super) fn not_acceptable() -> Self {
         let message = "only the following media types are accepted: application/json, application/yaml, application/vnd.kubernetes.protobuf";
         Self::new(406, "NotAcceptable", message)
@@ -310,6 +316,33 @@ impl Refusal {
             "RequestEntityTooLarge",
             "the body of the request is larger than 3 MiB",
         )
+    }
+
+    /// An object that would be larger than one may be.
+    pub(super) fn object_too_large() -> Self {
+        Self::new(
+            413,
+            "RequestEntityTooLarge",
+            "the object would be larger than 1.5 MiB",
+        )
+    }
+
+    /// An object that no client could read.
+    pub(super) fn too_deep() -> Self {
+        Self::bad_request("the object would have more than 100 levels")
+    }
+
+    /// A patch of more operations than a real server carries out, in its words.
+    pub(super) fn too_many_operations(most: usize, found: usize) -> Self {
+        let message =
+            format!("The allowed maximum operations in a JSON patch is {most}, got {found}");
+        Self::new(413, "RequestEntityTooLarge", message)
+    }
+
+    /// A patch that copies more than a real server lets it.
+    pub(super) fn too_much_copied() -> Self {
+        let message = "the JSON patch copies more than 3 MiB";
+        Self::new(413, "RequestEntityTooLarge", message)
     }
 
     pub(super) fn too_slow() -> Self {

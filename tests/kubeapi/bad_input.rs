@@ -2,7 +2,7 @@
 
 use crate::rig::{CLUSTERS, Server, cluster, post, raw, send};
 use kube::Client;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::time::Duration;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -20,7 +20,7 @@ async fn refused(client: &Client, header: (&str, &str), body: impl Into<Vec<u8>>
     answer.status.as_u16()
 }
 
-fn deep(depth: usize) -> String {
+pub(crate) fn deep(depth: usize) -> String {
     let spec = format!("{}1{}", "[".repeat(depth), "]".repeat(depth));
     format!(
         r#"{{"apiVersion":"discovery.lb.test/v1alpha1","kind":"LbCluster","metadata":{{"name":"deep"}},"spec":{spec}}}"#
@@ -44,6 +44,50 @@ async fn a_body_a_million_levels_deep_is_refused() {
         assert_eq!(answer.status, 400, "{patch}");
     }
     assert_eq!(post(&admin, CLUSTERS, &cluster("after")).await.status, 201);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_json_patch_that_grows_without_end_is_refused() {
+    let server = Server::start().await;
+    let admin = server.client("admin", &[]).await;
+    post(&admin, CLUSTERS, &cluster("a")).await;
+    let before = send(&admin, "GET", CLUSTERS, &[], "").await.json();
+    let begun = json!({"op": "add", "path": "/x", "value": {"a": {}}});
+    let doubled: Vec<Value> = (0..30)
+        .map(|n| json!({"op": "copy", "from": "/x", "path": format!("/x/{n}")}))
+        .collect();
+    let deeper: Vec<Value> = (0..20)
+        .map(|n| {
+            let path = "/a".repeat(2_usize.pow(n.min(12)));
+            json!({"op": "copy", "from": "/x", "path": format!("/x{path}")})
+        })
+        .collect();
+    let headers = [("content-type", "application/json-patch+json")];
+    for (bomb, code) in [(doubled, 413), (deeper, 400)] {
+        let patch = json!([&[begun.clone()], bomb.as_slice()].concat());
+        let path = format!("{CLUSTERS}/a");
+        let answer = send(&admin, "PATCH", &path, &headers, patch.to_string()).await;
+        assert_eq!(answer.status, code, "{answer:?}");
+        assert_eq!(answer.json()["kind"], "Status");
+    }
+    let after = send(&admin, "GET", CLUSTERS, &[], "").await.json();
+    assert_eq!(before["items"], after["items"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_object_that_nobody_could_read_is_refused() {
+    let server = Server::start().await;
+    let admin = server.client("admin", &[]).await;
+    let map = |depth: usize| {
+        let labels = (0..depth).fold(json!("end"), |inner, _| json!({"a": inner}));
+        json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "deep"}, "other": labels})
+    };
+    let maps = "/api/v1/namespaces/default/configmaps";
+    assert_eq!(post(&admin, maps, &map(110)).await.status, 400);
+    assert_eq!(post(&admin, maps, &map(90)).await.status, 201);
+    let mut large = cluster("large");
+    large["spec"]["authUrl"] = json!("x".repeat(2_000_000));
+    assert_eq!(post(&admin, CLUSTERS, &large).await.status, 413);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -103,6 +147,12 @@ async fn what_is_no_text_is_refused() {
 async fn a_yaml_bomb_does_not_go_off() {
     let server = Server::start().await;
     let admin = server.client("admin", &[]).await;
+    assert_eq!(refused(&admin, YAML, yaml_bomb()).await, 400);
+    assert_eq!(post(&admin, CLUSTERS, &cluster("after")).await.status, 201);
+}
+
+/// Nine times as much with each line.
+pub(crate) fn yaml_bomb() -> String {
     let mut bomb = "a0: &a0 [x,x,x,x,x,x,x,x,x]\n".to_owned();
     for level in 1..12 {
         let before = format!("*a{}", level - 1);
@@ -110,8 +160,7 @@ async fn a_yaml_bomb_does_not_go_off() {
         let line = format!("a{level}: &a{level} [{items}]\n");
         bomb.push_str(&line);
     }
-    bomb += "kind: LbCluster\n";
-    assert_eq!(refused(&admin, YAML, bomb).await, 400);
+    bomb + "kind: LbCluster\n"
 }
 
 #[tokio::test(flavor = "multi_thread")]
