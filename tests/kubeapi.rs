@@ -18,6 +18,8 @@ mod apply;
 mod bad_input;
 #[path = "kubeapi/behaviours.rs"]
 mod behaviours;
+#[path = "kubeapi/burden.rs"]
+mod burden;
 #[path = "kubeapi/clients.rs"]
 mod clients;
 #[path = "kubeapi/collection.rs"]

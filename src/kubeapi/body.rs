@@ -8,6 +8,7 @@ use super::{
 };
 use crate::kubeapi::tree::Tree;
 use axum::body::{Body, Bytes};
+use futures::StreamExt;
 use serde::{
     Deserializer,
     de::{DeserializeSeed, MapAccess, SeqAccess, Visitor},
@@ -18,15 +19,60 @@ use tokio::time::timeout;
 
 const LARGEST: usize = 3 * 1024 * 1024;
 
+/// How much of a body that is too large is read and thrown away: many clients look at an answer only
+/// when they have sent everything.
+const HEARD_OUT: usize = 32 * 1024 * 1024;
+
+/// How many bytes of a body that makes no sense are quoted.
+const QUOTED: usize = 30;
+
 /// How long a body may take to arrive, as long as a real server takes for a whole request.
 const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Reads a whole body, up to the size that a real server takes.
 pub(super) async fn read(body: Body) -> Result<Bytes, Refusal> {
-    timeout(PATIENCE, axum::body::to_bytes(body, LARGEST))
+    timeout(PATIENCE, collect(body))
         .await
         .map_err(|_| Refusal::too_slow())?
-        .map_err(|_| Refusal::too_large())
+}
+
+async fn collect(body: Body) -> Result<Bytes, Refusal> {
+    let mut body = body.into_data_stream();
+    let mut collected = Vec::new();
+    let mut length = 0;
+    while let Some(part) = body.next().await {
+        let part = part.map_err(|error| {
+            Refusal::bad_request(format!("the body of the request broke off: {error}"))
+        })?;
+        length += part.len();
+        if length <= LARGEST {
+            collected.extend_from_slice(&part);
+        } else if length <= HEARD_OUT {
+            collected = Vec::new();
+        } else {
+            break;
+        }
+    }
+    if length <= LARGEST {
+        Ok(Bytes::from(collected))
+    } else {
+        Err(Refusal::too_large())
+    }
+}
+
+/// How a body begins, as a real server quotes it: as text if it may be JSON, or else in hex.
+fn beginning(bytes: &[u8]) -> String {
+    if bytes.is_empty() {
+        return "<empty>".to_owned();
+    }
+    let start: Vec<u8> = bytes.iter().copied().take(QUOTED).collect();
+    let text = if start.first() == Some(&b'{') {
+        String::from_utf8_lossy(&start).into_owned()
+    } else {
+        start.iter().map(|byte| format!("{byte:02x}")).collect()
+    };
+    let more = if bytes.len() > QUOTED { " ..." } else { "" };
+    format!("{text}{more}")
 }
 
 /// An object as it was sent, and the keys that stood twice in it.
@@ -62,9 +108,9 @@ fn parse(
     message: Option<&'static Message>,
 ) -> Result<Parsed, Refusal> {
     let unrecognised = |why: String| {
-        let text = String::from_utf8_lossy(bytes);
+        let begin = beginning(bytes);
         Refusal::bad_request(format!(
-            "the object provided is unrecognized (must be of type {kind}): {why} ({text})"
+            "the object provided is unrecognized (must be of type {kind}): {why} ({begin})"
         ))
     };
     let media = content_type.split(';').next().unwrap_or_default().trim();
@@ -214,6 +260,18 @@ impl<'de> Visitor<'de> for Node<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_a_body_that_makes_no_sense_only_the_beginning_is_quoted() {
+        assert_eq!(beginning(b""), "<empty>");
+        assert_eq!(beginning(b"{\"a\":"), "{\"a\":");
+        assert_eq!(beginning(b"\xff\x00"), "ff00");
+        let long = format!("{{{}", "x".repeat(1_000_000));
+        assert_eq!(
+            beginning(long.as_bytes()),
+            format!("{{{} ...", "x".repeat(29))
+        );
+    }
 
     #[test]
     fn duplicate_keys_are_noticed_with_their_path() {

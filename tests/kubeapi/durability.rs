@@ -20,16 +20,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+pub(crate) const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 
 /// What was acknowledged: name and revision, none for what was deleted.
 type Acknowledged = Arc<Mutex<BTreeMap<String, Option<u64>>>>;
 
-struct Daemon(Child);
+pub(crate) struct Daemon(Child);
 
 impl Daemon {
     /// Starts the program, perhaps behind a command that prepares the ground.
-    fn start(home: &Path, before: &[&str]) -> Self {
+    pub(crate) fn start(home: &Path, before: &[&str]) -> Self {
         let settings = json!({
             "cluster": {"name": "rome"}, "dataDir": home.join("data"),
             "peer": {"listen": "127.0.0.1:0"}, "tunnel": {"mode": "off"},
@@ -52,7 +52,7 @@ impl Daemon {
     }
 
     /// A client, once the API answers.
-    async fn client(&self, home: &Path) -> Client {
+    pub(crate) async fn client(&self, home: &Path) -> Client {
         let deadline = Instant::now() + Duration::from_mins(1);
         // What is mounted for the program alone is seen through its own root.
         let path = format!(
@@ -83,13 +83,17 @@ impl Daemon {
         }
     }
 
-    fn kill(mut self) {
+    pub(crate) fn id(&self) -> u32 {
+        self.0.id()
+    }
+
+    pub(crate) fn kill(mut self) {
         self.0.kill().unwrap();
         self.0.wait().unwrap();
     }
 }
 
-fn home() -> tempfile::TempDir {
+pub(crate) fn home() -> tempfile::TempDir {
     let home = tempfile::tempdir().unwrap();
     fs::create_dir(home.path().join("data")).unwrap();
     let private = fs::Permissions::from_mode(0o700);
@@ -224,10 +228,7 @@ async fn what_was_acknowledged_is_there_after_a_kill() {
         .find(|path| path.extension().is_some_and(|extension| extension == "db"))
         .unwrap();
     let connection = rusqlite::Connection::open(store).unwrap();
-    let verdict: String = connection
-        .query_row("pragma integrity_check", [], |row| row.get(0))
-        .unwrap();
-    assert_eq!(verdict, "ok");
+    assert_eq!(integrity(&connection), "ok");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -276,5 +277,33 @@ async fn a_full_disk_refuses_writes_until_there_is_room() {
     assert_eq!(answer.status, 201, "{answer:?}");
     let list = rig::send(&client, "GET", MAPS, &[], "").await.json();
     assert_eq!(list["items"].as_array().unwrap().len(), stored + 1);
+    // The files as they are, out of the namespace in which only the daemon sees them.
+    let left = tempfile::tempdir().unwrap();
+    let seen = format!("/proc/{process}/root{}", data.display());
+    for entry in fs::read_dir(seen).unwrap().map(|entry| entry.unwrap()) {
+        if entry.file_name().to_string_lossy().starts_with("store.db") {
+            fs::copy(entry.path(), left.path().join(entry.file_name())).unwrap();
+        }
+    }
     daemon.kill();
+    let connection = rusqlite::Connection::open(left.path().join("store.db")).unwrap();
+    assert_eq!(integrity(&connection), "ok");
+    let kept: u32 = connection
+        .query_row(
+            "select count(*) from cur where key like '%/large-%'",
+            [],
+            |row| row.get(0),
+        )
+        .unwrap();
+    assert_eq!(
+        kept as usize,
+        stored + 1,
+        "what was acknowledged is on the disk"
+    );
+}
+
+fn integrity(connection: &rusqlite::Connection) -> String {
+    connection
+        .query_row("pragma integrity_check", [], |row| row.get(0))
+        .unwrap()
 }
