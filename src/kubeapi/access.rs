@@ -1,6 +1,7 @@
 //! Who may do what: users from client certificates, rights from the RBAC objects of the store.
 
 mod escalation;
+mod impersonation;
 
 use super::{Server, catalog::Resource, refusal::Refusal, routes::Target, tree::Tree};
 use serde_json::Value;

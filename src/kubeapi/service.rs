@@ -14,6 +14,7 @@ use super::{
     protobuf,
     refusal::Refusal,
     routes::{Parameters, Route, Target, route},
+    selector::Selector,
 };
 use axum::{
     body::{Body, Bytes},
@@ -60,11 +61,12 @@ impl Server {
 
     async fn dispatch(&self, request: Request<Body>) -> Result<Response<Body>, Refusal> {
         let (parts, body) = request.into_parts();
+        let sender = parts.extensions.get().cloned().unwrap_or_else(User::daemon);
         let asked = Asked {
             method: &parts.method,
             headers: &parts.headers,
             parameters: Parameters::of(&parts.uri),
-            user: parts.extensions.get().cloned().unwrap_or_else(User::daemon),
+            user: self.acting_user(sender, &parts.headers)?,
         };
         let catalog = self.catalog();
         let nowhere = Refusal::unknown_path;
@@ -132,7 +134,7 @@ impl Server {
             group: &resource.group,
             resource: &resource_name(resource, target),
             namespace: place(target),
-            name: target.name.as_deref().unwrap_or_default(),
+            name: &name(target, &asked.parameters),
         };
         self.authorize(&asked.user, deed)?;
         if resource.role == Role::Review && verb == "create" {
@@ -211,6 +213,17 @@ fn place(target: &Target) -> &str {
     } else {
         &target.namespace
     }
+}
+
+/// The name that rights are asked for: also that of the one object that a list or a watch is about.
+fn name(target: &Target, parameters: &Parameters) -> String {
+    let selected = || {
+        let fields = parameters.get("fieldSelector");
+        let selector = Selector::parse("", fields, &target.resource.selectable).ok()?;
+        selector.name().map(str::to_owned)
+    };
+    let name = target.name.clone().or_else(selected);
+    name.unwrap_or_default()
 }
 
 fn verb(target: &Target, asked: &Asked<'_>) -> &'static str {

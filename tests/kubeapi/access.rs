@@ -144,3 +144,95 @@ async fn strangers_may_look_at_the_version_and_the_health_only() {
     .await;
     assert_eq!(liar.status, 401);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_right_to_one_object_covers_lists_and_watches_of_it_alone() {
+    let server = Server::start().await;
+    let admin = server.client("admin", &[]).await;
+    let bob = server.client("bob", &[]).await;
+    for name in ["a", "b"] {
+        post(&admin, CLUSTERS, &cluster(name)).await;
+    }
+    let rules = json!([{"verbs": ["get", "list", "watch"], "apiGroups": ["discovery.lb.test"],
+        "resources": ["lbclusters"], "resourceNames": ["a"]}]);
+    let roles = format!("{RBAC}/clusterroles");
+    post(&admin, &roles, &role("ClusterRole", "one", &rules)).await;
+    let user = json!({"kind": "User", "apiGroup": "rbac.authorization.k8s.io", "name": "bob"});
+    let bound = binding("ClusterRoleBinding", "one", "ClusterRole", &user);
+    post(&admin, &format!("{RBAC}/clusterrolebindings"), &bound).await;
+    let list = |query: &str| format!("{CLUSTERS}?{query}");
+    let one = list("fieldSelector=metadata.name%3Da");
+    let found = send(&bob, "GET", &one, &[], "").await;
+    assert_eq!(found.status, 200, "{found:?}");
+    let items = found.json()["items"].as_array().unwrap().len();
+    assert_eq!(items, 1);
+    let watch = format!("{one}&watch=1&timeoutSeconds=1");
+    assert_eq!(code(&bob, "GET", &watch).await, 200);
+    for query in [
+        "",
+        "fieldSelector=metadata.name%3Db",
+        "fieldSelector=metadata.name!%3Da",
+    ] {
+        assert_eq!(code(&bob, "GET", &list(query)).await, 403, "{query}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn acting_as_somebody_else_gives_their_rights_to_whoever_may() {
+    let server = Server::start().await;
+    let admin = server.client("admin", &[]).await;
+    let bob = server.client("bob", &[]).await;
+    let path = "/apis/authentication.k8s.io/v1/selfsubjectreviews";
+    let review = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"});
+    let json = ("content-type", "application/json");
+    let (user, group) = (("impersonate-user", "eve"), ("impersonate-group", "ops"));
+    let who = send(
+        &admin,
+        "POST",
+        path,
+        &[json, user, group],
+        review.to_string(),
+    )
+    .await;
+    assert_eq!(
+        who.json()["status"]["userInfo"],
+        json!({"username": "eve", "groups": ["ops", "system:authenticated"]})
+    );
+    assert_eq!(send(&admin, "GET", CLUSTERS, &[], "").await.status, 200);
+    let refused = send(&admin, "GET", CLUSTERS, &[user], "").await;
+    assert_eq!(refused.status, 403);
+    assert!(
+        refused.body.contains("User \\\"eve\\\" cannot list"),
+        "{refused:?}"
+    );
+    let masters = ("impersonate-group", "system:masters");
+    for headers in [&[user][..], &[user, masters]] {
+        let refused = send(&bob, "GET", "/version", headers, "").await;
+        assert_eq!(refused.status, 403, "{headers:?}");
+        assert!(
+            refused.body.contains("cannot impersonate resource"),
+            "{refused:?}"
+        );
+    }
+    let rules = json!([{"verbs": ["impersonate"], "apiGroups": [""], "resources": ["users"],
+        "resourceNames": ["eve"]}]);
+    let roles = format!("{RBAC}/clusterroles");
+    post(&admin, &roles, &role("ClusterRole", "eve", &rules)).await;
+    let subject = json!({"kind": "User", "apiGroup": "rbac.authorization.k8s.io", "name": "bob"});
+    let bound = binding("ClusterRoleBinding", "eve", "ClusterRole", &subject);
+    post(&admin, &format!("{RBAC}/clusterrolebindings"), &bound).await;
+    assert_eq!(send(&bob, "GET", "/version", &[user], "").await.status, 200);
+    let refused = send(&bob, "GET", "/version", &[user, masters], "").await;
+    assert_eq!(refused.status, 403, "a group is more than the user");
+    let other = ("impersonate-uid", "1");
+    assert_eq!(
+        send(&admin, "GET", "/version", &[user, other], "")
+            .await
+            .status,
+        400
+    );
+    assert_eq!(
+        send(&admin, "GET", "/version", &[group], "").await.status,
+        500
+    );
+}
