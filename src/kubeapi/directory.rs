@@ -3,15 +3,50 @@
 use super::catalog::{Catalog, Resource, Role};
 use crate::kubeapi::tree::Tree;
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::{cmp::Reverse, collections::BTreeMap, sync::Arc};
 
 /// The content type of the aggregated form.
 pub(super) const AGGREGATED: &str =
     "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
 
-/// Groups with their versions with their kinds.
-type Groups<'a> = BTreeMap<&'a str, BTreeMap<&'a str, Vec<&'a Arc<Resource>>>>;
+/// Groups with their versions, the preferred one first, with their kinds.
+type Groups<'a> = BTreeMap<&'a str, BTreeMap<Reverse<Precedence<'a>>, Vec<&'a Arc<Resource>>>>;
+
+/// What version of a group comes before another one: general ones before betas before alphas before
+/// other words, then the higher numbers ("version priority" of the CustomResourceDefinition).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Precedence<'a> {
+    stability: u8,
+    numbers: (u32, u32),
+    /// Words that are no versions of Kubernetes come in the order of the alphabet.
+    word: Reverse<&'a str>,
+}
+
+impl<'a> Precedence<'a> {
+    fn of(word: &'a str) -> Self {
+        let (stability, numbers) = Self::read(word).unwrap_or_default();
+        Self {
+            stability,
+            numbers,
+            word: Reverse(word),
+        }
+    }
+
+    fn read(word: &str) -> Option<(u8, (u32, u32))> {
+        let rest = word.strip_prefix('v')?;
+        let number = |text: &str| text.parse::<u32>().ok();
+        for (name, stability) in [("alpha", 1), ("beta", 2)] {
+            if let Some((major, minor)) = rest.split_once(name) {
+                return Some((stability, (number(major)?, number(minor)?)));
+            }
+        }
+        Some((3, (number(rest)?, 0)))
+    }
+
+    fn word(self) -> &'a str {
+        self.word.0
+    }
+}
 
 fn groups(catalog: &Catalog) -> Groups<'_> {
     let mut groups = Groups::new();
@@ -19,7 +54,7 @@ fn groups(catalog: &Catalog) -> Groups<'_> {
         groups
             .entry(&resource.group)
             .or_default()
-            .entry(&resource.version)
+            .entry(Reverse(Precedence::of(&resource.version)))
             .or_default()
             .push(resource);
     }
@@ -40,7 +75,7 @@ pub(super) fn group_list(catalog: &Catalog) -> Value {
     let groups: Vec<Value> = groups(catalog)
         .into_iter()
         .filter(|(group, _)| !group.is_empty())
-        .map(|(group, versions)| one_group(group, versions.keys().copied()))
+        .map(|(group, versions)| one_group(group, versions.keys()))
         .collect();
     json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})
 }
@@ -49,23 +84,24 @@ pub(super) fn group_list(catalog: &Catalog) -> Value {
 pub(super) fn group(catalog: &Catalog, name: &str) -> Option<Value> {
     let groups = groups(catalog);
     let versions = groups.get(name).filter(|_| !name.is_empty())?;
-    let mut group = one_group(name, versions.keys().copied());
+    let mut group = one_group(name, versions.keys());
     group.set(&["kind"], json!("APIGroup"));
     group.set(&["apiVersion"], json!("v1"));
     Some(group)
 }
 
-fn one_group<'a>(name: &str, versions: impl Iterator<Item = &'a str>) -> Value {
+fn one_group<'a>(name: &str, versions: impl Iterator<Item = &'a Reverse<Precedence<'a>>>) -> Value {
     let versions: Vec<Value> = versions
+        .map(|Reverse(version)| version.word())
         .map(|version| json!({"groupVersion": format!("{name}/{version}"), "version": version}))
         .collect();
-    json!({"name": name, "preferredVersion": versions.last(), "versions": versions})
+    json!({"name": name, "preferredVersion": versions.first(), "versions": versions})
 }
 
 /// The answer to `/apis/GROUP/VERSION` and `/api/v1`.
 pub(super) fn kinds(catalog: &Catalog, group: &str, version: &str) -> Option<Value> {
     let groups = groups(catalog);
-    let resources = groups.get(group)?.get(version)?;
+    let resources = groups.get(group)?.get(&Reverse(Precedence::of(version)))?;
     let listed: Vec<Value> = resources
         .iter()
         .flat_map(|resource| entries(resource))
@@ -130,13 +166,12 @@ pub(super) fn aggregated(catalog: &Catalog, core: bool) -> Value {
         .map(|(group, versions)| {
             let versions: Vec<Value> = versions
                 .into_iter()
-                .rev()
-                .map(|(version, resources)| {
+                .map(|(Reverse(version), resources)| {
                     let resources: Vec<Value> = resources
                         .into_iter()
                         .map(|resource| aggregated_entry(resource))
                         .collect();
-                    json!({"version": version, "resources": resources, "freshness": "Current"})
+                    json!({"version": version.word(), "resources": resources, "freshness": "Current"})
                 })
                 .collect();
             let metadata = if core {
@@ -192,4 +227,42 @@ pub(super) fn version() -> Value {
         "compiler": "rustc",
         "platform": "linux/amd64",
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_come_in_the_order_of_kubernetes() {
+        let mut words = [
+            "foo1",
+            "v10",
+            "v11alpha2",
+            "v11beta2",
+            "v12alpha1",
+            "v1",
+            "v3beta1",
+            "v2",
+            "foo10",
+            "v10beta3",
+        ];
+        words.sort_by_key(|word| Reverse(Precedence::of(word)));
+        // The example of the Kubernetes documentation, section "version priority".
+        assert_eq!(
+            words,
+            [
+                "v10",
+                "v2",
+                "v1",
+                "v11beta2",
+                "v10beta3",
+                "v3beta1",
+                "v12alpha1",
+                "v11alpha2",
+                "foo1",
+                "foo10"
+            ]
+        );
+    }
 }

@@ -30,7 +30,7 @@ pub(super) fn dress(
             }
         }
         Role::Secret => encode_texts(object),
-        Role::Definition => establish(object, now),
+        Role::Definition => establish(object, old, now),
         Role::Plain | Role::Review => {}
     }
 }
@@ -66,7 +66,7 @@ fn encode_texts(object: &mut Value) {
 }
 
 /// Says that a definition is served, which it is as soon as it is stored.
-fn establish(object: &mut Value, now: jiff::Timestamp) {
+fn establish(object: &mut Value, old: Option<&Value>, now: jiff::Timestamp) {
     let known = &object.field("status").field("conditions");
     let since = known[0].field("lastTransitionTime").clone();
     let since = if since.is_null() {
@@ -85,15 +85,7 @@ fn establish(object: &mut Value, now: jiff::Timestamp) {
         fields.entry("listKind").or_insert_with(|| json!(list));
         fields.entry("singular").or_insert_with(|| json!(singular));
     }
-    let versions: Vec<Value> = object
-        .field("spec")
-        .field("versions")
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter(|version| version.field("storage") == true)
-        .map(|version| version.field("name").clone())
-        .collect();
+    let versions = stored_versions(object, old);
     let Some(fields) = object.as_object_mut() else {
         return;
     };
@@ -113,4 +105,19 @@ fn establish(object: &mut Value, now: jiff::Timestamp) {
             "storedVersions": versions,
         }),
     );
+}
+
+/// The versions that objects may be stored in: the present one, and those that were before it.
+fn stored_versions(object: &Value, old: Option<&Value>) -> Vec<Value> {
+    let known = old.and_then(|old| old.field("status").field("storedVersions").as_array());
+    let mut versions = known.cloned().unwrap_or_default();
+    let offered = object.field("spec").field("versions").as_array();
+    let stored = offered.into_iter().flatten();
+    for version in stored.filter(|version| version.field("storage") == true) {
+        let name = version.field("name");
+        if !versions.contains(name) {
+            versions.push(name.clone());
+        }
+    }
+    versions
 }
