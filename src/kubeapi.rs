@@ -44,6 +44,7 @@ mod present;
 mod protobuf;
 mod read;
 mod refusal;
+mod retire;
 mod review;
 mod routes;
 mod rules;

@@ -189,6 +189,7 @@ fn named_groups() -> Vec<Resource> {
             view: View::NewEvent,
             rules: event_rules(),
             storage: "/events/".to_owned(),
+            ends: false,
             ..stored(
                 ("events.k8s.io", "v1", "Event", "events"),
                 reference::<NewEvent>(),
@@ -366,6 +367,7 @@ fn stored(
         cel: None,
         message: None,
         storage: format!("{group}/{plural}/"),
+        ends: false,
     }
 }
 

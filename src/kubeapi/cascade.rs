@@ -7,6 +7,7 @@ use super::{
     chores::{Chore, Chores},
     delete::{ATTEMPTS, DeleteOptions},
     refusal::Refusal,
+    retire::storage_of,
     store::{Expectation, Rejected, Write},
     write::is_finished,
 };
@@ -31,6 +32,7 @@ impl Server {
         if role == Role::Definition {
             self.collect_kind(object, chores).await?;
         }
+        chores.extend(self.retirement_of(object));
         let namespace = object.field("metadata").text("namespace");
         if !namespace.is_empty() && self.is_terminating(namespace) {
             chores.push_back(Chore::Empty(namespace.to_owned()));
@@ -78,16 +80,10 @@ impl Server {
         })
     }
 
-    /// Deletes the objects of a kind whose definition is gone.
+    /// Deletes the objects of a kind whose definition is gone, as when somebody took its finalizer
+    /// away: nobody could reach them any more.
     async fn collect_kind(&self, definition: &Value, chores: &mut Chores) -> Result<(), Refusal> {
-        let spec = &definition.field("spec");
-        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        let prefix = format!(
-            "{}/{}/",
-            text(spec.field("group")),
-            text(spec.field("names").field("plural"))
-        );
-        for (key, stored) in self.store.list(&prefix, None).0 {
+        for (key, stored) in self.store.list(&storage_of(definition), None).0 {
             let write = Write {
                 key,
                 expected: Expectation::Revision(stored.revision),
@@ -212,11 +208,18 @@ impl Server {
         for resource in catalog.resources() {
             self.expire(resource).await?;
         }
-        if let Some(namespaces) = catalog.by_role(Role::Namespace) {
-            for (_, stored) in self.store.list(&namespaces.prefix(""), None).0 {
+        let unfinished: [(Role, fn(String) -> Chore); 2] = [
+            (Role::Namespace, Chore::Empty),
+            (Role::Definition, Chore::Retire),
+        ];
+        for (role, chore) in unfinished {
+            let Some(kind) = catalog.by_role(role) else {
+                continue;
+            };
+            for (_, stored) in self.store.list(&kind.prefix(""), None).0 {
                 let object = stored.value();
                 if is_marked(&object) {
-                    chores.push_back(Chore::Empty(name_of(&object)));
+                    chores.push_back(chore(name_of(&object)));
                 }
             }
         }
@@ -244,7 +247,7 @@ fn last_heard_of(object: &Value) -> i64 {
     .unwrap_or(0)
 }
 
-fn is_marked(object: &Value) -> bool {
+pub(super) fn is_marked(object: &Value) -> bool {
     !object
         .field("metadata")
         .field("deletionTimestamp")

@@ -119,6 +119,8 @@ pub(super) struct Resource {
     pub(super) message: Option<&'static Message>,
     /// The beginning of the keys of its objects.
     pub(super) storage: String,
+    /// Whether its definition shall go, so that nothing new of it is created.
+    pub(super) ends: bool,
 }
 
 impl Resource {
@@ -149,6 +151,11 @@ impl Resource {
         } else {
             format!("{}{namespace}/", self.storage)
         }
+    }
+
+    /// The name of the definition of a custom kind.
+    pub(super) fn definition(&self) -> String {
+        format!("{}.{}", self.plural, self.group)
     }
 
     /// The subject of a refusal that names the plural.
@@ -353,6 +360,7 @@ fn from_version(
         schema: complete(schema),
         message: None,
         storage: format!("{}/{}/", spec.group, names.plural),
+        ends: definition.metadata.deletion_timestamp.is_some(),
     }
 }
 

@@ -25,6 +25,8 @@ pub(super) enum Chore {
     Settle(Arc<Resource>, Value),
     /// A namespace shall go: empty it.
     Empty(String),
+    /// The kind of this definition shall go.
+    Retire(String),
     /// An object may have none of its owners.
     Adopted(Arc<Resource>, Value),
 }
@@ -48,6 +50,7 @@ impl Server {
                     self.settle(&resource, &object, &mut chores).await?;
                 }
                 Chore::Empty(namespace) => self.empty_namespace(&namespace, &mut chores).await?,
+                Chore::Retire(definition) => self.retire(&definition, &mut chores).await?,
                 Chore::Adopted(resource, object) => {
                     if !self.has_owner(&object, "") {
                         let options = DeleteOptions::default();

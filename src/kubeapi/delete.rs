@@ -11,6 +11,7 @@ use super::{
     present::{Presenter, as_shown, respond_json},
     protobuf,
     refusal::{FieldError, Refusal},
+    retire::CLEANUP,
     routes::{Parameters, Target},
     store::{Expectation, Rejected, Stored, Write},
     write::is_finished,
@@ -268,6 +269,9 @@ impl Server {
             if resource.role == Role::Namespace {
                 follow.push(Chore::Empty(name.to_owned()));
             }
+            if resource.role == Role::Definition && !deletes {
+                follow.push(Chore::Retire(name.to_owned()));
+            }
             if object == old && !deletes {
                 // Whatever kept the first wish from its end may be over.
                 follow.insert(0, Chore::Settle(Arc::clone(resource), object));
@@ -287,6 +291,7 @@ impl Server {
                     return Ok((Deleted::Gone(object), follow));
                 }
                 Ok(stored) => {
+                    self.after_write(resource);
                     let object = stored.value();
                     follow.insert(0, Chore::Settle(Arc::clone(resource), object.clone()));
                     return Ok((Deleted::Waiting(object), follow));
@@ -324,6 +329,9 @@ impl Server {
         }
         if resource.role == Role::Namespace {
             object.set(&["status", "phase"], json!("Terminating"));
+        }
+        if resource.role == Role::Definition && self.is_in_use(old) {
+            add_finalizer(&mut object, CLEANUP);
         }
         object
     }

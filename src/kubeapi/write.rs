@@ -86,6 +86,7 @@ impl Server {
         admitted: Admitted,
     ) -> Result<Written, Refusal> {
         let name = name_of(&admitted.object);
+        self.check_kind_stays(resource)?;
         self.check_grant(&intent.user, resource, &target.namespace, &admitted.object)?;
         let exists = || Refusal::already_exists(resource.subject(&name));
         let key = resource.key(&target.namespace, &name);
@@ -109,10 +110,14 @@ impl Server {
         };
         self.after_write(resource);
         self.expire(resource).await?;
-        // Namespace and owners may have begun to end while this was written: then this ends too.
+        // Namespace, kind and owners may have begun to end while this was written: then this ends too.
         if self.check_namespace(target, &name).is_err() {
             let namespace = target.namespace.clone();
             self.carry_out([Chore::Empty(namespace)]).await?;
+        }
+        if self.check_kind_stays(resource).is_err() {
+            self.carry_out([Chore::Retire(resource.definition())])
+                .await?;
         }
         if owned {
             let adopted = Chore::Adopted(Arc::clone(resource), stored.value());

@@ -285,3 +285,124 @@ async fn a_definition_says_when_its_kind_is_served() {
         "the dependent of an object of the kind is left"
     );
 }
+
+fn boats(versions: &Value) -> Value {
+    json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": {"name": "boats.sea.test"},
+        "spec": {"group": "sea.test", "scope": "Cluster",
+            "names": {"kind": "Boat", "plural": "boats"}, "versions": versions}})
+}
+
+fn boat_version(name: &str, stored: bool) -> Value {
+    json!({"name": name, "served": true, "storage": stored, "schema": {"openAPIV3Schema":
+        {"type": "object", "x-kubernetes-preserve-unknown-fields": true}}})
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_several_versions_the_most_stable_one_is_preferred() {
+    let (_server, admin) = started().await;
+    let before = json!([boat_version("v1beta1", true)]);
+    let made = post(&admin, DEFINITIONS, &boats(&before)).await;
+    assert_eq!(made.status, 201, "{made:?}");
+    let object =
+        json!({"apiVersion": "sea.test/v1beta1", "kind": "Boat", "metadata": {"name": "a"}});
+    post(&admin, "/apis/sea.test/v1beta1/boats", &object).await;
+    let mut definition = made.json();
+    definition["spec"]["versions"] =
+        json!([boat_version("v1", true), boat_version("v1beta1", false)]);
+    let one = format!("{DEFINITIONS}/boats.sea.test");
+    let changed = put(&admin, &one, &definition).await.json();
+    assert_eq!(
+        changed["status"]["storedVersions"],
+        json!(["v1beta1", "v1"])
+    );
+    let group = read(&admin, "/apis/sea.test").await;
+    assert_eq!(group["preferredVersion"]["version"], "v1");
+    assert_eq!(group["versions"][1]["version"], "v1beta1");
+    let accept = (
+        "accept",
+        "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList",
+    );
+    let groups = send(&admin, "GET", "/apis", &[accept], "").await.json();
+    let groups = groups["items"].as_array().unwrap();
+    let group = groups
+        .iter()
+        .find(|group| group["metadata"]["name"] == "sea.test")
+        .unwrap();
+    assert_eq!(group["versions"][0]["version"], "v1");
+    for version in ["v1", "v1beta1"] {
+        let object = read(&admin, &format!("/apis/sea.test/{version}/boats/a")).await;
+        assert_eq!(object["apiVersion"], format!("sea.test/{version}"));
+        assert_eq!(object["metadata"]["name"], "a");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_definition_waits_for_the_finalizers_of_its_objects() {
+    let (_server, admin) = started().await;
+    post(
+        &admin,
+        DEFINITIONS,
+        &boats(&json!([boat_version("v1", true)])),
+    )
+    .await;
+    let path = "/apis/sea.test/v1/boats";
+    let mut object =
+        json!({"apiVersion": "sea.test/v1", "kind": "Boat", "metadata": {"name": "free"}});
+    post(&admin, path, &object).await;
+    object["metadata"] = json!({"name": "held", "finalizers": ["sea.test/anchor"]});
+    post(&admin, path, &object).await;
+    let definition = format!("{DEFINITIONS}/boats.sea.test");
+    let waiting = send(&admin, "DELETE", &definition, &[], "").await.json();
+    assert_eq!(
+        waiting["metadata"]["finalizers"],
+        json!(["customresourcecleanup.apiextensions.k8s.io"])
+    );
+    let left = read(&admin, path).await;
+    assert_eq!(left["items"].as_array().unwrap().len(), 1, "{left}");
+    assert!(left["items"][0]["metadata"]["deletionTimestamp"].is_string());
+    object["metadata"] = json!({"name": "late"});
+    assert_eq!(post(&admin, path, &object).await.status, 405);
+    let freed = json!({"metadata": {"finalizers": null}});
+    merge(&admin, &format!("{path}/held"), &freed).await;
+    assert_eq!(send(&admin, "GET", &definition, &[], "").await.status, 404);
+    assert_eq!(send(&admin, "GET", path, &[], "").await.status, 404);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pods_and_service_accounts_are_kept_and_secrets_take_text() {
+    let (_server, admin) = started().await;
+    let in_default = |plural: &str| format!("/api/v1/namespaces/default/{plural}");
+    let account = json!({"metadata": {"name": "a"}});
+    let made = post(&admin, &in_default("serviceaccounts"), &account).await;
+    assert_eq!(made.status, 201, "{made:?}");
+    let secret = json!({"metadata": {"name": "a"}, "stringData": {"token": "word"}});
+    let made = post(&admin, &in_default("secrets"), &secret).await.json();
+    assert_eq!(made["data"], json!({"token": "d29yZA=="}));
+    assert_eq!(
+        (made.get("stringData"), &made["type"]),
+        (None, &json!("Opaque"))
+    );
+    let pod = json!({"metadata": {"name": "a"}, "spec": {"containers":
+        [{"name": "one", "image": "x"}, {"name": "two", "image": "x"}]}});
+    let made = post(&admin, &in_default("pods"), &pod).await;
+    assert_eq!(made.status, 201, "{made:?}");
+    let one = format!("{}/a", in_default("pods"));
+    let headers = [("content-type", "application/strategic-merge-patch+json")];
+    let patch = json!({"spec": {"containers": [{"name": "two", "image": "y"}]}});
+    let patched = send(&admin, "PATCH", &one, &headers, patch.to_string())
+        .await
+        .json();
+    let images = |pod: &Value| -> Vec<String> {
+        let containers = pod["spec"]["containers"].as_array().unwrap();
+        let image = |container: &Value| container["image"].as_str().unwrap().to_owned();
+        containers.iter().map(image).collect()
+    };
+    assert_eq!(images(&patched), ["x", "y"], "{patched}");
+    let status = json!({"status": {"phase": "Running"}});
+    let told = merge(&admin, &format!("{one}/status"), &status)
+        .await
+        .json();
+    assert_eq!(told["status"]["phase"], "Running");
+    assert_eq!(read(&admin, &one).await["status"]["phase"], "Running");
+}

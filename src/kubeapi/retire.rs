@@ -1,0 +1,116 @@
+//! A kind that shall go: its objects first, as their finalizers allow, then its definition.
+
+use super::{
+    Server,
+    cascade::is_marked,
+    catalog::{Resource, Role},
+    chores::{Chore, Chores},
+    delete::{ATTEMPTS, DeleteOptions},
+    refusal::Refusal,
+    store::{Expectation, Rejected, Write},
+    write::is_finished,
+};
+use crate::kubeapi::tree::Tree;
+use serde_json::{Value, json};
+
+/// The finalizer that a real server keeps a definition by while there are objects of its kind.
+pub(super) const CLEANUP: &str = "customresourcecleanup.apiextensions.k8s.io";
+
+/// What the keys of the objects of a defined kind begin with.
+pub(super) fn storage_of(definition: &Value) -> String {
+    let spec = definition.field("spec");
+    let plural = spec.field("names").text("plural");
+    format!("{}/{plural}/", spec.text("group"))
+}
+
+impl Server {
+    /// Whether there are objects of the kind that this defines.
+    pub(super) fn is_in_use(&self, definition: &Value) -> bool {
+        !self
+            .store
+            .page(&storage_of(definition), None, 1)
+            .0
+            .is_empty()
+    }
+
+    /// The chore that comes after an object of a kind is gone, when the kind shall go, too.
+    pub(super) fn retirement_of(&self, object: &Value) -> Option<Chore> {
+        let catalog = self.catalog();
+        let resource = catalog.by_kind(object.text("apiVersion"), object.text("kind"))?;
+        resource.ends.then(|| Chore::Retire(resource.definition()))
+    }
+
+    /// Refuses to create an object of a kind that shall go.
+    pub(super) fn check_kind_stays(&self, resource: &Resource) -> Result<(), Refusal> {
+        let catalog = self.catalog();
+        let present = catalog.find(&resource.group, &resource.version, &resource.plural);
+        if present.is_some_and(|present| present.ends) {
+            return Err(Refusal::kind_terminating());
+        }
+        Ok(())
+    }
+
+    /// Deletes the objects of a kind that shall go, and its definition when none is left.
+    pub(super) async fn retire(&self, name: &str, chores: &mut Chores) -> Result<(), Refusal> {
+        let catalog = self.catalog();
+        let Some(definitions) = catalog.by_role(Role::Definition) else {
+            return Ok(());
+        };
+        let Some(stored) = self.store.get(&definitions.key("", name)) else {
+            return Ok(());
+        };
+        let definition = stored.value();
+        if !is_marked(&definition) {
+            return Ok(());
+        }
+        let found = self.store.list(&storage_of(&definition), None).0;
+        let mut objects = self.with_kinds(found);
+        let all = objects.len();
+        objects.retain(|(_, object)| !is_marked(object));
+        let mut remaining = objects.len() < all;
+        let options = DeleteOptions::default();
+        remaining |= self.delete_all(objects, &options, chores).await?;
+        if remaining {
+            return Ok(());
+        }
+        self.let_go(definitions, name, chores).await
+    }
+
+    async fn let_go(
+        &self,
+        definitions: &Resource,
+        name: &str,
+        chores: &mut Chores,
+    ) -> Result<(), Refusal> {
+        let key = definitions.key("", name);
+        for _ in 0..ATTEMPTS {
+            let Some(stored) = self.store.get(&key) else {
+                return Ok(());
+            };
+            let mut object = stored.value();
+            let finalizers = object.field("metadata").field("finalizers").as_array();
+            let mut others = finalizers.cloned().unwrap_or_default();
+            others.retain(|finalizer| finalizer != CLEANUP);
+            object.set(&["metadata", "finalizers"], json!(others));
+            let deletes = is_finished(definitions, &object);
+            let write = Write {
+                key: key.clone(),
+                expected: Expectation::Revision(stored.revision),
+                object,
+                deletes,
+            };
+            match self.store.write(write).await {
+                Ok(stored) => {
+                    self.after_write(definitions);
+                    if deletes {
+                        chores.push_back(Chore::Released(Role::Definition, stored.value()));
+                    }
+                    return Ok(());
+                }
+                Err(Rejected::Stale) => {}
+                Err(Rejected::NotStored(why)) => return Err(Refusal::not_stored(&why)),
+            }
+        }
+        Ok(())
+    }
+}
