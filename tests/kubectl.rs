@@ -443,12 +443,14 @@ metadata: {name: ports.sea.test}
 spec:
   group: sea.test
   scope: Namespaced
-  names: {kind: Port, plural: ports}
+  names: {kind: Port, plural: ports, shortNames: [po2], categories: [sea]}
   versions:
   - name: v1
     served: true
     storage: true
     subresources: {status: {}}
+    additionalPrinterColumns:
+    - {name: Depth, type: integer, jsonPath: .spec.depth}
     schema:
       openAPIV3Schema:
         type: object
@@ -458,7 +460,24 @@ spec:
 ",
     );
     cluster.ok("wait crd ports.sea.test --for=condition=Established --timeout=10s");
-    cluster.apply("{apiVersion: sea.test/v1, kind: Port, metadata: {name: ostia}, spec: {}}");
+    let ostia = "{apiVersion: sea.test/v1, kind: Port, metadata: {name: ostia}, spec: {}}";
+    cluster.apply(ostia);
+    for kind in ["ports", "po2", "sea"] {
+        let table = cluster.ok(&format!("get {kind}"));
+        assert!(
+            table.contains("DEPTH") && table.contains("ostia"),
+            "{table}"
+        );
+    }
+    let unknown = ostia.replace("spec: {}", "spec: {sails: 3}");
+    let refused = cluster.with_input("apply -f -", &unknown);
+    assert!(refused.stderr.contains("unknown field"), "{refused:?}");
+    let pruned = cluster.with_input("apply --validate=false -f -", &unknown);
+    assert!(pruned.success, "{pruned:?}");
+    assert_eq!(
+        cluster.ok("get ports ostia -o jsonpath={.spec}"),
+        r#"{"depth":5}"#
+    );
     assert_eq!(cluster.ok("get ports ostia -o jsonpath={.spec.depth}"), "5");
     let patch = r#"{"status":{"ships":3}}"#;
     cluster.args(&[
@@ -507,6 +526,11 @@ fn every_version_on_the_machine_can_do_what_it_should() {
         } else {
             let helps = applied.stderr.contains("--validate=false");
             assert!(!applied.success && helps, "{minor}: {applied:?}");
+            for command in ["create -f -", "replace -f -", "diff -f -"] {
+                let refused = cluster.with_input(command, &manifest);
+                let helps = refused.stderr.contains("openapi");
+                assert!(!refused.success && helps, "{minor} {command}: {refused:?}");
+            }
             let created = cluster.with_input("create --validate=false -f -", &manifest);
             assert!(created.success, "{minor}: {created:?}");
         }
@@ -562,6 +586,16 @@ fn auth_says_who_one_is_and_what_one_may() {
         !denied.success && denied.stdout.trim() == "no",
         "{denied:?}"
     );
+    let acting = cluster.run("auth can-i delete foreignclusters --as=bob");
+    assert!(
+        !acting.success && acting.stdout.trim() == "no",
+        "{acting:?}"
+    );
+    let refused = bob("get ns --as=eve").stderr;
+    assert!(
+        refused.contains("cannot impersonate resource \"users\""),
+        "{refused}"
+    );
     let who = bob("auth whoami").stdout;
     assert!(who.contains("bob") && who.contains("dev"), "{who}");
     assert!(
@@ -582,5 +616,32 @@ fn auth_says_who_one_is_and_what_one_may() {
         bob("delete ns liqo")
             .stderr
             .contains("cannot delete resource")
+    );
+}
+
+#[test]
+fn the_server_is_asked_before_anything_is_made() {
+    let cluster = cluster!();
+    for what in [
+        "namespace sea",
+        "configmap sea --from-literal=a=b",
+        "secret generic sea --from-literal=a=b",
+        "serviceaccount sea",
+    ] {
+        cluster.ok(&format!("create {what} --dry-run=server"));
+        cluster.ok(&format!("create {what}"));
+    }
+    assert!(
+        cluster
+            .ok("get cm,secret,sa")
+            .contains("serviceaccount/sea")
+    );
+    cluster.apply(FOREIGN_CLUSTER);
+    let scaled = cluster.run("scale fc rome --replicas=2");
+    assert!(
+        scaled
+            .stderr
+            .contains("could not find the requested resource"),
+        "{scaled:?}"
     );
 }

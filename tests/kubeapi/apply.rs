@@ -131,3 +131,21 @@ async fn last(admin: &Client, a: &Value, c: &Value) {
     let again = rig::send(admin, "PATCH", &path, &headers, yaml).await;
     assert_eq!(again.json()["metadata"]["resourceVersion"], before);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_update_takes_a_field_from_all_who_own_it() {
+    let server = Server::start().await;
+    let admin = server.client("admin", &[]).await;
+    let spec = json!({"spec": {"authUrl": "https://x", "join": true}});
+    apply(&admin, "a", spec.clone()).await;
+    let both = apply(&admin, "b", spec).await;
+    let of = |manager: &str, fields: Value| json!([manager, "Apply", {"f:spec": fields}]);
+    let all = json!({"f:authUrl": {}, "f:join": {}});
+    assert_eq!(owners(&both), json!([of("a", all.clone()), of("b", all)]));
+    let path = format!("{CLUSTERS}/s1?fieldManager=c");
+    let taken = merge(&admin, &path, &json!({"spec": {"join": false}})).await;
+    let rest = json!({"f:authUrl": {}});
+    let c = json!(["c", "Update", {"f:spec": {"f:join": {}}}]);
+    let expected = json!([of("a", rest.clone()), of("b", rest), c]);
+    assert_eq!(owners(&taken), expected);
+}

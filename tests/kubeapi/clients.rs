@@ -68,6 +68,40 @@ async fn a_watcher_sees_everything_in_both_list_modes() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_that_nobody_reads_is_ended_and_its_watcher_recovers() {
+    let (_server, client, api) = maps().await;
+    let path = "/api/v1/namespaces/default/configmaps?watch=1&resourceVersion=0";
+    let unread = rig::open(&client, "GET", path, &[], "").await;
+    let mut seen = pin!(watcher(api.clone(), watcher::Config::default()).applied_objects());
+    let first = map("first");
+    api.create(&PostParams::default(), &first).await.unwrap();
+    let next = timeout(PATIENCE, seen.try_next()).await.unwrap();
+    assert_eq!(next.unwrap().unwrap().name_any(), "first");
+    // More than the buffers between us can hold; neither of the two reads meanwhile.
+    let total = 2_500;
+    let large = "x".repeat(20_000);
+    let writes = futures::stream::iter(0..total).map(|number| {
+        let mut fresh = map(&format!("large-{number}"));
+        fresh.data = Some([("k".to_owned(), large.clone())].into());
+        let api = api.clone();
+        async move { api.create(&PostParams::default(), &fresh).await }
+    });
+    let written: Result<Vec<_>, _> = writes.buffer_unordered(64).try_collect().await;
+    assert_eq!(written.unwrap().len(), total);
+    let told = timeout(PATIENCE, rig::read(unread)).await.unwrap();
+    let lines = told.body.lines().count();
+    assert!(lines < total, "it was not ended: {lines} lines");
+    let mut names = std::collections::BTreeSet::new();
+    while names.len() < total {
+        // The watcher tells what ended its watch, and lists again.
+        if let Ok(next) = timeout(PATIENCE, seen.next()).await.unwrap().unwrap() {
+            let name = next.name_any();
+            names.extend(name.starts_with("large-").then_some(name));
+        }
+    }
+}
+
 #[derive(Debug, thiserror::Error)]
 #[error("it does not work")]
 struct Failure;
