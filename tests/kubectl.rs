@@ -432,11 +432,7 @@ fn api_resources_lists_the_kinds() {
     assert!(cluster.ok("version").contains("Server Version: v1.33"));
 }
 
-#[test]
-fn a_definition_that_is_applied_is_served() {
-    let cluster = cluster!();
-    cluster.apply(
-        "
+const PORTS: &str = "
 apiVersion: apiextensions.k8s.io/v1
 kind: CustomResourceDefinition
 metadata: {name: ports.sea.test}
@@ -457,8 +453,12 @@ spec:
         properties:
           spec: {type: object, properties: {depth: {type: integer, minimum: 1, default: 5}}}
           status: {type: object, properties: {ships: {type: integer}}}
-",
-    );
+";
+
+#[test]
+fn a_definition_that_is_applied_is_served() {
+    let cluster = cluster!();
+    cluster.apply(PORTS);
     cluster.ok("wait crd ports.sea.test --for=condition=Established --timeout=10s");
     let ostia = "{apiVersion: sea.test/v1, kind: Port, metadata: {name: ostia}, spec: {}}";
     cluster.apply(ostia);

@@ -14,7 +14,12 @@ use serde::{
     de::{DeserializeSeed, MapAccess, SeqAccess, Visitor},
 };
 use serde_json::{Map, Number, Value};
-use std::{cell::RefCell, collections::BTreeSet, fmt, time::Duration};
+use std::{
+    cell::RefCell,
+    collections::BTreeSet,
+    fmt::{self, Write},
+    time::Duration,
+};
 use tokio::time::timeout;
 
 const LARGEST: usize = 3 * 1024 * 1024;
@@ -69,7 +74,11 @@ fn beginning(bytes: &[u8]) -> String {
     let text = if start.first() == Some(&b'{') {
         String::from_utf8_lossy(&start).into_owned()
     } else {
-        start.iter().map(|byte| format!("{byte:02x}")).collect()
+        start.iter().fold(String::new(), |mut text, byte| {
+            // Writing to a String cannot fail.
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
     };
     let more = if bytes.len() > QUOTED { " ..." } else { "" };
     format!("{text}{more}")

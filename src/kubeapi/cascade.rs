@@ -208,18 +208,17 @@ impl Server {
         for resource in catalog.resources() {
             self.expire(resource).await?;
         }
-        let unfinished: [(Role, fn(String) -> Chore); 2] = [
-            (Role::Namespace, Chore::Empty),
-            (Role::Definition, Chore::Retire),
-        ];
-        for (role, chore) in unfinished {
+        for role in [Role::Namespace, Role::Definition] {
             let Some(kind) = catalog.by_role(role) else {
                 continue;
             };
             for (_, stored) in self.store.list(&kind.prefix(""), None).0 {
                 let object = stored.value();
-                if is_marked(&object) {
-                    chores.push_back(chore(name_of(&object)));
+                let name = name_of(&object);
+                if is_marked(&object) && role == Role::Namespace {
+                    chores.push_back(Chore::Empty(name));
+                } else if is_marked(&object) {
+                    chores.push_back(Chore::Retire(name));
                 }
             }
         }

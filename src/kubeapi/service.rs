@@ -72,15 +72,7 @@ impl Server {
         let nowhere = Refusal::unknown_path;
         let route = route(parts.uri.path(), &catalog);
         if !matches!(route, Ok(Route::Objects(_))) {
-            let deed = Deed::Path {
-                verb: &parts.method.as_str().to_lowercase(),
-                path: parts.uri.path(),
-            };
-            self.authorize(&asked.user, deed)?;
-            let reads = matches!(parts.method, Method::GET | Method::HEAD);
-            if route.is_ok() && !reads {
-                return Err(Refusal::only_read());
-            }
+            self.check_path(&asked, parts.uri.path(), route.is_ok())?;
         }
         match route? {
             Route::Objects(target) => self.objects(&target, &asked, body).await,
@@ -119,6 +111,17 @@ impl Server {
                 Ok(tagged(&asked, &document.hash, "application/json", body))
             }
         }
+    }
+
+    /// Refuses what may not be done with a path that leads to no objects.
+    fn check_path(&self, asked: &Asked<'_>, path: &str, leads: bool) -> Result<(), Refusal> {
+        let verb = &asked.method.as_str().to_lowercase();
+        self.authorize(&asked.user, Deed::Path { verb, path })?;
+        let reads = matches!(*asked.method, Method::GET | Method::HEAD);
+        if leads && !reads {
+            return Err(Refusal::only_read());
+        }
+        Ok(())
     }
 
     async fn objects(

@@ -277,7 +277,18 @@ async fn a_full_disk_refuses_writes_until_there_is_room() {
     assert_eq!(answer.status, 201, "{answer:?}");
     let list = rig::send(&client, "GET", MAPS, &[], "").await.json();
     assert_eq!(list["items"].as_array().unwrap().len(), stored + 1);
-    // The files as they are, out of the namespace in which only the daemon sees them.
+    let left = files_seen_by(&process, &data);
+    daemon.kill();
+    let connection = rusqlite::Connection::open(left.path().join("store.db")).unwrap();
+    assert_eq!(integrity(&connection), "ok");
+    let count = "select count(*) from cur where key like '%/large-%'";
+    let kept: u32 = connection.query_row(count, [], |row| row.get(0)).unwrap();
+    let kept = usize::try_from(kept).unwrap();
+    assert_eq!(kept, stored + 1, "what was acknowledged is on the disk");
+}
+
+/// The files of a store as they are in the namespace in which only the daemon sees them.
+fn files_seen_by(process: &str, data: &Path) -> tempfile::TempDir {
     let left = tempfile::tempdir().unwrap();
     let seen = format!("/proc/{process}/root{}", data.display());
     for entry in fs::read_dir(seen).unwrap().map(|entry| entry.unwrap()) {
@@ -285,21 +296,7 @@ async fn a_full_disk_refuses_writes_until_there_is_room() {
             fs::copy(entry.path(), left.path().join(entry.file_name())).unwrap();
         }
     }
-    daemon.kill();
-    let connection = rusqlite::Connection::open(left.path().join("store.db")).unwrap();
-    assert_eq!(integrity(&connection), "ok");
-    let kept: u32 = connection
-        .query_row(
-            "select count(*) from cur where key like '%/large-%'",
-            [],
-            |row| row.get(0),
-        )
-        .unwrap();
-    assert_eq!(
-        kept as usize,
-        stored + 1,
-        "what was acknowledged is on the disk"
-    );
+    left
 }
 
 fn integrity(connection: &rusqlite::Connection) -> String {

@@ -2,7 +2,7 @@
 
 use super::{ANONYMOUS, AUTHENTICATED, Deed, UNAUTHENTICATED, User};
 use crate::kubeapi::{Server, refusal::Refusal};
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, HeaderName};
 
 const USER: &str = "impersonate-user";
 const GROUP: &str = "impersonate-group";
@@ -19,7 +19,7 @@ impl Server {
         sender: User,
         headers: &HeaderMap,
     ) -> Result<User, Refusal> {
-        let mut names = headers.keys().map(|name| name.as_str());
+        let mut names = headers.keys().map(HeaderName::as_str);
         if names.any(|name| OTHERS.iter().any(|other| name.starts_with(other))) {
             let why = "only users and groups can be impersonated here";
             return Err(Refusal::bad_request(why));
