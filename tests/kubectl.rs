@@ -528,7 +528,7 @@ fn every_version_on_the_machine_can_do_what_it_should() {
             assert!(!applied.success && helps, "{minor}: {applied:?}");
             for command in ["create -f -", "replace -f -", "diff -f -"] {
                 let refused = cluster.with_input(command, &manifest);
-                let helps = refused.stderr.contains("openapi");
+                let helps = refused.stderr.contains("kubectl 1.29");
                 assert!(!refused.success && helps, "{minor} {command}: {refused:?}");
             }
             let created = cluster.with_input("create --validate=false -f -", &manifest);
