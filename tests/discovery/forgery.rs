@@ -233,6 +233,39 @@ fn who_names_us_in_a_later_packet_is_not_answered() {
     });
 }
 
+#[test]
+fn whoever_starts_asks_for_answers_to_all_and_to_itself() {
+    let test = "forgery::whoever_starts_asks_for_answers_to_all_and_to_itself";
+    in_namespaces(test, || {
+        let lan = Lan::new(2);
+        let ear = lan.inside(1, || ear([10, 77, 0, 2]));
+        let _rome = Host::start(&lan, 0, announcement(ROME, "rome"));
+        let mut wanted = BTreeSet::new();
+        let mut buffer = [0; 9000];
+        while wanted.len() < 2 {
+            let length = ear.recv(&mut buffer).expect("it asks both ways");
+            let packet = Packet::decode(&buffer[..length]).expect("it is well formed");
+            wanted.extend(packet.questions.iter().map(|question| question.unicast));
+        }
+        // Who has just spoken to all answers the one alone, without the second that RFC 6762 asks for.
+        let asker = lan.inside(1, || UdpSocket::bind("10.77.0.2:5353"));
+        let asker = asker.expect("the port is free");
+        let mut question = Packet::decode(&landbridge_query()).expect("it is well formed");
+        for question in &mut question.questions {
+            question.unicast = true;
+        }
+        asker
+            .send_to(&question.encode(), GROUP)
+            .expect("the LAN takes packets");
+        asker
+            .set_read_timeout(Some(Duration::from_secs(3)))
+            .expect("a socket");
+        let length = asker.recv(&mut buffer).expect("it is answered alone");
+        let packet = Packet::decode(&buffer[..length]).expect("it is well formed");
+        assert!(packet.is_response && !packet.answers.is_empty());
+    });
+}
+
 /// Opens the socket of somebody who hears what everybody on the LAN is told.
 fn ear(address: [u8; 4]) -> UdpSocket {
     let socket = UdpSocket::bind(GROUP).expect("the group's port is free");

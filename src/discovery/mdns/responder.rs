@@ -209,15 +209,7 @@ impl Responder {
 /// Asks for everybody, naming those who are known already so that they need not answer. What one
 /// packet cannot hold follows in others (RFC 6762, section 7.2).
 pub(super) fn browse(known: impl Iterator<Item = (usize, String, u32)>) -> Vec<Packet> {
-    let types: Vec<Name> = SERVICE_TYPES
-        .iter()
-        .filter_map(|text| Name::from_text(text))
-        .collect();
-    let questions = types.iter().map(|name| Question {
-        name: name.clone(),
-        kind: kind::PTR,
-        unicast: false,
-    });
+    let types = service_types();
     let answers = known.filter_map(|(index, instance, ttl)| {
         let name = types.get(index)?.clone();
         let data = Data::Ptr(Name::under(&instance, &name)?);
@@ -241,12 +233,35 @@ pub(super) fn browse(known: impl Iterator<Item = (usize, String, u32)>) -> Vec<P
         packets.push(Packet::default());
     }
     if let Some(first) = packets.first_mut() {
-        first.questions = questions.collect();
+        first.questions = questions(&types, false);
     }
     if let Some(last) = packets.last_mut() {
         last.is_truncated = false;
     }
     packets
+}
+
+/// Asks for everybody, content with an answer to us alone: whoever has just spoken to all may not
+/// repeat it to all within a second (RFC 6762, sections 5.4 and 6).
+pub(super) fn first_question() -> Packet {
+    Packet {
+        questions: questions(&service_types(), true),
+        ..Packet::default()
+    }
+}
+
+fn service_types() -> Vec<Name> {
+    let types = SERVICE_TYPES.iter();
+    types.filter_map(|text| Name::from_text(text)).collect()
+}
+
+fn questions(types: &[Name], unicast: bool) -> Vec<Question> {
+    let questions = types.iter().map(|name| Question {
+        name: name.clone(),
+        kind: kind::PTR,
+        unicast,
+    });
+    questions.collect()
 }
 
 /// Tells whether a packet is our own, which comes back to us from every interface.

@@ -199,9 +199,13 @@ impl<'a> Session<'a> {
             }
         }
         if self.browse_at.is_some_and(|due| due <= now) {
+            let is_first = self.browse_wait == BROWSE.0;
             self.browse_at = Some(now + self.browse_wait);
             self.browse_wait = (self.browse_wait * 2).min(BROWSE.1);
-            let queries = responder::browse(self.neighbours.known_answers(now));
+            let mut queries = responder::browse(self.neighbours.known_answers(now));
+            if is_first {
+                queries.insert(0, responder::first_question());
+            }
             self.ask(&queries, now);
         }
         let questions = self.neighbours.take_questions();
