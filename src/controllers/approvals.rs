@@ -9,7 +9,10 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::{
     api::ClusterId,
-    peer::approval::{Nonce, code},
+    peer::{
+        approval::{Nonce, code},
+        certificates::Proven,
+    },
 };
 
 /// How many exchanges may be under way. More peers than that wait for no person at once; the
@@ -73,8 +76,8 @@ impl Approvals {
     pub(crate) fn finish(
         &self,
         exporter: &[u8; 32],
-        home: &ClusterId,
-        foreign: &ClusterId,
+        home: &Proven,
+        foreign: &Proven,
         revealed: Nonce,
     ) {
         let mut state = self.lock();
@@ -83,9 +86,9 @@ impl Approvals {
         };
         if revealed.keeps(&exchange.commitment) {
             let code = code((home, revealed), (foreign, exchange.nonce), exporter);
-            state.codes.insert(home.clone(), code);
+            state.codes.insert(home.cluster_id.clone(), code);
         } else {
-            state.codes.remove(home);
+            state.codes.remove(&home.cluster_id);
         }
     }
 
@@ -107,37 +110,39 @@ impl Approvals {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::Fingerprint;
+
+    fn cluster(key: &[u8]) -> Proven {
+        Proven {
+            cluster_id: ClusterId::from_spki(key),
+            fingerprint: Fingerprint::from_spki(key),
+        }
+    }
 
     #[test]
     fn both_sides_of_an_exchange_get_the_same_code() {
         let approvals = Approvals::default();
-        let (home, foreign) = (
-            ClusterId::from_spki(b"home"),
-            ClusterId::from_spki(b"foreign"),
-        );
+        let (home, foreign) = (cluster(b"home"), cluster(b"foreign"));
         let (exporter, own) = ([7; 32], Nonce::generate().unwrap());
         let theirs = approvals
             .begin(exporter, own.commitment(), Timestamp::UNIX_EPOCH)
             .unwrap();
         approvals.finish(&exporter, &home, &foreign, own);
         let expected = code((&home, own), (&foreign, theirs), &exporter);
-        assert_eq!(approvals.code(&home), Some(expected));
+        assert_eq!(approvals.code(&home.cluster_id), Some(expected));
     }
 
     #[test]
     fn who_changes_its_nonce_gets_no_code() {
         let approvals = Approvals::default();
-        let (home, foreign) = (
-            ClusterId::from_spki(b"home"),
-            ClusterId::from_spki(b"foreign"),
-        );
+        let (home, foreign) = (cluster(b"home"), cluster(b"foreign"));
         let (own, other) = (Nonce::generate().unwrap(), Nonce::generate().unwrap());
         approvals.begin([7; 32], own.commitment(), Timestamp::UNIX_EPOCH);
         approvals.finish(&[7; 32], &home, &foreign, other);
-        assert_eq!(approvals.code(&home), None);
+        assert_eq!(approvals.code(&home.cluster_id), None);
         approvals.finish(&[7; 32], &home, &foreign, own);
         assert_eq!(
-            approvals.code(&home),
+            approvals.code(&home.cluster_id),
             None,
             "an exchange is good for one try"
         );

@@ -17,7 +17,7 @@ use super::{
 use crate::{
     api::{ClusterConfigSpec, ClusterId, ClusterName},
     engine::peering::{Neighbour, Own},
-    peer::{client::Connector, trust::FleetSecret, web_pki::WebPki},
+    peer::{certificates::Proven, client::Connector, trust::FleetSecret, web_pki::WebPki},
 };
 
 /// Tells the time: the wall clock in the daemon, a virtual one in the simulation.
@@ -132,6 +132,14 @@ impl Context {
     /// Follows where another machine holds our identity: then we announce nothing and join nobody.
     pub fn twin(&self) -> watch::Receiver<Option<String>> {
         self.suspicions.twins_told()
+    }
+
+    /// Returns what a handshake with us proves.
+    pub(crate) fn proven(&self) -> Proven {
+        Proven {
+            cluster_id: self.own.cluster_id.clone(),
+            fingerprint: self.own.fingerprint.clone(),
+        }
     }
 
     /// Returns our name as it stands now: the one of the policy, if it has one.

@@ -336,7 +336,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        api::{self, ClusterConfigSpec, labels::reason},
+        api::{self, ClusterConfigSpec, Fingerprint, labels::reason},
         controllers::context::Parts,
         engine::peering::Own,
         kubeapi::{KubeApi, Options, store},
@@ -369,6 +369,7 @@ mod tests {
             connector: Arc::new(Nobody),
             own: Own {
                 cluster_id: ClusterId::from_spki(b"own"),
+                fingerprint: Fingerprint::from_spki(b"own"),
                 cluster_name: ClusterName::default(),
                 auth_url: String::new(),
                 pod_cidr: "10.244.0.0/16".parse().unwrap(),

@@ -23,6 +23,7 @@ use crate::{
         self,
         approval::Nonce,
         auth::{Reception, Session},
+        certificates::Proven,
         trust::Role,
         web_pki::Ends,
     },
@@ -89,7 +90,7 @@ impl FrontDesk {
         };
         let object = enrolment::enrol(context, &newcomer).await?;
         let admitted = admitted(context, &object);
-        let nonce = self.agree_on_code(session, id, &request, &admitted);
+        let nonce = self.agree_on_code(session, peer, &request, &admitted);
         context.neighbours.note_visit(id.clone(), context.now());
         // The peer is there, so a try that was put off may happen now.
         context.links.try_now(&object.name_any());
@@ -183,13 +184,13 @@ impl FrontDesk {
     fn agree_on_code(
         &self,
         session: &Session,
-        id: &ClusterId,
+        peer: &Proven,
         request: &IdentityRequest,
         admitted: &Trust,
     ) -> Option<Nonce> {
         let approvals = &self.context.approvals;
         if let Some(nonce) = request.nonce.as_deref().and_then(Nonce::parse) {
-            approvals.finish(&session.exporter, id, &self.context.own.cluster_id, nonce);
+            approvals.finish(&session.exporter, peer, &self.context.proven(), nonce);
         }
         let commitment = request
             .commitment

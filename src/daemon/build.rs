@@ -16,7 +16,7 @@ use super::{
     platform::{self, Embedded, Platform},
 };
 use crate::{
-    api::{ClusterConfigSpec, ClusterId, ClusterName, labels},
+    api::{ClusterConfigSpec, ClusterName, labels},
     config::{Config, TunnelMode, ZoneStyle},
     controllers::{Context, cluster_config, context::Parts, reception::FrontDesk},
     discovery::{
@@ -29,8 +29,8 @@ use crate::{
         peering::{Own, OwnTunnel},
     },
     peer::{
-        auth::PeerEndpoint, client::TlsConnector, tls::Credentials as TlsCredentials,
-        trust::FleetSecret, web_pki::WebPki,
+        auth::PeerEndpoint, certificates::Identity, client::TlsConnector,
+        tls::Credentials as TlsCredentials, trust::FleetSecret, web_pki::WebPki,
     },
     tunnel::{
         driver::Driver,
@@ -96,7 +96,7 @@ pub(super) async fn assemble(config: &Config, target: Target) -> Result<Assembly
         tunnel: driver
             .as_ref()
             .map(|driver| own_tunnel(config, driver.as_ref())),
-        ..own(config, &spec, platform.identity.cluster_id())
+        ..own(config, &spec, &platform.identity)
     };
     let (policy, policy_receiver) = watch::channel(spec);
     let context = Context::new(Parts {
@@ -159,7 +159,8 @@ pub(super) fn networks(
 }
 
 /// Who we are, without what listens.
-fn own(config: &Config, spec: &ClusterConfigSpec, cluster_id: &ClusterId) -> Own {
+fn own(config: &Config, spec: &ClusterConfigSpec, identity: &Identity) -> Own {
+    let cluster_id = identity.cluster_id();
     let (pod_cidr, service_cidr) = ranges(config, spec);
     let ground = Ground {
         services: Some(service_cidr),
@@ -167,6 +168,7 @@ fn own(config: &Config, spec: &ClusterConfigSpec, cluster_id: &ClusterId) -> Own
     };
     Own {
         cluster_id: cluster_id.clone(),
+        fingerprint: identity.fingerprint().clone(),
         cluster_name: ClusterName::neutralise(&config.cluster.name),
         auth_url: String::new(),
         pod_cidr,

@@ -109,6 +109,8 @@ pub struct Facts {
 pub struct Own {
     /// Our id.
     pub cluster_id: ClusterId,
+    /// The fingerprint of our key.
+    pub fingerprint: Fingerprint,
     /// Our name.
     pub cluster_name: ClusterName,
     /// The URL of our peer endpoint as others should use it, possibly empty.

@@ -81,7 +81,7 @@ impl Rome {
         let context = Context::new(Parts {
             client: client.clone(),
             connector: Arc::new(Nobody),
-            own: own(credentials.identity().cluster_id()),
+            own: own(credentials.identity()),
             service_cidr: "10.96.0.0/12".parse().unwrap(),
             networks: watch::channel(BTreeSet::new()).1,
             fleet: None,
@@ -207,9 +207,10 @@ impl Connector for Nobody {
     }
 }
 
-fn own(id: &ClusterId) -> Own {
+fn own(identity: &Identity) -> Own {
     Own {
-        cluster_id: id.clone(),
+        cluster_id: identity.cluster_id().clone(),
+        fingerprint: identity.fingerprint().clone(),
         cluster_name: ClusterName::neutralise("rome"),
         auth_url: String::new(),
         pod_cidr: "10.244.0.0/16".parse().unwrap(),

@@ -291,6 +291,7 @@ fn own(cluster: &Cluster, index: usize, address: SocketAddr, driver: &dyn Driver
     };
     Own {
         cluster_id: cluster.id().clone(),
+        fingerprint: cluster.identity.fingerprint().clone(),
         cluster_name: ClusterName::neutralise(NAMES[index]),
         auth_url: format!("https://{address}"),
         pod_cidr,

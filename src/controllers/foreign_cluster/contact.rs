@@ -209,10 +209,9 @@ pub(crate) async fn introduce(
         request.commitment = None;
         request.nonce = Some(own.to_text());
         answer = connection.identify(&request).await?;
-        let (home, foreign) = (&context.own.cluster_id, &connection.proven.cluster_id);
         code = Some(approval::code(
-            (home, own),
-            (foreign, theirs),
+            (&context.proven(), own),
+            (&connection.proven, theirs),
             &connection.exporter,
         ));
     }

@@ -289,6 +289,7 @@ fn facts(start: Timestamp, neighbour: Neighbour) -> Facts {
         misuse: None,
         own: Own {
             cluster_id: own_id(),
+            fingerprint: Fingerprint::from_spki(b"home"),
             cluster_name: ClusterName::neutralise("rome"),
             auth_url: String::new(),
             pod_cidr,
