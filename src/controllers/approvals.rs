@@ -1,73 +1,95 @@
-//! The approval codes of peers that came to us, and the exchanges that lead to them.
+//! The approval codes of peers that came to us, the exchanges that lead to them, and how many begin.
+//!
+//! Whoever stands in between knows the code of an exchange first: as home before it reveals its own
+//! nonce, as foreign once home has revealed. It could begin again and again, in two sessions, until
+//! their codes agree. So what counts is each beginning, however it ends.
 
 use std::{
     collections::BTreeMap,
     sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
-use jiff::{SignedDuration, Timestamp};
+use tokio::time::Instant;
 
 use crate::{
     api::ClusterId,
     peer::{
         approval::{Nonce, code},
         certificates::Proven,
+        limits::{Buckets, Rate},
     },
 };
 
-/// How many exchanges may be under way. More peers than that wait for no person at once; the
-/// oldest makes way.
-const EXCHANGES: usize = 256;
+/// How many exchanges may begin with one peer, and with all together, in each of our two roles. A peer
+/// that loses its connection now and then does not come near it.
+const BEGINNINGS: (Rate, Rate) = (
+    Rate {
+        burst: 8,
+        each: Duration::from_mins(10),
+    },
+    Rate {
+        burst: 64,
+        each: Duration::from_mins(1),
+    },
+);
 /// How long an exchange may take.
-const LIFETIME: SignedDuration = SignedDuration::from_mins(1);
+const LIFETIME: Duration = Duration::from_mins(1);
 
 /// What is remembered between the two requests of an exchange, and its outcome.
 #[derive(Debug, Default)]
 pub(crate) struct Approvals(Mutex<State>);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
+    /// As few as may begin in the lifetime of one.
     exchanges: BTreeMap<[u8; 32], Exchange>,
     codes: BTreeMap<ClusterId, String>,
+    as_foreign: Buckets,
+    as_home: Buckets,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        let full = Buckets::new(BEGINNINGS.0, BEGINNINGS.1, Instant::now());
+        Self {
+            exchanges: BTreeMap::new(),
+            codes: BTreeMap::new(),
+            as_foreign: full.clone(),
+            as_home: full,
+        }
+    }
 }
 
 #[derive(Debug)]
 struct Exchange {
     commitment: String,
     nonce: Nonce,
-    begun: Timestamp,
+    begun: Instant,
 }
 
 impl Approvals {
-    /// Takes the commitment of a session and returns our nonce, if chance gives one.
+    /// Takes the commitment of a session and returns our nonce, if chance gives one and the peer has
+    /// not begun too often.
     pub(crate) fn begin(
         &self,
         exporter: [u8; 32],
+        home: &ClusterId,
         commitment: String,
-        now: Timestamp,
+        now: Instant,
     ) -> Option<Nonce> {
         let nonce = Nonce::generate().ok()?;
         let mut state = self.lock();
+        state.as_foreign.try_take(home.as_str(), now).ok()?;
         state
             .exchanges
             .retain(|_, exchange| now < exchange.begun + LIFETIME);
-        if state.exchanges.len() >= EXCHANGES {
-            let oldest = state
-                .exchanges
-                .iter()
-                .min_by_key(|(_, exchange)| exchange.begun);
-            if let Some(oldest) = oldest.map(|(exporter, _)| *exporter) {
-                state.exchanges.remove(&oldest);
-            }
-        }
-        state.exchanges.insert(
-            exporter,
-            Exchange {
-                commitment,
-                nonce,
-                begun: now,
-            },
-        );
+        let exchange = Exchange {
+            commitment,
+            nonce,
+            begun: now,
+        };
+        state.exchanges.insert(exporter, exchange);
         Some(nonce)
     }
 
@@ -97,7 +119,25 @@ impl Approvals {
         self.lock().codes.get(peer).cloned()
     }
 
-    /// Forgets a peer.
+    /// Tells whether we may begin an exchange with a peer that we ask.
+    pub(crate) fn may_ask(&self, foreign: &ClusterId, now: Instant) -> bool {
+        self.lock().as_home.wait(foreign.as_str(), now).is_none()
+    }
+
+    /// Counts an exchange in which we reveal our nonce to a peer that we asked.
+    pub(crate) fn note_reveal(&self, foreign: &ClusterId, now: Instant) {
+        self.lock().as_home.take(foreign.as_str(), now);
+    }
+
+    /// Tells whether so many exchanges have begun that none may begin with a peer now.
+    pub(crate) fn are_withheld(&self, peer: &ClusterId, now: Instant) -> bool {
+        let state = self.lock();
+        let both = [&state.as_foreign, &state.as_home];
+        both.iter()
+            .any(|one| one.wait(peer.as_str(), now).is_some())
+    }
+
+    /// Forgets the code of a peer; how often it has begun is remembered.
     pub(crate) fn forget(&self, peer: &ClusterId) {
         self.lock().codes.remove(peer);
     }
@@ -112,6 +152,8 @@ mod tests {
     use super::*;
     use crate::api::Fingerprint;
 
+    const SECOND: Duration = Duration::from_secs(1);
+
     fn cluster(key: &[u8]) -> Proven {
         Proven {
             cluster_id: ClusterId::from_spki(key),
@@ -125,7 +167,7 @@ mod tests {
         let (home, foreign) = (cluster(b"home"), cluster(b"foreign"));
         let (exporter, own) = ([7; 32], Nonce::generate().unwrap());
         let theirs = approvals
-            .begin(exporter, own.commitment(), Timestamp::UNIX_EPOCH)
+            .begin(exporter, &home.cluster_id, own.commitment(), Instant::now())
             .unwrap();
         approvals.finish(&exporter, &home, &foreign, own);
         let expected = code((&home, own), (&foreign, theirs), &exporter);
@@ -137,7 +179,7 @@ mod tests {
         let approvals = Approvals::default();
         let (home, foreign) = (cluster(b"home"), cluster(b"foreign"));
         let (own, other) = (Nonce::generate().unwrap(), Nonce::generate().unwrap());
-        approvals.begin([7; 32], own.commitment(), Timestamp::UNIX_EPOCH);
+        approvals.begin([7; 32], &home.cluster_id, own.commitment(), Instant::now());
         approvals.finish(&[7; 32], &home, &foreign, other);
         assert_eq!(approvals.code(&home.cluster_id), None);
         approvals.finish(&[7; 32], &home, &foreign, own);
@@ -149,13 +191,63 @@ mod tests {
     }
 
     #[test]
-    fn a_flood_of_exchanges_is_bounded() {
+    fn who_begins_without_end_is_given_few_nonces() {
         let approvals = Approvals::default();
-        for number in 0..1000_u32 {
+        let (eve, start) = (cluster(b"eve").cluster_id, Instant::now());
+        let given = |seconds: u32| {
+            let now = start + SECOND * seconds;
+            approvals.begin([7; 32], &eve, String::new(), now).is_some()
+        };
+        let count = (0..1000).filter(|seconds| given(*seconds)).count();
+        assert!(count < 12, "{count} nonces");
+        assert!(approvals.are_withheld(&eve, start + SECOND * 1000));
+        let other = cluster(b"other").cluster_id;
+        assert!(!approvals.are_withheld(&other, start + SECOND * 1000));
+    }
+
+    #[test]
+    fn an_exchange_that_broke_off_hinders_no_later_one() {
+        let approvals = Approvals::default();
+        let (home, foreign) = (cluster(b"home"), cluster(b"foreign"));
+        let now = Instant::now();
+        for broken in [1, 2] {
+            let begun = approvals.begin([broken; 32], &home.cluster_id, String::new(), now);
+            assert!(begun.is_some());
+        }
+        let own = Nonce::generate().unwrap();
+        approvals.begin([7; 32], &home.cluster_id, own.commitment(), now);
+        approvals.finish(&[7; 32], &home, &foreign, own);
+        assert!(approvals.code(&home.cluster_id).is_some());
+        assert!(!approvals.are_withheld(&home.cluster_id, now));
+    }
+
+    #[test]
+    fn a_new_name_for_each_exchange_is_bounded_too() {
+        let approvals = Approvals::default();
+        let now = Instant::now();
+        let given = |number: u32| {
             let mut exporter = [0; 32];
             exporter[..4].copy_from_slice(&number.to_be_bytes());
-            approvals.begin(exporter, String::new(), Timestamp::UNIX_EPOCH);
-        }
-        assert_eq!(approvals.lock().exchanges.len(), EXCHANGES);
+            let id = ClusterId::from_spki(&exporter);
+            approvals.begin(exporter, &id, String::new(), now).is_some()
+        };
+        assert_eq!((0..1000).filter(|number| given(*number)).count(), 64);
+        assert_eq!(approvals.lock().exchanges.len(), 64);
+    }
+
+    #[test]
+    fn we_reveal_our_nonce_to_one_peer_few_times() {
+        let approvals = Approvals::default();
+        let (eve, start) = (cluster(b"eve").cluster_id, Instant::now());
+        let revealed = |seconds: u32| {
+            let now = start + SECOND * seconds;
+            let may = approvals.may_ask(&eve, now);
+            if may {
+                approvals.note_reveal(&eve, now);
+            }
+            may
+        };
+        let count = (0..1000).filter(|seconds| revealed(*seconds)).count();
+        assert!((3..12).contains(&count), "{count} times");
     }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use kube::ResourceExt as _;
+use tokio::time::Instant;
 
 use super::{
     Context, Error,
@@ -196,7 +197,8 @@ impl FrontDesk {
             .commitment
             .clone()
             .filter(|_| *admitted == Trust::Waiting)?;
-        approvals.begin(session.exporter, commitment, self.context.now())
+        let (exporter, id) = (session.exporter, &peer.cluster_id);
+        approvals.begin(exporter, id, commitment, Instant::now())
     }
 
     async fn is_crowded(&self) -> Result<bool, Error> {

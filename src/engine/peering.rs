@@ -78,6 +78,8 @@ pub struct Facts {
     pub visited: Option<Timestamp>,
     /// The approval code of the session in which the peer came to us.
     pub visitor_code: Option<String>,
+    /// Whether codes were exchanged with the peer so often that there is no new one now.
+    pub codes_withheld: bool,
     /// Where another machine holds our identity, if one does.
     pub twin: Option<String>,
     /// Who used the peer's id without its key, and until when that is told.

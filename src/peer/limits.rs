@@ -39,7 +39,7 @@ impl Bucket {
 }
 
 /// Buckets of many sources under one common bucket.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Buckets {
     per_source: Rate,
     together: Rate,

@@ -9,6 +9,7 @@ use kube::{
     api::{DeleteParams, ObjectMeta, Patch, PatchParams, PostParams},
 };
 use serde_json::json;
+use tokio::time::Instant;
 
 use crate::{
     api::{
@@ -184,21 +185,20 @@ pub(super) async fn identify(context: &Arc<Context>, object: &ForeignCluster) {
 }
 
 /// Introduces us on a connection and reads the answer. While a person has to decide there, the
-/// approval code is agreed on, once a connection; `code` is the one that it has already.
+/// approval code is agreed on, once a connection and not too often; `code` is the one that it has
+/// already.
 pub(crate) async fn introduce(
     context: &Context,
     connection: &Connection,
     code: Option<String>,
 ) -> Result<Answer, ConnectError> {
-    let nonce = if code.is_none() {
+    let (approvals, peer_id) = (&context.approvals, &connection.proven.cluster_id);
+    let nonce = if code.is_none() && approvals.may_ask(peer_id, Instant::now()) {
         Nonce::generate().ok()
     } else {
         None
     };
-    let token = context
-        .tokens
-        .received(context, &connection.proven.cluster_id);
-    let token = token.await;
+    let token = context.tokens.received(context, peer_id).await;
     let mut request = IdentityRequest {
         commitment: nonce.map(Nonce::commitment),
         ..introduction(context, connection, token.as_ref())
@@ -206,6 +206,7 @@ pub(crate) async fn introduce(
     let mut answer = connection.identify(&request).await?;
     let mut code = code;
     if let Some((own, theirs)) = nonce.zip(answer.nonce.as_deref().and_then(Nonce::parse)) {
+        approvals.note_reveal(peer_id, Instant::now());
         request.commitment = None;
         request.nonce = Some(own.to_text());
         answer = connection.identify(&request).await?;

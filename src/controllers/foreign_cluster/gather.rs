@@ -7,6 +7,7 @@ use k8s_openapi::api::{
     core::v1::{ConfigMap, Node},
 };
 use kube::{Api, ResourceExt as _, api::ListParams};
+use tokio::time::Instant;
 
 use super::{advertisement_name, local_network_name, remote_network_name, tunnel_name};
 use crate::{
@@ -38,6 +39,9 @@ pub(super) async fn facts(context: &Context, object: &ForeignCluster) -> Result<
         link: context.links.facts(&object.name_any()),
         visited: id.as_ref().and_then(|id| context.neighbours.visited(id)),
         visitor_code: id.as_ref().and_then(|id| context.approvals.code(id)),
+        codes_withheld: id
+            .as_ref()
+            .is_some_and(|id| context.approvals.are_withheld(id, Instant::now())),
         twin: context.suspicions.twin(),
         misuse: id
             .as_ref()

@@ -212,6 +212,29 @@ fn what_let_a_peer_in_stands_in_condition_trusted() {
     }
 }
 
+#[test]
+fn a_person_is_told_when_codes_were_exchanged_too_often() {
+    let mut model = Model::found();
+    model.facts.visitor_code = Some("123456".to_owned());
+    let told = |model: &mut Model| {
+        let mut conditions = model.plan().status.conditions.into_iter();
+        let trusted = conditions.find(|one| one.type_ == condition::TRUSTED);
+        trusted.expect("it is always said").message
+    };
+    let calm = told(&mut model);
+    assert!(
+        calm.contains("123456") && !calm.contains("in between"),
+        "{calm}"
+    );
+    model.facts.codes_withheld = true;
+    let alarmed = told(&mut model);
+    assert!(alarmed.contains("123456"), "{alarmed}");
+    assert!(
+        alarmed.contains("compare the whole cluster ids"),
+        "{alarmed}"
+    );
+}
+
 fn trusted_by(model: &mut Model, why: &str) {
     model.object.spec.trust_mode = TrustMode::Trusted;
     let annotations = model.object.metadata.annotations.get_or_insert_default();

@@ -248,12 +248,16 @@ fn trusted(view: &View<'_>) -> Verdict {
 /// What a person has to do, with the code to compare once there is one.
 fn approval_needed(view: &View<'_>) -> String {
     let name = view.object.name_any();
-    match view.approval_code() {
-        Some(code) => format!(
-            "a person has to approve it: when both sides show the code {code}, landbridge approve {name}"
-        ),
-        None => format!("a person has to approve it: landbridge approve {name}"),
-    }
+    let when = view.approval_code().map_or_else(String::new, |code| {
+        format!("when both sides show the code {code}, ")
+    });
+    let doubt = if view.facts.codes_withheld {
+        "; so many codes were exchanged that somebody in between may be trying until two agree: \
+         compare the whole cluster ids"
+    } else {
+        ""
+    };
+    format!("a person has to approve it: {when}landbridge approve {name}{doubt}")
 }
 
 fn outgoing_peered(view: &View<'_>) -> Verdict {

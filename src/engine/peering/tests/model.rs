@@ -285,6 +285,7 @@ fn facts(start: Timestamp, neighbour: Neighbour) -> Facts {
     Facts {
         visited: None,
         visitor_code: None,
+        codes_withheld: false,
         twin: None,
         misuse: None,
         own: Own {
