@@ -8,6 +8,8 @@
 
 #[path = "peer/corpus.rs"]
 mod corpus;
+#[path = "peer/front_desk.rs"]
+mod front_desk;
 #[path = "peer/gateway.rs"]
 mod gateway;
 #[path = "peer/handshake.rs"]

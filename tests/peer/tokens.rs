@@ -1,223 +1,36 @@
 //! Tokens at a whole front desk: who is let in, how often, and for how long.
 
-use std::{
-    collections::BTreeSet,
-    net::{Ipv4Addr, SocketAddr},
-    sync::{
-        Arc,
-        atomic::{AtomicI64, Ordering},
-    },
-};
+use std::sync::{Arc, atomic::Ordering};
 
-use futures::future::{BoxFuture, join_all};
+use futures::future::join_all;
 use jiff::Timestamp;
-use k8s_openapi::{ByteString, api::core::v1::Secret};
-use kube::{
-    Api,
-    api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
-};
+use k8s_openapi::api::core::v1::Secret;
+use kube::{Api, api::DeleteParams};
 use landbridge::{
     api::{
-        self, ClusterConfigSpec, ClusterId, ClusterName, ForeignCluster,
+        ClusterId, ForeignCluster,
         foreign_cluster::TrustMode,
         labels::{self, reason},
         token::{self, TokenHash},
         wire::{Decision, IdentityAnswer, IdentityRequest, Token},
     },
-    controllers::{Clock, Context, cluster_config, context::Parts, reception::FrontDesk},
-    engine::peering::Own,
-    kubeapi::{
-        KubeApi, Options,
-        store::{Commit, Memory},
-    },
     peer::{
-        auth::{PeerEndpoint, Reception as _, Session},
-        certificates::{Identity, Proven},
-        client::{ConnectError, Connection, Connector, Target},
+        auth::Reception as _,
+        certificates::Proven,
+        client::{ConnectError, Connection, Connector as _},
         listener,
-        tls::Credentials,
-        token::{proof, verify},
+        token::verify,
         trust::Role,
-        web_pki::WebPki,
     },
 };
 use serde_json::json;
-use tokio::{net::TcpListener, sync::watch};
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::rig::{connector, credentials, target};
-
-const TOKEN: &str = "5f2d9c0b7a1e4836d0c4b7f19e83a6520d1f6b8c3e7a94152b60d8f7c9e3a41b";
-
-/// A cluster that gives out tokens.
-struct Rome {
-    client: kube::Client,
-    desk: Arc<FrontDesk>,
-    endpoint: PeerEndpoint,
-    credentials: Arc<Credentials>,
-    clock: Arc<AtomicI64>,
-    config: watch::Sender<ClusterConfigSpec>,
-}
-
-impl Rome {
-    async fn open() -> Self {
-        let clock = Arc::new(AtomicI64::new(1_800_000_000));
-        let seconds = Arc::clone(&clock);
-        let now: Clock =
-            Arc::new(move || Timestamp::from_second(seconds.load(Ordering::SeqCst)).unwrap());
-        let objects = KubeApi::open(Options {
-            backend: Box::new(Memory::default()),
-            commit: Commit::Inline,
-            clock: Arc::clone(&now),
-            crds: api::crds(),
-        });
-        let client = objects.await.unwrap().client();
-        cluster_config::ensure_namespace(&client, labels::NAMESPACE)
-            .await
-            .unwrap();
-        let identity = Arc::new(Identity::generate().unwrap());
-        let credentials = Credentials::new(identity, Timestamp::now()).unwrap();
-        let (config, policy) = watch::channel(ClusterConfigSpec::default());
-        let context = Context::new(Parts {
-            client: client.clone(),
-            connector: Arc::new(Nobody),
-            own: own(credentials.identity()),
-            service_cidr: "10.96.0.0/12".parse().unwrap(),
-            networks: watch::channel(BTreeSet::new()).1,
-            fleet: None,
-            web_pki: WebPki::default(),
-            config: policy,
-            clock: now,
-        });
-        let desk = Arc::new(FrontDesk::new(context));
-        let endpoint = PeerEndpoint::new(Arc::<FrontDesk>::clone(&desk), client.clone());
-        Self {
-            client,
-            desk,
-            endpoint,
-            credentials,
-            clock,
-            config,
-        }
-    }
-
-    fn id(&self) -> &ClusterId {
-        self.credentials.identity().cluster_id()
-    }
-
-    fn secrets(&self) -> Api<Secret> {
-        Api::namespaced(self.client.clone(), labels::NAMESPACE)
-    }
-
-    /// Gives a token out, as `landbridge token create` does.
-    async fn give_out(&self, data: &[(&str, &str)]) {
-        let hash = TokenHash::of(TOKEN).unwrap().to_text();
-        let all = data.iter().copied().chain([(token::HASH, hash.as_str())]);
-        let mut secret = Secret::default();
-        secret.metadata.name = Some("invite".to_owned());
-        secret.metadata.labels = Some([(token::GIVEN_OUT.to_owned(), String::new())].into());
-        secret.data = Some(
-            all.map(|(key, text)| (key.to_owned(), token::bytes(text)))
-                .collect(),
-        );
-        self.keep(&secret).await;
-    }
-
-    async fn keep(&self, secret: &Secret) {
-        let parameters = PostParams::default();
-        self.secrets().create(&parameters, secret).await.unwrap();
-    }
-
-    /// Writes what a person decides about the first visitor.
-    async fn decide(&self, spec: serde_json::Value) {
-        let api: Api<ForeignCluster> = Api::all(self.client.clone());
-        let (parameters, patch) = (PatchParams::default(), Patch::Merge(json!({"spec": spec})));
-        api.patch("visitor-1", &parameters, &patch).await.unwrap();
-    }
-
-    async fn left(&self) -> String {
-        let secret = self.secrets().get("invite").await.unwrap();
-        let ByteString(text) = secret.data.unwrap().remove(token::USES).unwrap();
-        String::from_utf8(text).unwrap()
-    }
-
-    async fn known(&self) -> Vec<ForeignCluster> {
-        let api: Api<ForeignCluster> = Api::all(self.client.clone());
-        api.list(&ListParams::default()).await.unwrap().items
-    }
-
-    /// Asks as a cluster does that shows the proof of a token.
-    async fn show(&self, visitor: &Visitor, token: &str) -> IdentityAnswer {
-        let request = visitor.request(self.id(), token);
-        self.desk.identify(&visitor.session(), request).await
-    }
-
-    /// Asks without a token.
-    async fn ask(&self, visitor: &Visitor) -> IdentityAnswer {
-        let request = IdentityRequest {
-            token_proof: None,
-            ..visitor.request(self.id(), TOKEN)
-        };
-        self.desk.identify(&visitor.session(), request).await
-    }
-}
-
-/// A cluster that comes with a token.
-struct Visitor {
-    number: u16,
-    id: ClusterId,
-}
-
-impl Visitor {
-    fn new(number: u16) -> Self {
-        let id = ClusterId::from_spki(&number.to_be_bytes());
-        Self { number, id }
-    }
-
-    fn session(&self) -> Session {
-        let [high, low] = self.number.to_be_bytes();
-        let mut exporter = [7; 32];
-        exporter[..2].copy_from_slice(&[high, low]);
-        Session {
-            peer: Some(Proven {
-                cluster_id: self.id.clone(),
-                fingerprint: api::Fingerprint::from_spki(&[high, low]),
-            }),
-            exporter,
-            address: Some(SocketAddr::from((Ipv4Addr::new(10, 9, high, low), 40_000))),
-        }
-    }
-
-    fn request(&self, to: &ClusterId, token: &str) -> IdentityRequest {
-        let exporter = self.session().exporter;
-        let token = TokenHash::of(token).unwrap();
-        IdentityRequest {
-            cluster_name: ClusterName::neutralise(&format!("visitor-{}", self.number)),
-            token_proof: Some(proof(&token, Role::Home, &self.id, to, &exporter)),
-            ..crate::rig::request(&self.id)
-        }
-    }
-}
-
-struct Nobody;
-
-impl Connector for Nobody {
-    fn connect<'a>(&'a self, _: &'a Target) -> BoxFuture<'a, Result<Connection, ConnectError>> {
-        Box::pin(async { Err(ConnectError::OwnIdentity) })
-    }
-}
-
-fn own(identity: &Identity) -> Own {
-    Own {
-        cluster_id: identity.cluster_id().clone(),
-        fingerprint: identity.fingerprint().clone(),
-        cluster_name: ClusterName::neutralise("rome"),
-        auth_url: String::new(),
-        pod_cidr: "10.244.0.0/16".parse().unwrap(),
-        external_cidr: "10.1.0.0/24".parse().unwrap(),
-        tunnel: None,
-    }
-}
+use crate::{
+    front_desk::{Rome, TOKEN, Visitor},
+    rig::{connector, credentials, target},
+};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn of_a_hundred_that_use_a_one_use_token_at_the_same_time_one_is_let_in() {
