@@ -34,6 +34,7 @@
 //! | an older TLS, any certificate | `peer/handshake.rs` `tls_1_2_is_not_spoken_by_our_client` `tls_1_2_is_not_spoken_by_our_listener` `the_right_certificate_with_another_key_is_nobody` `dependencies.rs` `nothing_verifies_less_than_it_should` |
 //! | chains of other lengths and kinds | `attacks/certificates.rs` `a_server_with_a_chain_that_is_none_is_told_nothing_and_the_reason_is_said` `a_client_with_a_chain_that_is_none_is_not_let_in` |
 //! | tokens are guessed, at once or again | `src/peer/guesses.rs` `of_a_million_guesses_no_minute_sees_more_than_fifty` `peer/tokens.rs` `guesses_over_the_wire_end_after_five_whoever_makes_them` `the_proof_of_a_token_is_no_good_for_anybody_else` |
+//! | the six digits are tried until two agree | `peer/digits.rs` `who_breaks_off_and_begins_anew_is_given_few_nonces` `src/controllers/approvals.rs` `a_new_name_for_each_exchange_is_bounded_too` `we_reveal_our_nonce_to_one_peer_few_times` |
 //! | half-open and slow connections | `attacks/exhaustion.rs` `two_thousand_half_open_and_dawdling_connections_keep_no_peer_out` |
 //! | HTTP/2 is abused | `attacks/exhaustion.rs` `streams_that_are_opened_and_reset_end_with_their_connection` `a_head_without_end_is_ended` `a_connection_has_few_streams_and_small_heads` |
 //! | bombs | `attacks/bombs.rs` `what_a_client_asks_without_measure_is_refused_early` `kubeapi/bad_input.rs` `a_yaml_bomb_does_not_go_off` |

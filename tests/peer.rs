@@ -8,6 +8,8 @@
 
 #[path = "peer/corpus.rs"]
 mod corpus;
+#[path = "peer/digits.rs"]
+mod digits;
 #[path = "peer/front_desk.rs"]
 mod front_desk;
 #[path = "peer/gateway.rs"]
