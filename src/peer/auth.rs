@@ -245,7 +245,7 @@ impl Inner {
         if let Err(wait) = lock(&self.asking).try_take(&source, Instant::now()) {
             return too_many(wait);
         }
-        let asked = match read_request(request).await {
+        let mut asked = match read_request(request).await {
             Ok(asked) => asked,
             Err(reason) => return json_response(StatusCode::BAD_REQUEST, &json!(reason)),
         };
@@ -257,18 +257,33 @@ impl Inner {
             );
             return json_response(StatusCode::FORBIDDEN, &"forbidden");
         }
-        let guesses = asked.shows_token();
-        if guesses && let Err(wait) = lock(&self.guessing).try_take(&source, Instant::now()) {
+        if let Err(wait) = self.count_guess(&source, &mut asked).await {
             return too_many(wait);
         }
+        let guesses = asked.shows_token();
         let deciding = self.reception.identify(&session, asked);
         let Ok(answer) = tokio::time::timeout(DECISION_TIME, deciding).await else {
             return retry_later(StatusCode::SERVICE_UNAVAILABLE, Duration::from_secs(5));
         };
-        if guesses && answer.decision == Decision::Accepted {
+        if guesses && answer.token_proof.is_some() {
             lock(&self.guessing).give_back(&source);
         }
         json_response(status_of(answer.decision), &answer)
+    }
+
+    /// Counts a token that is shown as a guess. Of a source that has guessed too often, who is in
+    /// needs no token, so that it is not looked at; everybody else has to wait.
+    async fn count_guess(&self, source: &str, asked: &mut IdentityRequest) -> Result<(), Duration> {
+        if !asked.shows_token() {
+            return Ok(());
+        }
+        let counted = lock(&self.guessing).try_take(source, Instant::now());
+        if counted.is_err() && self.reception.accepted(&asked.cluster_id).await {
+            asked.token = None;
+            asked.token_proof = None;
+            return Ok(());
+        }
+        counted
     }
 }
 

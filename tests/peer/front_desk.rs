@@ -149,6 +149,17 @@ impl Rome {
         self.desk.identify(&visitor.session(), request).await
     }
 
+    /// The peer endpoint as it stands before a visitor.
+    pub(crate) fn door(&self, visitor: &Visitor) -> Connection {
+        let session = visitor.session();
+        let proven = Proven {
+            cluster_id: self.id().clone(),
+            fingerprint: self.credentials.identity().fingerprint().clone(),
+        };
+        let http = self.endpoint.in_session(session.clone());
+        Connection::new(proven, session.exporter, None, http)
+    }
+
     /// Asks without a token.
     pub(crate) async fn ask(&self, visitor: &Visitor) -> IdentityAnswer {
         let request = IdentityRequest {

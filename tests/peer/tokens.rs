@@ -1,6 +1,9 @@
 //! Tokens at a whole front desk: who is let in, how often, and for how long.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use futures::future::join_all;
 use jiff::Timestamp;
@@ -16,8 +19,7 @@ use landbridge::{
     },
     peer::{
         auth::Reception as _,
-        certificates::Proven,
-        client::{ConnectError, Connection, Connector as _},
+        client::{ConnectError, Connector as _},
         listener,
         token::verify,
         trust::Role,
@@ -66,14 +68,7 @@ async fn a_hundred_at_the_door_are_fewer_guesses_and_still_one_is_let_in() {
         let rome = Arc::clone(&rome);
         tokio::spawn(async move {
             let visitor = Visitor::new(number);
-            let session = visitor.session();
-            let proven = Proven {
-                cluster_id: rome.id().clone(),
-                fingerprint: rome.credentials.identity().fingerprint().clone(),
-            };
-            let http = rome.endpoint.in_session(session.clone());
-            let connection = Connection::new(proven, session.exporter, None, http);
-            connection
+            rome.door(&visitor)
                 .identify(&visitor.request(rome.id(), TOKEN))
                 .await
         })
@@ -173,12 +168,12 @@ async fn a_clock_that_is_set_back_gives_a_token_no_longer_life() {
         Decision::Accepted
     );
     rome.clock.fetch_sub(1_000_000, Ordering::SeqCst);
-    tokio::time::advance(std::time::Duration::from_secs(59)).await;
+    tokio::time::advance(Duration::from_secs(59)).await;
     assert_eq!(
         rome.show(&Visitor::new(2), TOKEN).await.decision,
         Decision::Accepted
     );
-    tokio::time::advance(std::time::Duration::from_secs(1)).await;
+    tokio::time::advance(Duration::from_secs(1)).await;
     assert_eq!(
         rome.show(&Visitor::new(3), TOKEN).await.decision,
         Decision::Refused
@@ -303,4 +298,47 @@ async fn guesses_over_the_wire_end_after_five_whoever_makes_them() {
     }
     assert_eq!((looked_at, turned_away), (5, 195));
     stop.cancel();
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_in_already_can_try_no_more_tokens_than_others() {
+    let rome = Rome::open().await;
+    rome.give_out(&[]).await;
+    let milan = Visitor::new(1);
+    rome.ask(&milan).await;
+    rome.decide(json!({"trustMode": "Trusted"})).await;
+    let door = rome.door(&milan);
+    let shown = async |token: &str| {
+        let answer = door.identify(&milan.request(rome.id(), token)).await;
+        let answer = answer.unwrap();
+        assert_eq!(answer.decision, Decision::Accepted);
+        answer.token_proof.is_some()
+    };
+    for _ in 0..6 {
+        assert!(shown(TOKEN).await, "what is right is no guess");
+    }
+    for number in 0..10 {
+        assert!(!shown(&format!("{number:02}{}", &TOKEN[2..])).await);
+        let looked_at = shown(TOKEN).await;
+        assert_eq!(looked_at, number < 4, "after {} guesses", number + 1);
+    }
+    tokio::time::advance(Duration::from_mins(1)).await;
+    assert!(shown(TOKEN).await, "a minute later it is looked at again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_everybody_is_accepted_a_token_cannot_be_guessed_either() {
+    let rome = Rome::open().await;
+    rome.give_out(&[]).await;
+    rome.config
+        .send_modify(|config| config.auth_config.allow_empty_token = true);
+    let milan = Visitor::new(1);
+    let door = rome.door(&milan);
+    for number in 0..20 {
+        let wrong = format!("{number:02}{}", &TOKEN[2..]);
+        let answer = door.identify(&milan.request(rome.id(), &wrong)).await;
+        assert_eq!(answer.unwrap().decision, Decision::Accepted);
+    }
+    let answer = door.identify(&milan.request(rome.id(), TOKEN)).await;
+    assert_eq!(answer.unwrap().token_proof, None, "it is not looked at");
 }
