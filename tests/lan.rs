@@ -321,6 +321,9 @@ fn strangers_peer_when_a_person_on_each_side_approves() {
         "{digits}"
     );
     for (here, there) in lab.pairs() {
+        until_digits_are_told(&lab, here, there);
+    }
+    for (here, there) in lab.pairs() {
         lab.landbridge(here, &["approve", there]);
     }
     lab.until_peered();
@@ -331,6 +334,26 @@ fn strangers_peer_when_a_person_on_each_side_approves() {
         "rome reaches milan\n{}",
         lab.story()
     );
+}
+
+/// Waits until the status, `landbridge status` and an event have the same digits. They may change
+/// once more, when the second of the two has asked.
+fn until_digits_are_told(lab: &Lab, here: &str, there: &str) {
+    let what = format!("{here} is told the digits of {there}");
+    lab.until(PATIENCE, &what, || {
+        let object = lab.peer(here, there)?;
+        let digits = object["status"]["approvalCode"].as_str()?;
+        let events = lab.list(here, "/apis/events.k8s.io/v1/events");
+        let mut needed = events.iter().filter(|event| {
+            event["reason"] == "ApprovalNeeded" && event["regarding"]["name"] == there
+        });
+        let tells = |event: &Value| {
+            let note = event["note"].as_str();
+            note.is_some_and(|note| note.contains(digits))
+        };
+        let shown = lab.landbridge(here, &["status"]);
+        (needed.any(tells) && shown.contains(digits)).then_some(())
+    });
 }
 
 #[test]

@@ -19,6 +19,8 @@
 
 #[path = "simulation/account.rs"]
 mod account;
+#[path = "simulation/approval.rs"]
+mod approval;
 #[path = "simulation/disk.rs"]
 mod disk;
 #[path = "simulation/histories.rs"]

@@ -35,27 +35,20 @@ pub fn happenings(
             note: note.to_owned(),
         });
     };
-    let present = |status: Option<&ForeignClusterStatus>, kind: &str| -> Option<Condition> {
-        status?
-            .conditions
-            .iter()
-            .find(|one| one.type_ == kind)
-            .cloned()
-    };
     for kind in condition::ALL
         .into_iter()
         .chain([condition::IDENTITY_MISMATCH])
     {
-        let (old, new) = (present(before, kind), present(Some(after), kind));
-        let Some(new) = new else { continue };
-        let same = old
-            .as_ref()
-            .is_some_and(|old| old.status == new.status && old.reason == new.reason);
+        let old = before.and_then(|before| present(before, kind));
+        let Some(new) = present(after, kind) else {
+            continue;
+        };
+        let same = old.is_some_and(|old| old.status == new.status && old.reason == new.reason);
         if same {
             continue;
         }
-        let held = old.as_ref().is_some_and(|old| old.status == "True");
-        if let Some((reason, warning)) = event_of(kind, held, &new) {
+        let held = old.is_some_and(|old| old.status == "True");
+        if let Some((reason, warning)) = event_of(kind, held, new) {
             tell(reason, warning, &new.message);
         }
     }
@@ -63,16 +56,39 @@ pub fn happenings(
     if asked(after) && !before.is_some_and(asked) {
         tell(event::JOIN_REQUESTED, false, "spec.join is true");
     }
-    let waits = |status: &ForeignClusterStatus| status.phase == Some(Phase::Waiting);
-    if waits(after) && !before.is_some_and(waits) {
-        let ready = present(Some(after), condition::READY);
-        tell(
-            event::APPROVAL_NEEDED,
-            true,
-            &ready.map(|one| one.message).unwrap_or_default(),
-        );
+    if needs_approval(before, after) {
+        tell(event::APPROVAL_NEEDED, true, &approval_note(after));
     }
     list
+}
+
+fn present<'a>(status: &'a ForeignClusterStatus, kind: &str) -> Option<&'a Condition> {
+    status.conditions.iter().find(|one| one.type_ == kind)
+}
+
+/// Whether a person has something new to decide: by a code that was not there before, or without one.
+fn needs_approval(before: Option<&ForeignClusterStatus>, after: &ForeignClusterStatus) -> bool {
+    let code = |status: &ForeignClusterStatus| status.approval_code.clone();
+    let waits = |status: &ForeignClusterStatus| status.phase == Some(Phase::Waiting);
+    match code(after) {
+        Some(code_now) => before.and_then(code) != Some(code_now),
+        None => waits(after) && !before.is_some_and(waits),
+    }
+}
+
+/// What a person has to do: here, or else at the peer.
+fn approval_note(status: &ForeignClusterStatus) -> String {
+    let here = present(status, condition::TRUSTED)
+        .filter(|trusted| trusted.reason == reason::APPROVAL_NEEDED);
+    match (here, &status.approval_code) {
+        (None, Some(code)) => format!(
+            "a person at the peer has to approve this cluster: when both sides show the code {code}"
+        ),
+        (here, _) => here
+            .or_else(|| present(status, condition::READY))
+            .map(|one| one.message.clone())
+            .unwrap_or_default(),
+    }
 }
 
 /// The event that a changed condition makes, and whether it is a warning.
@@ -163,5 +179,40 @@ mod tests {
         assert_eq!(reasons(Some(&peered), &peered), [""; 0]);
         assert_eq!(reasons(Some(&peered), &down), ["PeerLost", "TunnelDown"]);
         assert_eq!(reasons(Some(&peered), &left), ["PeerLeft"]);
+    }
+
+    #[test]
+    fn the_digits_are_told_when_they_are_there_and_when_they_change() {
+        let coded = |phase, reason, code: Option<&str>| {
+            let mut status = status(&[(condition::TRUSTED, "False", reason)]);
+            status.conditions[0].message = format!("compare {}", code.unwrap_or("nothing"));
+            status.phase = Some(phase);
+            status.approval_code = code.map(str::to_owned);
+            status
+        };
+        let notes = |before, after| -> Vec<String> {
+            happenings(before, after)
+                .into_iter()
+                .inspect(|one| assert_eq!(one.reason, event::APPROVAL_NEEDED))
+                .map(|one| one.note)
+                .collect()
+        };
+        let needed = reason::APPROVAL_NEEDED;
+        // A visitor that nobody here wants anything of is only Discovered.
+        let visitor = coded(Phase::Discovered, needed, Some("111111"));
+        assert_eq!(notes(None, &visitor), ["compare 111111"]);
+        let wanted = coded(Phase::Waiting, needed, Some("111111"));
+        assert_eq!(notes(Some(&visitor), &wanted), [""; 0]);
+        let again = coded(Phase::Waiting, needed, Some("222222"));
+        assert_eq!(notes(Some(&wanted), &again), ["compare 222222"]);
+        let without = coded(Phase::Waiting, needed, None);
+        assert_eq!(notes(Some(&again), &without), [""; 0]);
+        assert_eq!(notes(None, &without), ["compare nothing"]);
+        let there = coded(Phase::Waiting, reason::PINNED, Some("333333"));
+        let note = notes(None, &there).join("; ");
+        assert!(
+            note.contains("at the peer") && note.contains("333333"),
+            "{note}"
+        );
     }
 }

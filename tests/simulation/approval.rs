@@ -1,0 +1,78 @@
+//! What a person is told who has to decide: the digits to compare, where they are looked for.
+
+use std::time::Duration;
+
+use k8s_openapi::api::events::v1::Event;
+use kube::{Api, api::ListParams};
+use landbridge::api::{ForeignClusterSpec, foreign_cluster::Phase};
+
+use crate::world::{Setup, World, history};
+
+const SOON: Duration = Duration::from_secs(10);
+
+#[test]
+fn a_join_from_one_side_tells_its_digits_on_both() {
+    let setup = Setup {
+        discovers: false,
+        ..Setup::stranger()
+    };
+    history(31, vec![setup; 2], async |world: &mut World| {
+        let spec = ForeignClusterSpec {
+            auth_url: format!("https://{}", world.lan.address(1)),
+            join: true,
+            ..ForeignClusterSpec::default()
+        };
+        world.write(0, "by-hand", spec).await;
+        world
+            .until("both show digits", SOON, |world| {
+                let [here, there] = [code(world, 0, 1), code(world, 1, 0)];
+                here.is_some() && here == there
+            })
+            .await;
+        assert_eq!(
+            world.phase(1, 0),
+            Some(Phase::Discovered),
+            "nothing is wanted there"
+        );
+        world.sleep(SOON).await;
+        for (at, of) in world.pairs() {
+            let digits = code(world, at, of).unwrap();
+            let told = approvals_needed(world, at).await;
+            assert_eq!(told.len(), 1, "{told:?}");
+            assert!(told[0].contains(&digits), "{told:?}");
+        }
+    });
+}
+
+#[test]
+fn strangers_who_ask_each_other_are_told_the_digits_that_stand() {
+    history(32, vec![Setup::stranger(); 2], async |world: &mut World| {
+        world
+            .until("both show digits", SOON, |world| {
+                let [here, there] = [code(world, 0, 1), code(world, 1, 0)];
+                here.is_some() && here == there
+            })
+            .await;
+        world.sleep(SOON).await;
+        for (at, of) in world.pairs() {
+            let digits = code(world, at, of).unwrap();
+            let told = approvals_needed(world, at).await;
+            assert!(told.last().unwrap().contains(&digits), "{told:?}");
+        }
+    });
+}
+
+fn code(world: &World, at: usize, of: usize) -> Option<String> {
+    world.view(at, of)?.status?.approval_code
+}
+
+/// The notes of the events that call for a person, the oldest first.
+async fn approvals_needed(world: &World, at: usize) -> Vec<String> {
+    let api: Api<Event> = Api::all(world.clusters[at].client());
+    let mut all = api.list(&ListParams::default()).await.unwrap().items;
+    all.sort_by_key(|event| event.event_time.clone().map(|time| time.0));
+    all.into_iter()
+        .filter(|event| event.reason.as_deref() == Some("ApprovalNeeded"))
+        .filter_map(|event| event.note)
+        .collect()
+}
