@@ -6,6 +6,7 @@ pub mod context;
 pub mod dns_endpoint;
 pub mod enrolment;
 mod events;
+pub mod fleet;
 pub mod foreign_cluster;
 pub mod lan_health;
 pub mod links;

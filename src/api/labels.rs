@@ -34,6 +34,8 @@ pub const CLUSTER_CONFIG: &str = "liqo-configuration";
 pub const NAMESPACE: &str = "liqo";
 /// The Secret that holds the identity key when a real cluster keeps our state.
 pub const IDENTITY_SECRET: &str = "landbridge-identity";
+/// The Secret that holds the fleet secret where no file is named.
+pub const FLEET_SECRET: &str = "landbridge-fleet";
 /// The namespace of node heartbeats (Kubernetes convention).
 pub const NODE_LEASE_NAMESPACE: &str = "kube-node-lease";
 /// Who we are as a field manager and as a reporter of events.

@@ -12,12 +12,13 @@ use kube::Client;
 use tokio::sync::{Notify, watch};
 
 use super::{
-    approvals::Approvals, events::Events, links::Links, suspicions::Suspicions, tokens::Tokens,
+    approvals::Approvals, events::Events, fleet::Fleet, links::Links, suspicions::Suspicions,
+    tokens::Tokens,
 };
 use crate::{
     api::{ClusterConfigSpec, ClusterId, ClusterName},
     engine::peering::{Neighbour, Own},
-    peer::{certificates::Proven, client::Connector, trust::FleetSecret, web_pki::WebPki},
+    peer::{certificates::Proven, client::Connector, web_pki::WebPki},
 };
 
 /// Tells the time: the wall clock in the daemon, a virtual one in the simulation.
@@ -36,7 +37,7 @@ pub struct Context {
     /// The networks that this machine is on.
     pub networks: watch::Receiver<BTreeSet<Ipv4Net>>,
     /// The secret that all machines of one owner share.
-    pub fleet: Option<FleetSecret>,
+    pub fleet: watch::Receiver<Fleet>,
     /// Our certificate of the Web PKI, and the authorities that we believe.
     pub web_pki: WebPki,
     /// The policy of this cluster, as it stands now.
@@ -89,7 +90,7 @@ pub struct Parts {
     /// See [`Context::networks`].
     pub networks: watch::Receiver<BTreeSet<Ipv4Net>>,
     /// See [`Context::fleet`].
-    pub fleet: Option<FleetSecret>,
+    pub fleet: watch::Receiver<Fleet>,
     /// See [`Context::web_pki`].
     pub web_pki: WebPki,
     /// See [`Context::config`].
@@ -150,6 +151,11 @@ impl Context {
         named
             .filter(|name| !name.as_str().is_empty())
             .unwrap_or_else(|| self.own.cluster_name.clone())
+    }
+
+    /// Returns the fleet secret as it stands now.
+    pub(crate) fn fleet_secret(&self) -> Fleet {
+        self.fleet.borrow().clone()
     }
 
     /// Returns the policy as it stands now.

@@ -378,7 +378,7 @@ mod tests {
             },
             service_cidr: "10.96.0.0/12".parse().unwrap(),
             networks,
-            fleet: None,
+            fleet: watch::channel(None).1,
             web_pki: WebPki::default(),
             config,
             clock,

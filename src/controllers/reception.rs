@@ -25,7 +25,7 @@ use crate::{
         approval::Nonce,
         auth::{Reception, Session},
         certificates::Proven,
-        trust::Role,
+        trust::{FleetSecret, Role},
         web_pki::Ends,
     },
 };
@@ -131,8 +131,9 @@ impl FrontDesk {
         if present.is_some_and(is_blocked) {
             return Ok(showing);
         }
-        let known = self.knows_fleet_secret(session, id, request);
-        if let Some(secret) = context.fleet.as_ref().filter(|_| known) {
+        let fleet = context.fleet_secret();
+        let known = self.knows(fleet.as_deref(), session, request);
+        if let Some(secret) = fleet.filter(|_| known) {
             let own_id = &context.own.cluster_id;
             showing.proof = Some(secret.proof(Role::Foreign, id, own_id, &session.exporter));
             showing.evidence = Some(Evidence::FleetSecret);
@@ -168,14 +169,14 @@ impl FrontDesk {
         Ok(showing)
     }
 
-    fn knows_fleet_secret(
+    fn knows(
         &self,
+        fleet: Option<&FleetSecret>,
         session: &Session,
-        id: &ClusterId,
         request: &IdentityRequest,
     ) -> bool {
-        let own_id = &self.context.own.cluster_id;
-        let secret = self.context.fleet.as_ref().zip(request.proof.as_deref());
+        let (id, own_id) = (&request.cluster_id, &self.context.own.cluster_id);
+        let secret = fleet.zip(request.proof.as_deref());
         secret.is_some_and(|(secret, proof)| {
             secret.verify(proof, Role::Home, id, own_id, &session.exporter)
         })

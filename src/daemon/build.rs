@@ -18,7 +18,12 @@ use super::{
 use crate::{
     api::{ClusterConfigSpec, ClusterName, labels},
     config::{Config, TunnelMode, ZoneStyle},
-    controllers::{Context, cluster_config, context::Parts, reception::FrontDesk},
+    controllers::{
+        Context, cluster_config,
+        context::Parts,
+        fleet::{self, Fleet},
+        reception::FrontDesk,
+    },
     discovery::{
         dns::Servers, interfaces::InterfaceRules, publish::Destination, source::Announcement,
     },
@@ -54,6 +59,8 @@ pub(super) struct Assembly {
     pub(super) embedded: Option<Embedded>,
     pub(super) context: Arc<Context>,
     pub(super) policy: watch::Sender<ClusterConfigSpec>,
+    /// The fleet secret, where it is the one of the API.
+    pub(super) fleet: Option<watch::Sender<Fleet>>,
     pub(super) credentials: Arc<TlsCredentials>,
     pub(super) endpoint: PeerEndpoint,
     pub(super) listener: TcpListener,
@@ -77,12 +84,11 @@ pub(super) struct Dns {
 pub(super) async fn assemble(config: &Config, target: Target) -> Result<Assembly, Error> {
     let first = config.cluster_config_spec()?;
     let dns = dns(config)?;
-    let (fleet, web_pki) = (fleet_secret(config)?, web_pki(config)?);
+    let (named, web_pki) = (fleet_secret(config)?, web_pki(config)?);
     let mut platform = platform::open(config, target).await?;
     let embedded = platform.embedded.take();
-    for namespace in [labels::NAMESPACE, labels::NODE_LEASE_NAMESPACE] {
-        cluster_config::ensure_namespace(&platform.client, namespace).await?;
-    }
+    ensure_namespaces(&platform.client).await?;
+    let (follow_fleet, fleet) = shared_secret(named, &platform.client).await?;
     let spec = cluster_config::load(&platform.client, &first).await?;
     let (pod_cidr, service_cidr) = ranges(config, &spec);
     let (rules, follower, networks) = networks(config, pod_cidr, service_cidr);
@@ -122,6 +128,7 @@ pub(super) async fn assemble(config: &Config, target: Target) -> Result<Assembly
         embedded,
         context,
         policy,
+        fleet: follow_fleet,
         credentials,
         endpoint,
         listener,
@@ -133,6 +140,13 @@ pub(super) async fn assemble(config: &Config, target: Target) -> Result<Assembly
         own_networks: networks.own,
         dns,
     })
+}
+
+async fn ensure_namespaces(client: &kube::Client) -> Result<(), Error> {
+    for namespace in [labels::NAMESPACE, labels::NODE_LEASE_NAMESPACE] {
+        cluster_config::ensure_namespace(client, namespace).await?;
+    }
+    Ok(())
 }
 
 /// What of this machine's networks matters, and what follows them.
@@ -264,6 +278,18 @@ fn fleet_secret(config: &Config) -> Result<Option<FleetSecret>, Error> {
         return Ok(None);
     }
     Ok(Some(FleetSecret::from_file(path)?))
+}
+
+/// The fleet secret of the file, or else the one of the API and what follows it.
+async fn shared_secret(
+    named: Option<FleetSecret>,
+    client: &kube::Client,
+) -> Result<(Option<watch::Sender<Fleet>>, watch::Receiver<Fleet>), Error> {
+    if let Some(secret) = named {
+        return Ok((None, watch::channel(Some(Arc::new(secret))).1));
+    }
+    let (sender, receiver) = watch::channel(fleet::read(client).await?);
+    Ok((Some(sender), receiver))
 }
 
 fn web_pki(config: &Config) -> Result<WebPki, Error> {

@@ -3,7 +3,7 @@
 //! | task | ends when |
 //! | --- | --- |
 //! | API on loopback (embedded only) | everything else has ended |
-//! | policy, networks, announcement, leaf rotation | shutdown |
+//! | policy, fleet secret, networks, announcement, leaf rotation | shutdown |
 //! | LAN discovery | shutdown, after its goodbye |
 //! | how LAN discovery does | shutdown |
 //! | search in DNS domains | shutdown |
@@ -32,8 +32,8 @@ use super::{
 use crate::{
     config::Config,
     controllers::{
-        Context, cluster_config, foreign_cluster, lan_health, own_node, peering_request, roster,
-        search_domain, suspicions, tokens, tunnel_endpoint,
+        Context, cluster_config, fleet, foreign_cluster, lan_health, own_node, peering_request,
+        roster, search_domain, suspicions, tokens, tunnel_endpoint,
     },
     discovery::{
         mdns::Mdns,
@@ -204,12 +204,13 @@ fn start_controllers(tasks: &mut Tasks, assembly: &Assembly) {
     tasks.start(|stop| suspicions::run(context(), stop));
 }
 
-/// Networks, policy, certificates and the peer endpoint.
+/// Networks, policy, fleet secret, certificates and the peer endpoint.
 fn start_services(tasks: &mut Tasks, assembly: Assembly) {
     let Assembly {
         platform,
         context,
         policy,
+        fleet,
         credentials,
         endpoint,
         listener,
@@ -219,6 +220,10 @@ fn start_services(tasks: &mut Tasks, assembly: Assembly) {
     tasks.start(|stop| follower.run(stop));
     let client = platform.client.clone();
     tasks.start(|stop| cluster_config::run(client, policy, stop));
+    if let Some(fleet) = fleet {
+        let client = platform.client.clone();
+        tasks.start(|stop| fleet::run(client, fleet, stop));
+    }
     tasks.start(|stop| self_description::follow_name(context, stop));
     let leaf = Arc::clone(&credentials);
     tasks.start(|stop| keep_fresh(leaf, stop));

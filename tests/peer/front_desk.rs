@@ -81,7 +81,7 @@ impl Rome {
             own: own(credentials.identity()),
             service_cidr: "10.96.0.0/12".parse().unwrap(),
             networks: watch::channel(BTreeSet::new()).1,
-            fleet: None,
+            fleet: watch::channel(None).1,
             web_pki: WebPki::default(),
             config: policy,
             clock: now,

@@ -103,7 +103,7 @@ impl World {
     ) -> Arc<Context> {
         let cluster = &self.clusters[index];
         let networks = BTreeSet::from(["192.168.1.0/24".parse().unwrap()]);
-        let fleet = || FleetSecret::new(SECRET).unwrap();
+        let fleet = || Arc::new(FleetSecret::new(SECRET).unwrap());
         Context::new(Parts {
             client,
             connector: Arc::new(Socket {
@@ -113,7 +113,7 @@ impl World {
             own: own(cluster, index, self.lan.address(index), driver),
             service_cidr: "10.96.0.0/12".parse().unwrap(),
             networks: watch::channel(networks).1,
-            fleet: cluster.setup.fleet.then(fleet),
+            fleet: watch::channel(cluster.setup.fleet.then(fleet)).1,
             web_pki: landbridge::peer::web_pki::WebPki::default(),
             config,
             clock: Arc::clone(&self.clock),

@@ -254,8 +254,7 @@ fn introduction(
         token_proof: token
             .map(|one| token::proof(one, Role::Home, &own.cluster_id, peer_id, exporter)),
         proof: context
-            .fleet
-            .as_ref()
+            .fleet_secret()
             .map(|secret| secret.proof(Role::Home, &own.cluster_id, peer_id, &connection.exporter)),
         commitment: None,
         nonce: None,
@@ -265,8 +264,7 @@ fn introduction(
 fn knows_fleet_secret(context: &Context, connection: &Connection, answer: &IdentityAnswer) -> bool {
     let (own_id, peer_id) = (&context.own.cluster_id, &connection.proven.cluster_id);
     context
-        .fleet
-        .as_ref()
+        .fleet_secret()
         .zip(answer.proof.as_deref())
         .is_some_and(|(secret, proof)| {
             secret.verify(proof, Role::Foreign, own_id, peer_id, &connection.exporter)

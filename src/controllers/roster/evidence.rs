@@ -31,7 +31,8 @@ pub(super) async fn shown(
     connection: &Connection,
 ) -> Result<Option<Evidence>, Error> {
     let switches = context.policy().discovery_config;
-    let decides = switches.autojoin && !switches.autojoin_untrusted && context.fleet.is_some();
+    let decides =
+        switches.autojoin && !switches.autojoin_untrusted && context.fleet_secret().is_some();
     let vouch = domains.iter().any(|one| !one.spec.trusted_by.is_empty());
     if !decides && !vouch {
         return Ok(None);
