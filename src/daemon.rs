@@ -13,6 +13,7 @@ mod networks;
 mod platform;
 mod publication;
 mod run;
+mod secret_files;
 mod self_description;
 pub mod survey;
 mod user;

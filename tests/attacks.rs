@@ -69,7 +69,7 @@
 //!
 //! | attack | shown by |
 //! | --- | --- |
-//! | files are read or replaced | `attacks/local_user.rs` `nothing_in_the_data_directory_is_open_to_others_whatever_the_umask` `a_data_directory_that_others_can_change_is_refused_with_the_mend` `a_data_directory_of_another_user_is_refused` `links_that_were_laid_out_beforehand_are_not_followed` |
+//! | files are read or replaced | `attacks/local_user.rs` `nothing_in_the_data_directory_is_open_to_others_whatever_the_umask` `a_data_directory_that_others_can_change_is_refused_with_the_mend` `a_data_directory_of_another_user_is_refused` `links_that_were_laid_out_beforehand_are_not_followed` `a_fleet_secret_that_others_can_read_is_warned_of_with_the_mend` |
 //! | the API on loopback, also by a page | `attacks/local_user.rs` `another_user_reads_no_key_and_is_not_let_in_by_the_api` |
 //! | memory is read | `attacks/local_user.rs` `the_memory_of_a_daemon_is_for_root_alone` |
 //! | crates of other sources | `dependencies.rs` `every_crate_comes_from_the_registry` `no_crate_is_one_that_is_banned` `no_build_script_is_new` |

@@ -27,7 +27,7 @@ use super::{
     build::{self, Assembly, assemble},
     platform::Embedded,
     publication::Publication,
-    self_description,
+    secret_files, self_description,
 };
 use crate::{
     config::Config,
@@ -76,6 +76,7 @@ impl Tasks {
 
 /// Runs the daemon until a signal ends it.
 pub(super) async fn run(config: Config, target: Target) -> Result<(), Error> {
+    secret_files::warn_of_readers(&config);
     let mut assembly = assemble(&config, target).await?;
     let mut tasks = Tasks {
         running: JoinSet::new(),

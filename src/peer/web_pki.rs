@@ -10,7 +10,6 @@
 use std::{
     fs,
     io::{self, Read as _},
-    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -150,7 +149,6 @@ impl WebPki {
         };
         if let Some((certificate, key)) = &files.own {
             certified(certificate, key)?;
-            warn_of_readers(key);
         }
         if files.roots.is_some() {
             files.verifier()?;
@@ -341,15 +339,6 @@ fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, Error> {
         .read_to_end(&mut bytes)
         .map_err(failed)?;
     Ok(bytes)
-}
-
-/// A key that Kubernetes mounts may be read by everybody in its container, so this is no error.
-fn warn_of_readers(key: &Path) {
-    let mode = fs::metadata(key).map_or(0, |metadata| metadata.mode());
-    if mode & 0o004 != 0 {
-        let path = key.display();
-        tracing::warn!(%path, "The certificate's key is open to others: chmod o-r {path}");
-    }
 }
 
 #[cfg(test)]

@@ -89,6 +89,20 @@ fn links_that_were_laid_out_beforehand_are_not_followed() {
 }
 
 #[test]
+fn a_fleet_secret_that_others_can_read_is_warned_of_with_the_mend() {
+    for (mode, is_told) in [(0o600, false), (0o644, true)] {
+        let home = tempfile::tempdir().unwrap();
+        let command = Daemon::command(home.path(), "rome", &[]);
+        let secret = home.path().join("secret");
+        set_mode(&secret, mode);
+        let daemon = Daemon::spawn(home, command);
+        until_it_runs(&daemon);
+        let mend = format!("is open to others: chmod o-rw {}", secret.display());
+        assert_eq!(daemon.log().contains(&mend), is_told, "{}", daemon.log());
+    }
+}
+
+#[test]
 fn another_user_reads_no_key_and_is_not_let_in_by_the_api() {
     if !geteuid().is_root() || !installed(&["curl", "cat"]) {
         return skip("it takes root and curl to be somebody else");
