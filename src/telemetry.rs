@@ -70,7 +70,11 @@ pub fn init(level: &str, format: Format) -> Result<(), Error> {
         .with_writer(io::stderr)
         .with_span_events(FmtSpan::NONE);
     let outcome = match format {
-        Format::Json => builder.json().flatten_event(true).try_init(),
+        Format::Json => builder
+            .json()
+            .flatten_event(true)
+            .with_writer(|| JsonLines(io::stderr()))
+            .try_init(),
         Format::Auto | Format::Text => {
             let journal = format == Format::Auto && env::var_os("JOURNAL_STREAM").is_some();
             let colour = io::stderr().is_terminal()
@@ -176,6 +180,44 @@ pub(crate) fn escape(text: &str) -> String {
     safe
 }
 
+/// Writes lines of JSON in which nothing deceives.
+struct JsonLines<W>(W);
+
+impl<W: io::Write> io::Write for JsonLines<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let safe = escape_json(&String::from_utf8_lossy(bytes));
+        self.0.write_all(safe.as_bytes())?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+/// Replaces what [`escape`] replaces by JSON's own escapes. Such characters are in strings only, but
+/// for the end of a line.
+fn escape_json(text: &str) -> String {
+    use fmt::Write as _;
+    let mut safe = String::with_capacity(text.len());
+    for character in text.chars() {
+        if character == '\n' || !deceives(character) {
+            safe.push(character);
+            continue;
+        }
+        for unit in character.encode_utf16(&mut [0; 2]) {
+            write!(safe, "\\u{unit:04x}").expect("writing to a string cannot fail");
+        }
+    }
+    safe
+}
+
+/// Whether a character is one of those that [`escape`] replaces.
+fn deceives(character: char) -> bool {
+    let written = character.encode_utf8(&mut [0; 4]).to_owned();
+    escape(&written) != written
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::{Arc, Mutex};
@@ -194,6 +236,27 @@ mod tests {
             written.contains(r"name=ro\u{1b}[31mme\nINFO \u{202e}forged"),
             "{written}"
         );
+    }
+
+    #[test]
+    fn control_characters_do_not_reach_the_terminal_in_json_either() {
+        let sink = Sink::default();
+        let writer = sink.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .json()
+            .flatten_event(true)
+            .with_writer(move || JsonLines(writer.clone()))
+            .finish();
+        let name = "ro\u{1b}[31mme\nINFO \u{202e}forged\u{9b}2J\u{7f}ü";
+        tracing::subscriber::with_default(subscriber, || tracing::info!(%name, "Found {name}"));
+        let written = String::from_utf8(sink.0.lock().expect("not poisoned").clone());
+        let written = written.expect("text");
+        assert_eq!(written.lines().count(), 1, "{written}");
+        let deceiving = ['\u{1b}', '\u{202e}', '\u{9b}', '\u{7f}'];
+        assert!(!written.contains(deceiving), "{written}");
+        let value: serde_json::Value = serde_json::from_str(&written).expect("JSON");
+        assert_eq!(value["name"], name, "and nothing is lost");
+        assert_eq!(value["message"], format!("Found {name}"));
     }
 
     #[test]
