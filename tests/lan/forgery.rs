@@ -19,6 +19,9 @@ use crate::{
     multicast::{announcement, at_pace, say, socket, used},
 };
 
+/// How long a real cluster may stay hidden in a flood.
+const FOUND_WITHIN: Duration = Duration::from_secs(10);
+
 /// A flood: so many packets, a thousand a second.
 fn flood_packets() -> u64 {
     if is_long() { 60_000 } else { 12_000 }
@@ -94,6 +97,7 @@ fn flood(sources: u8) {
         "{packets} packets from {sources} addresses: found within {found:.1?}, \
          {share:.2} of a core, {grown} MiB more"
     ));
+    assert!(found < FOUND_WITHIN, "found within {found:.1?}");
     assert!(grown < 32, "{grown} MiB more");
     // Without optimisation the daemon takes much longer, how much depends on the machine.
     assert!(share < 0.5 || !lab::is_optimised(), "{share:.2} of a core");
