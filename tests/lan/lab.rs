@@ -520,6 +520,13 @@ impl Drop for Lab {
         for machine in self.machines.iter().map(String::as_str).chain(["lan"]) {
             namespace("del", &format!("{}{machine}", self.prefix));
         }
+        if !thread::panicking() {
+            for machine in &self.machines {
+                let log = fs::read_to_string(self.log(machine)).unwrap_or_default();
+                let line = log.lines().find(|line| line.contains("panicked"));
+                assert_eq!(line, None, "in the log of {machine}");
+            }
+        }
     }
 }
 
