@@ -131,6 +131,22 @@ fn no_crate_is_one_that_is_banned() {
 }
 
 #[test]
+fn no_version_that_we_ask_for_is_any_version() {
+    assert!(section("bans").contains("wildcards = \"deny\""));
+    let packages = packages();
+    let own = packages
+        .iter()
+        .find(|package| text(package, "name") == env!("CARGO_PKG_NAME"))
+        .expect("ourselves");
+    let asked = own["dependencies"].as_array().expect("a list");
+    assert!(asked.len() > 20, "{} dependencies", asked.len());
+    for dependency in asked {
+        let (name, version) = (text(dependency, "name"), text(dependency, "req"));
+        assert!(!version.contains('*'), "{name} in the version {version}");
+    }
+}
+
+#[test]
 fn no_build_script_is_new() {
     let present: BTreeSet<String> = packages()
         .iter()
