@@ -10,6 +10,8 @@
 mod corpus;
 #[path = "peer/digits.rs"]
 mod digits;
+#[path = "peer/discretion.rs"]
+mod discretion;
 #[path = "peer/front_desk.rs"]
 mod front_desk;
 #[path = "peer/gateway.rs"]

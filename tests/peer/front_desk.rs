@@ -58,10 +58,7 @@ pub(crate) struct Rome {
 
 impl Rome {
     pub(crate) async fn open() -> Self {
-        let clock = Arc::new(AtomicI64::new(1_800_000_000));
-        let seconds = Arc::clone(&clock);
-        let now: Clock =
-            Arc::new(move || Timestamp::from_second(seconds.load(Ordering::SeqCst)).unwrap());
+        let (now, clock) = clock();
         let objects = KubeApi::open(Options {
             backend: Box::new(Memory::default()),
             commit: Commit::Inline,
@@ -72,6 +69,16 @@ impl Rome {
         cluster_config::ensure_namespace(&client, labels::NAMESPACE)
             .await
             .unwrap();
+        Self::with(client, now, clock)
+    }
+
+    /// The same over any API.
+    pub(crate) fn over(client: kube::Client) -> Self {
+        let (now, clock) = clock();
+        Self::with(client, now, clock)
+    }
+
+    fn with(client: kube::Client, now: Clock, clock: Arc<AtomicI64>) -> Self {
         let identity = Arc::new(Identity::generate().unwrap());
         let credentials = Credentials::new(identity, Timestamp::now()).unwrap();
         let (config, policy) = watch::channel(ClusterConfigSpec::default());
@@ -168,6 +175,14 @@ impl Rome {
         };
         self.desk.identify(&visitor.session(), request).await
     }
+}
+
+/// A clock that stands, and what sets it.
+fn clock() -> (Clock, Arc<AtomicI64>) {
+    let clock = Arc::new(AtomicI64::new(1_800_000_000));
+    let seconds = Arc::clone(&clock);
+    let now = move || Timestamp::from_second(seconds.load(Ordering::SeqCst)).unwrap();
+    (Arc::new(now), clock)
 }
 
 /// A cluster that comes with a token.
