@@ -20,6 +20,8 @@ mod gateway;
 mod handshake;
 #[path = "peer/identity.rs"]
 mod identity;
+#[path = "peer/patience.rs"]
+mod patience;
 #[path = "peer/rig.rs"]
 mod rig;
 #[path = "peer/strangers.rs"]

@@ -1,0 +1,86 @@
+//! How long the endpoint waits for who has come and says nothing.
+//!
+//! Connections are made in real time; then the clock is paused, and jumps to whatever ends the wait.
+
+use std::time::Duration;
+
+use axum::{
+    body::{Body, Bytes},
+    http::Request,
+};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use landbridge::{
+    api::{Fingerprint, identity::ClusterId},
+    peer::{auth::Session, certificates::Proven},
+};
+use tokio::{io::AsyncReadExt as _, net::TcpStream, time::Instant};
+use tower::ServiceExt as _;
+
+use crate::rig::{Cluster, nobody};
+
+#[tokio::test]
+async fn a_handshake_that_does_not_come_is_waited_for_five_seconds() {
+    let rome = Cluster::start().await;
+    let mut silent = TcpStream::connect(rome.address).await.unwrap();
+    let waited = seconds(silent.read_to_end(&mut Vec::new())).await;
+    assert_eq!(waited, 5);
+}
+
+#[tokio::test]
+async fn the_head_of_a_request_is_waited_for_five_seconds() {
+    let rome = Cluster::start().await;
+    let mut silent = nobody(rome.address, "http/1.1").await;
+    let waited = seconds(silent.read_to_end(&mut Vec::new())).await;
+    assert_eq!(waited, 5);
+}
+
+#[tokio::test]
+async fn who_shows_no_certificate_stays_for_thirty_seconds() {
+    let rome = Cluster::start().await;
+    let stream = TokioIo::new(nobody(rome.address, "h2").await);
+    let client = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
+    let (sender, connection) = client.handshake::<_, Body>(stream).await.unwrap();
+    let waited = seconds(connection).await;
+    assert_eq!(waited, 30);
+    drop(sender);
+}
+
+#[tokio::test]
+async fn a_body_that_does_not_come_is_waited_for_ten_seconds() {
+    let rome = Cluster::start().await;
+    let id = ClusterId::from_spki(b"dawdler");
+    rome.accept(&id);
+    let http = rome.endpoint.in_session(Session {
+        peer: Some(Proven {
+            cluster_id: id,
+            fingerprint: Fingerprint::from_spki(b"dawdler"),
+        }),
+        exporter: [0; 32],
+        address: None,
+    });
+    for path in [
+        "/identity",
+        "/apis/discovery.liqo.io/v1alpha1/peeringrequests",
+    ] {
+        let nothing = futures::stream::pending::<Result<Bytes, std::io::Error>>();
+        let request = Request::post(path)
+            .body(Body::from_stream(nothing))
+            .unwrap();
+        let http = http.clone();
+        let answered = async {
+            let answer = http.oneshot(request).await.unwrap();
+            assert_eq!(answer.status(), 400, "{path}");
+        };
+        assert_eq!(seconds(answered).await, 10, "{path}");
+    }
+}
+
+/// Does something on a paused clock and tells how long it took there, to the nearest second.
+async fn seconds<T>(work: impl Future<Output = T>) -> u64 {
+    tokio::time::pause();
+    let start = Instant::now();
+    work.await;
+    let waited = start.elapsed() + Duration::from_millis(500);
+    tokio::time::resume();
+    waited.as_secs()
+}
