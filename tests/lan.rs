@@ -4,6 +4,8 @@
     reason = "a missing field is null, and the test fails"
 )]
 
+#[path = "lan/by_hand.rs"]
+mod by_hand;
 #[path = "lan/forgery.rs"]
 mod forgery;
 #[path = "lan/health.rs"]

@@ -262,13 +262,13 @@ fn is_peered(lab: &Lab) -> Option<()> {
     Some(())
 }
 
-fn strangers() -> Option<Lab> {
+pub(crate) fn strangers() -> Option<Lab> {
     let mut lab = Lab::new(&["rome", "milan"])?;
     lab.be_strangers();
     Some(lab)
 }
 
-fn until_both_wait(lab: &Lab) {
+pub(crate) fn until_both_wait(lab: &Lab) {
     for (here, there) in lab.pairs() {
         lab.until(PATIENCE, &format!("{here} waits for a person"), || {
             let object = lab.peer(here, there)?;
@@ -278,7 +278,7 @@ fn until_both_wait(lab: &Lab) {
 }
 
 /// Waits until milan refuses rome, and rome knows it.
-fn until_refused(lab: &Lab) {
+pub(crate) fn until_refused(lab: &Lab) {
     for (here, there) in lab.pairs() {
         lab.until(PATIENCE, &format!("{here} says Refused"), || {
             let object = lab.peer(here, there)?;
@@ -315,7 +315,7 @@ fn attempts(lab: &Lab) -> usize {
         .count()
 }
 
-fn reason(lab: &Lab, here: &str, there: &str, kind: &str) -> String {
+pub(crate) fn reason(lab: &Lab, here: &str, there: &str, kind: &str) -> String {
     let object = lab.peer(here, there).expect("it stays");
     let conditions = object["status"]["conditions"].as_array().cloned();
     let mut conditions = conditions.unwrap_or_default().into_iter();
@@ -359,7 +359,7 @@ fn assert_untold(lab: &Lab, token: &str) {
     }
 }
 
-fn has_kubectl() -> bool {
+pub(crate) fn has_kubectl() -> bool {
     let output = Command::new("kubectl")
         .args(["version", "--client", "-o", "json"])
         .output();
@@ -376,7 +376,7 @@ fn has_kubectl() -> bool {
     minor.is_some_and(|minor| minor >= 29)
 }
 
-fn kubectl(lab: &Lab, machine: &str, arguments: &[&str]) -> String {
+pub(crate) fn kubectl(lab: &Lab, machine: &str, arguments: &[&str]) -> String {
     let mut command = lab.command(machine, "kubectl");
     fed(
         command
