@@ -78,17 +78,12 @@ fn needs_approval(before: Option<&ForeignClusterStatus>, after: &ForeignClusterS
 
 /// What a person has to do: here, or else at the peer.
 fn approval_note(status: &ForeignClusterStatus) -> String {
-    let here = present(status, condition::TRUSTED)
-        .filter(|trusted| trusted.reason == reason::APPROVAL_NEEDED);
-    match (here, &status.approval_code) {
-        (None, Some(code)) => format!(
-            "a person at the peer has to approve this cluster: when both sides show the code {code}"
-        ),
-        (here, _) => here
-            .or_else(|| present(status, condition::READY))
-            .map(|one| one.message.clone())
-            .unwrap_or_default(),
-    }
+    let told = |kind, why| present(status, kind).filter(|one| one.reason == why);
+    told(condition::TRUSTED, reason::APPROVAL_NEEDED)
+        .or_else(|| told(condition::OUTGOING_PEERED, reason::WAITING_FOR_PEER))
+        .or_else(|| present(status, condition::READY))
+        .map(|one| one.message.clone())
+        .unwrap_or_default()
 }
 
 /// The event that a changed condition makes, and whether it is a warning.
@@ -183,8 +178,8 @@ mod tests {
 
     #[test]
     fn the_digits_are_told_when_they_are_there_and_when_they_change() {
-        let coded = |phase, reason, code: Option<&str>| {
-            let mut status = status(&[(condition::TRUSTED, "False", reason)]);
+        let coded = |phase, (kind, reason), code: Option<&str>| {
+            let mut status = status(&[(kind, "False", reason)]);
             status.conditions[0].message = format!("compare {}", code.unwrap_or("nothing"));
             status.phase = Some(phase);
             status.approval_code = code.map(str::to_owned);
@@ -197,7 +192,7 @@ mod tests {
                 .map(|one| one.note)
                 .collect()
         };
-        let needed = reason::APPROVAL_NEEDED;
+        let needed = (condition::TRUSTED, reason::APPROVAL_NEEDED);
         // A visitor that nobody here wants anything of is only Discovered.
         let visitor = coded(Phase::Discovered, needed, Some("111111"));
         assert_eq!(notes(None, &visitor), ["compare 111111"]);
@@ -208,11 +203,8 @@ mod tests {
         let without = coded(Phase::Waiting, needed, None);
         assert_eq!(notes(Some(&again), &without), [""; 0]);
         assert_eq!(notes(None, &without), ["compare nothing"]);
-        let there = coded(Phase::Waiting, reason::PINNED, Some("333333"));
-        let note = notes(None, &there).join("; ");
-        assert!(
-            note.contains("at the peer") && note.contains("333333"),
-            "{note}"
-        );
+        let there = (condition::OUTGOING_PEERED, reason::WAITING_FOR_PEER);
+        let there = coded(Phase::Waiting, there, Some("333333"));
+        assert_eq!(notes(None, &there), ["compare 333333"]);
     }
 }

@@ -1,5 +1,6 @@
 //! What is planned in which situation, and that every plan comes to rest.
 
+mod codes;
 mod model;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -210,29 +211,6 @@ fn what_let_a_peer_in_stands_in_condition_trusted() {
         );
         assert!(!trusted.message.is_empty());
     }
-}
-
-#[test]
-fn a_person_is_told_when_codes_were_exchanged_too_often() {
-    let mut model = Model::found();
-    model.facts.visitor_code = Some("123456".to_owned());
-    let told = |model: &mut Model| {
-        let mut conditions = model.plan().status.conditions.into_iter();
-        let trusted = conditions.find(|one| one.type_ == condition::TRUSTED);
-        trusted.expect("it is always said").message
-    };
-    let calm = told(&mut model);
-    assert!(
-        calm.contains("123456") && !calm.contains("in between"),
-        "{calm}"
-    );
-    model.facts.codes_withheld = true;
-    let alarmed = told(&mut model);
-    assert!(alarmed.contains("123456"), "{alarmed}");
-    assert!(
-        alarmed.contains("compare the whole cluster ids"),
-        "{alarmed}"
-    );
 }
 
 fn trusted_by(model: &mut Model, why: &str) {

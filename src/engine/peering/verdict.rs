@@ -260,6 +260,14 @@ fn approval_needed(view: &View<'_>) -> String {
     format!("a person has to approve it: {when}landbridge approve {name}{doubt}")
 }
 
+/// What the peer says while a person there has to decide, with the code that is compared.
+fn waits_there(view: &View<'_>, said: &str) -> String {
+    match view.approval_code() {
+        Some(code) => format!("both sides show the code {code}: {said}"),
+        None => said.to_owned(),
+    }
+}
+
 fn outgoing_peered(view: &View<'_>) -> Verdict {
     let no = |reason: &str, message: &str| {
         verdict(condition::OUTGOING_PEERED, false, reason, shown(message))
@@ -292,7 +300,10 @@ fn outgoing_peered(view: &View<'_>) -> Verdict {
         );
     }
     if let Some(answer) = view.pending_answer() {
-        return no(reason::WAITING_FOR_PEER, &answer.message);
+        return no(
+            reason::WAITING_FOR_PEER,
+            &waits_there(view, &answer.message),
+        );
     }
     if view.consumes() {
         if view.facts.node.is_none() {
