@@ -328,6 +328,9 @@ fn object_annotations(context: &Context, newcomer: &Newcomer) -> BTreeMap<String
 }
 
 #[cfg(test)]
+pub(super) use tests::context;
+
+#[cfg(test)]
 mod tests {
     use std::{collections::BTreeSet, sync::Arc};
 
@@ -354,7 +357,8 @@ mod tests {
         }
     }
 
-    async fn context() -> Arc<Context> {
+    /// A cluster that can reach nobody.
+    pub(in crate::controllers) async fn context() -> Arc<Context> {
         let clock: crate::controllers::Clock = Arc::new(|| jiff::Timestamp::UNIX_EPOCH);
         let options = Options {
             backend: Box::new(store::Memory::default()),

@@ -390,3 +390,6 @@ async fn bounded<T>(
             ))
         })
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,56 @@
+//! What a peer that we ask can learn by breaking off.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use axum::{
+    body::Body,
+    http::{Request, Response},
+};
+use tower::util::BoxCloneSyncService;
+
+use super::*;
+use crate::{
+    api::Fingerprint,
+    controllers::enrolment::context,
+    peer::{body, certificates::Proven},
+};
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_breaks_off_learns_few_of_our_nonces() {
+    let (context, learnt) = (context().await, Arc::new(AtomicUsize::new(0)));
+    let eve = eve(&learnt);
+    let mut broken_off = 0;
+    for _ in 0..1000 {
+        let answer = introduce(&context, &eve, None).await;
+        broken_off += usize::from(answer.is_err());
+        tokio::time::advance(Duration::from_secs(1)).await;
+    }
+    let learnt = learnt.load(Ordering::SeqCst);
+    assert_eq!(learnt, broken_off, "afterwards we ask without digits");
+    assert!((3..12).contains(&learnt), "{learnt} nonces");
+}
+
+/// A peer that takes part in each exchange until it knows the code.
+fn eve(learnt: &Arc<AtomicUsize>) -> Connection {
+    let learnt = Arc::clone(learnt);
+    let service = tower::service_fn(move |request: Request<Body>| {
+        let learnt = Arc::clone(&learnt);
+        async move {
+            let bytes = body::read(request.into_body(), 4096, Duration::from_secs(1)).await;
+            let asked: IdentityRequest = body::parse(&bytes.unwrap()).unwrap();
+            if asked.nonce.is_some() {
+                learnt.fetch_add(1, Ordering::SeqCst);
+                return Ok(Response::builder().status(503).body(Body::empty()).unwrap());
+            }
+            let nonce = asked.commitment.map(|_| Nonce::generate().unwrap());
+            let answer = json!({"decision": "Waiting", "nonce": nonce.map(Nonce::to_text)});
+            let answer = Body::from(answer.to_string());
+            Ok(Response::builder().status(202).body(answer).unwrap())
+        }
+    });
+    let proven = Proven {
+        cluster_id: ClusterId::from_spki(b"eve"),
+        fingerprint: Fingerprint::from_spki(b"eve"),
+    };
+    Connection::new(proven, [7; 32], None, BoxCloneSyncService::new(service))
+}
