@@ -29,9 +29,11 @@ use crate::{
 
 mod host;
 mod row;
+mod service;
 
 use host::Host;
 use row::Row;
+use service::Location;
 
 /// The most advertisements that are remembered.
 const LIMIT: usize = 1024;
@@ -291,7 +293,14 @@ impl Neighbours {
                     .extend(row.withdraw(index, from.source, now, (&key, &self.types)));
             }
             Data::Srv { port, target } if *port != 0 => {
-                row.locate(index, from.source, (*port, target), ttl, now);
+                let location = Location {
+                    source: from.source,
+                    port: *port,
+                    target: target.clone(),
+                    ttl,
+                    expires: now + ttl,
+                };
+                row.locate(index, location, now);
                 self.hosts
                     .entry(target.clone())
                     .or_default()

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use super::{
     DOUBT, FAREWELL, gone,
     host::{self, Host},
+    service::{Location, Service},
     wire::{Name, Question, kind},
 };
 use crate::{
@@ -21,8 +22,6 @@ use crate::{
 
 /// How often what still stands is repeated, so that a lost event is made good.
 const REPEAT: Duration = Duration::from_secs(40);
-/// The most sources of one advertisement that are told apart.
-const LOCATIONS: usize = 4;
 /// After which shares of its time an advertisement is asked for again, give or take two per cent
 /// (RFC 6762, section 5.2).
 const REFRESH: [f64; 4] = [0.80, 0.85, 0.90, 0.95];
@@ -53,22 +52,6 @@ pub(super) struct Row {
     asked: Option<Instant>,
     missing: usize,
     refresh: Refresh,
-}
-
-#[derive(Debug, Default)]
-struct Service {
-    locations: Vec<Location>,
-    descriptions: Vec<(IpAddr, Record)>,
-}
-
-/// Where one source says that the instance is.
-#[derive(Debug)]
-struct Location {
-    source: IpAddr,
-    port: u16,
-    target: Name,
-    ttl: Duration,
-    expires: Instant,
 }
 
 /// When to ask again whether it is there.
@@ -131,29 +114,10 @@ impl Row {
     }
 
     /// Takes where a source says that it is.
-    pub(super) fn locate(
-        &mut self,
-        index: usize,
-        source: IpAddr,
-        (port, target): (u16, &Name),
-        ttl: Duration,
-        now: Instant,
-    ) {
+    pub(super) fn locate(&mut self, index: usize, location: Location, now: Instant) {
+        let ttl = location.ttl;
         let service = self.services.entry(index).or_default();
-        let location = Location {
-            source,
-            port,
-            target: target.clone(),
-            ttl,
-            expires: now + ttl,
-        };
-        let locations = &mut service.locations;
-        let is_full = locations.len() >= LOCATIONS;
-        match locations.iter_mut().find(|one| one.source == source) {
-            Some(present) => *present = location,
-            None if is_full => return,
-            None => locations.push(location),
-        }
+        service.locate(location);
         if self.is_told() {
             self.refresh = Refresh::start(now, ttl);
         }
@@ -161,13 +125,8 @@ impl Row {
 
     /// Takes what a source says about it.
     pub(super) fn describe(&mut self, index: usize, source: IpAddr, record: Record) {
-        let descriptions = &mut self.services.entry(index).or_default().descriptions;
-        let is_full = descriptions.len() >= LOCATIONS;
-        match descriptions.iter_mut().find(|(by, _)| *by == source) {
-            Some((_, present)) => *present = record,
-            None if is_full => {}
-            None => descriptions.push((source, record)),
-        }
+        let service = self.services.entry(index).or_default();
+        service.describe(source, record);
     }
 
     /// Takes back what a source said; what others said is asked about, which is returned.
