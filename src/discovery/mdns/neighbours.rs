@@ -300,7 +300,7 @@ impl Neighbours {
                     ttl,
                     expires: now + ttl,
                 };
-                row.locate(index, location, now);
+                row.locate(index, location, &self.hosts, now);
                 self.hosts
                     .entry(target.clone())
                     .or_default()

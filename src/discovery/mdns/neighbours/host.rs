@@ -41,6 +41,11 @@ impl Host {
         self.addresses.keys().copied()
     }
 
+    /// Returns whether an address is among its addresses, on whichever interface.
+    pub(super) fn has(&self, address: IpAddr) -> bool {
+        self.addresses().any(|(_, own)| own == address)
+    }
+
     /// Takes an address; returns whether it is news.
     pub(super) fn hear(
         &mut self,
@@ -52,7 +57,11 @@ impl Host {
         let key = (from.interface, address);
         let is_new = !self.addresses.contains_key(&key);
         if is_new && self.addresses.len() >= ADDRESSES {
-            return false;
+            // Anybody can name many addresses, and speaks from few.
+            if from.source != address {
+                return false;
+            }
+            self.forget_one();
         }
         let lease = Lease {
             source: from.source,
@@ -61,6 +70,18 @@ impl Host {
         };
         self.addresses.insert(key, lease);
         is_new
+    }
+
+    /// Forgets the oldest address, or rather one that only others have named.
+    fn forget_one(&mut self) {
+        let oldest = self
+            .addresses
+            .iter()
+            .min_by_key(|((_, address), lease)| (lease.source == *address, lease.heard))
+            .map(|(key, _)| *key);
+        if let Some(key) = oldest {
+            self.addresses.remove(&key);
+        }
     }
 
     /// Takes an address back.

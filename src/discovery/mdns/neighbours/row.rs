@@ -20,6 +20,8 @@ use crate::{
     engine::sighting::{Event, Sighting},
 };
 
+/// The most places of an advertisement on one interface.
+const PLACES: usize = 8;
 /// How often what still stands is repeated, so that a lost event is made good.
 const REPEAT: Duration = Duration::from_secs(40);
 /// After which shares of its time an advertisement is asked for again, give or take two per cent
@@ -114,10 +116,16 @@ impl Row {
     }
 
     /// Takes where a source says that it is.
-    pub(super) fn locate(&mut self, index: usize, location: Location, now: Instant) {
+    pub(super) fn locate(
+        &mut self,
+        index: usize,
+        location: Location,
+        hosts: &BTreeMap<Name, Host>,
+        now: Instant,
+    ) {
         let ttl = location.ttl;
         let service = self.services.entry(index).or_default();
-        service.locate(location);
+        service.locate(location, hosts);
         if self.is_told() {
             self.refresh = Refresh::start(now, ttl);
         }
@@ -358,20 +366,8 @@ impl Row {
         if !self.is_complete() {
             return Vec::new();
         }
-        let mut endpoints: BTreeMap<&str, BTreeSet<SocketAddr>> = BTreeMap::new();
-        for location in self.locations() {
-            let addresses = hosts.get(&location.target).into_iter();
-            for (index, address) in addresses.flat_map(Host::addresses) {
-                if let Some((name, link)) = links.numbered(index)
-                    && link.reaches(address)
-                {
-                    let endpoint = socket_address(address, location.port, index);
-                    endpoints.entry(name).or_default().insert(endpoint);
-                }
-            }
-        }
         let record = self.record().cloned().unwrap_or_default();
-        endpoints
+        self.places(hosts, links)
             .into_iter()
             .map(|(interface, endpoints)| Sighting {
                 source: DiscoveryType::Lan,
@@ -379,7 +375,7 @@ impl Row {
                 cluster_id: record.cluster_id.clone(),
                 name: record.name.clone(),
                 boot: record.boot.clone(),
-                endpoints: endpoints.into_iter().collect(),
+                endpoints,
                 interface: Some(interface.to_owned()),
                 search_domain: None,
                 vouchers: Vec::new(),
@@ -387,6 +383,40 @@ impl Row {
             })
             .collect()
     }
+
+    /// Returns where it is said to be, by interface, the most promising places first: it spoke from
+    /// there, while anybody can name many addresses. A link-local one is no more than a last resort.
+    fn places<'a>(
+        &self,
+        hosts: &BTreeMap<Name, Host>,
+        links: &'a Links,
+    ) -> BTreeMap<&'a str, Vec<SocketAddr>> {
+        let mut named: BTreeMap<&str, BTreeMap<SocketAddr, bool>> = BTreeMap::new();
+        for location in self.locations() {
+            let addresses = hosts.get(&location.target).into_iter();
+            for (index, address) in addresses.flat_map(Host::addresses) {
+                if let Some((name, link)) = links.numbered(index)
+                    && link.reaches(address)
+                {
+                    let place = socket_address(address, location.port, index);
+                    let places = named.entry(name).or_default();
+                    *places.entry(place).or_default() |= location.source == address;
+                }
+            }
+        }
+        let sorted = named.into_iter().map(|(name, places)| {
+            let mut places: Vec<(SocketAddr, bool)> = places.into_iter().collect();
+            places.sort_by_key(|(_, spoke)| !spoke);
+            places.truncate(PLACES);
+            places.sort_by_key(|(place, _)| is_link_local(*place));
+            (name, places.into_iter().map(|(place, _)| place).collect())
+        });
+        sorted.collect()
+    }
+}
+
+fn is_link_local(place: SocketAddr) -> bool {
+    matches!(place, SocketAddr::V6(v6) if v6.ip().is_unicast_link_local())
 }
 
 /// A link-local address means nothing without its interface (RFC 4007, section 6).

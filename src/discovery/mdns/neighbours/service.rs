@@ -1,10 +1,10 @@
 //! What is said of an advertisement under one service type: where it is, and what it is.
 
-use std::{net::IpAddr, time::Duration};
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 use tokio::time::Instant;
 
-use super::wire::Name;
+use super::{host::Host, wire::Name};
 use crate::discovery::record::Record;
 
 /// The most sources of one advertisement that are told apart.
@@ -13,7 +13,9 @@ const LOCATIONS: usize = 4;
 /// What is said under one service type.
 #[derive(Debug, Default)]
 pub(super) struct Service {
+    /// The oldest first.
     pub(super) locations: Vec<Location>,
+    /// What each source says about the instance, the oldest first.
     pub(super) descriptions: Vec<(IpAddr, Record)>,
 }
 
@@ -29,14 +31,22 @@ pub(super) struct Location {
 
 impl Service {
     /// Takes where a source says that the instance is.
-    pub(super) fn locate(&mut self, location: Location) {
-        let (source, locations) = (location.source, &mut self.locations);
-        let is_full = locations.len() >= LOCATIONS;
-        match locations.iter_mut().find(|one| one.source == source) {
-            Some(present) => *present = location,
-            None if is_full => {}
-            None => locations.push(location),
+    pub(super) fn locate(&mut self, location: Location, hosts: &BTreeMap<Name, Host>) {
+        let mut present = self.locations.iter_mut();
+        if let Some(present) = present.find(|one| one.source == location.source) {
+            *present = location;
+            return;
         }
+        if self.locations.len() >= LOCATIONS {
+            // Who names an address of its own can be there; the others can only be wrong.
+            let leads_home = |one: &Location| {
+                let host = hosts.get(&one.target);
+                host.is_some_and(|host| host.has(one.source))
+            };
+            let oldest = self.locations.iter().position(|one| !leads_home(one));
+            self.locations.remove(oldest.unwrap_or_default());
+        }
+        self.locations.push(location);
     }
 
     /// Takes what a source says about an instance.

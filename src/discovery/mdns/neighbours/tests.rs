@@ -1,5 +1,7 @@
 //! The table of neighbours: what packets and time make of it, and what forgeries do not.
 
+mod forgery;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -120,7 +122,7 @@ fn what_is_announced_under_both_types_is_one_advertisement() {
     let endpoints: Vec<String> = seen[0].endpoints.iter().map(ToString::to_string).collect();
     assert_eq!(
         endpoints,
-        ["10.0.0.8:5870", "10.0.0.9:5870", "[fe80::9%2]:5870"]
+        ["10.0.0.9:5870", "10.0.0.8:5870", "[fe80::9%2]:5870"]
     );
     assert!(!table.hear(&packet, from(2, "10.0.0.9"), &links, now));
     assert_eq!(drain(&mut table), [], "it was said before");

@@ -1,0 +1,84 @@
+//! Whoever speaks of a cluster before it does keeps nobody from hearing where and who it is.
+
+use super::*;
+
+/// What a forger says of Rome: another port, and whatever addresses.
+fn forged(addresses: &[&str]) -> Packet {
+    let lie = Announcement {
+        port: 1,
+        ..announcement(ROME, "evil")
+    };
+    let forger = Responder::new(&lie).expect("an id is a label");
+    forger.announcement(addresses.iter().map(|text| ip(text)), false)
+}
+
+/// Lets Rome speak, and returns who and where it is told to be then, the first eight places.
+fn told_of_rome(table: &mut Neighbours) -> (Option<ClusterId>, Vec<String>) {
+    let now = Instant::now();
+    let packet = says(ROME, &["10.0.0.9", "fe80::9"]);
+    table.hear(&packet, from(2, "10.0.0.9"), &links(), now);
+    let events = drain(table);
+    let last = *sightings(&events).last().expect("it is told");
+    let places = last.endpoints.iter().take(8).map(ToString::to_string);
+    (last.cluster_id.clone(), places.collect())
+}
+
+#[test]
+fn a_cluster_is_told_where_it_is_however_many_placed_it_elsewhere_before() {
+    for sources in [4, 16, 40] {
+        let (mut table, now) = (neighbours(), Instant::now());
+        for number in 0..sources {
+            let address = format!("10.0.0.{}", 100 + number);
+            table.hear(&forged(&[&address]), from(2, &address), &links(), now);
+        }
+        let (_, places) = told_of_rome(&mut table);
+        assert_eq!(places[0], "10.0.0.9:5870", "{sources} sources: {places:?}");
+    }
+}
+
+#[test]
+fn who_names_addresses_of_others_gives_way_first() {
+    let (mut table, now) = (neighbours(), Instant::now());
+    let aside = says(ROME, &["10.0.0.8"]);
+    table.hear(&aside, from(2, "10.0.0.8"), &links(), now);
+    for number in 100..200 {
+        let source = format!("10.0.0.{number}");
+        let mut lie = forged(&["10.0.0.66"]);
+        for record in &mut lie.answers {
+            if let Data::Srv { target, .. } = &mut record.data {
+                *target = Name::from_text("elsewhere.local").expect("a name");
+            }
+        }
+        table.hear(&lie, from(2, &source), &links(), now);
+    }
+    let (_, places) = told_of_rome(&mut table);
+    let both = ["10.0.0.8:5870", "10.0.0.9:5870"];
+    assert_eq!(places[..2], both, "{places:?}");
+}
+
+#[test]
+fn the_address_that_a_cluster_speaks_from_goes_before_those_that_are_only_named() {
+    let (mut table, now) = (neighbours(), Instant::now());
+    let others: Vec<String> = (10..40).map(|number| format!("10.0.0.{number}")).collect();
+    let mut others: Vec<&str> = others.iter().map(String::as_str).collect();
+    others.extend(["10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.4", "10.0.0.7"]);
+    others.reverse();
+    table.hear(&says(ROME, &others), from(2, "10.0.0.66"), &links(), now);
+    let (_, places) = told_of_rome(&mut table);
+    assert_eq!(places[0], "10.0.0.9:5870", "{places:?}");
+}
+
+#[test]
+fn a_link_local_address_comes_last_and_is_not_left_out() {
+    let (mut table, now) = (neighbours(), Instant::now());
+    let addresses: Vec<String> = (10..20).map(|number| format!("10.0.0.{number}")).collect();
+    let mut addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
+    addresses.push("fe80::9");
+    let packet = says(ROME, &addresses);
+    table.hear(&packet, from(2, "fe80::9"), &links(), now);
+    let events = drain(&mut table);
+    let places = &sightings(&events)[0].endpoints;
+    assert_eq!(places.len(), 8);
+    let last = places.last().map(ToString::to_string);
+    assert_eq!(last.as_deref(), Some("[fe80::9%2]:5870"));
+}
