@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::{
     DOUBT, FAREWELL, gone,
     host::{self, Host},
-    service::{Location, Service},
+    service::{Location, Service, is_named_by},
     wire::{Name, Question, kind},
 };
 use crate::{
@@ -134,7 +134,7 @@ impl Row {
     /// Takes what a source says about it.
     pub(super) fn describe(&mut self, index: usize, source: IpAddr, record: Record) {
         let service = self.services.entry(index).or_default();
-        service.describe(source, record);
+        service.describe(&self.instance, source, record);
     }
 
     /// Takes back what a source said; what others said is asked about, which is returned.
@@ -350,10 +350,11 @@ impl Row {
             .flat_map(|service| &service.locations)
     }
 
-    /// What the first one to describe it says.
+    /// What the first one says that describes the cluster that it is named by, or any cluster.
     fn record(&self) -> Option<&Record> {
-        let mut descriptions = self.services.values().flat_map(|one| &one.descriptions);
-        descriptions.next().map(|(_, record)| record)
+        let all = || self.services.values().flat_map(|one| &one.descriptions);
+        let named = all().find(|(_, record)| is_named_by(&self.instance, record));
+        named.or_else(|| all().next()).map(|(_, record)| record)
     }
 
     /// Returns whether nothing is missing, or what is missing was asked for in vain.

@@ -50,13 +50,24 @@ impl Service {
     }
 
     /// Takes what a source says about an instance.
-    pub(super) fn describe(&mut self, source: IpAddr, record: Record) {
+    pub(super) fn describe(&mut self, instance: &str, source: IpAddr, record: Record) {
         let descriptions = &mut self.descriptions;
-        let is_full = descriptions.len() >= LOCATIONS;
-        match descriptions.iter_mut().find(|(by, _)| *by == source) {
-            Some((_, present)) => *present = record,
-            None if is_full => {}
-            None => descriptions.push((source, record)),
+        if let Some((_, present)) = descriptions.iter_mut().find(|(by, _)| *by == source) {
+            *present = record;
+            return;
         }
+        if descriptions.len() >= LOCATIONS {
+            let oldest = descriptions
+                .iter()
+                .position(|(_, one)| !is_named_by(instance, one));
+            descriptions.remove(oldest.unwrap_or_default());
+        }
+        descriptions.push((source, record));
     }
+}
+
+/// Whether an instance is named by the id that a description claims, as ours and those of Liqo are.
+pub(super) fn is_named_by(instance: &str, record: &Record) -> bool {
+    let id = record.cluster_id.as_ref();
+    id.is_some_and(|id| id.as_str().eq_ignore_ascii_case(instance))
 }

@@ -2,6 +2,8 @@
 
 use super::*;
 
+const MILAN: &str = "11223344-4b5a-8697-8877-665544332211";
+
 /// What a forger says of Rome: another port, and whatever addresses.
 fn forged(addresses: &[&str]) -> Packet {
     let lie = Announcement {
@@ -81,4 +83,27 @@ fn a_link_local_address_comes_last_and_is_not_left_out() {
     assert_eq!(places.len(), 8);
     let last = places.last().map(ToString::to_string);
     assert_eq!(last.as_deref(), Some("[fe80::9%2]:5870"));
+}
+
+#[test]
+fn who_describes_another_cluster_under_its_name_is_not_believed() {
+    let milan = Record {
+        cluster_id: MILAN.parse().ok(),
+        ..Record::default()
+    };
+    for sources in [1, 4, 16] {
+        let (mut table, now) = (neighbours(), Instant::now());
+        for number in 0..sources {
+            let mut lie = forged(&["10.0.0.66"]);
+            for record in &mut lie.answers {
+                if let Data::Txt(text) = &mut record.data {
+                    *text = milan.encode();
+                }
+            }
+            let source = format!("10.0.0.{}", 100 + number);
+            table.hear(&lie, from(2, &source), &links(), now);
+        }
+        let (id, _) = told_of_rome(&mut table);
+        assert_eq!(id, ROME.parse().ok(), "{sources} sources");
+    }
 }
