@@ -88,3 +88,41 @@ fn a_newcomer_does_not_wait_for_addresses_whose_failures_were_withdrawn() {
     }
     assert!(waited.is_some_and(|wait| wait <= 1000), "{waited:?} ms");
 }
+
+#[test]
+fn of_many_places_those_that_are_named_first_are_told() {
+    let mut roster = roster();
+    let mut crowded = sighting(100);
+    let low = (1..=8).map(|last| address(&format!("10.0.0.{last}")));
+    crowded.endpoints.extend(low);
+    let real = crowded.endpoints[0];
+    roster.handle_event(Event::Seen(crowded), at(0));
+    let changes = drain(&mut roster);
+    let told = &candidate(&changes[0]).endpoints;
+    assert_eq!((told.len(), told[0].address), (8, real));
+}
+
+#[test]
+fn places_that_failed_make_way_for_those_that_were_not_tried() {
+    let mut roster = roster();
+    for (name, net) in [("a", 1), ("b", 2)] {
+        let mut forged = sighting(1);
+        forged.instance = name.to_owned();
+        let low = (1..=8).map(|last| address(&format!("10.0.{net}.{last}")));
+        forged.endpoints = low.collect();
+        roster.handle_event(Event::Seen(forged), at(0));
+    }
+    let real = sighting(1).endpoints[0];
+    let mut named = sighting(1);
+    named.instance = "the real one".to_owned();
+    roster.handle_event(Event::Seen(named), at(10));
+    let changes = wait(&mut roster, at(1200));
+    let told = &candidate(changes.last().expect("a change")).endpoints;
+    assert!(told.iter().all(|place| place.address != real), "no room");
+    for place in told {
+        roster.handle_proof(&Key::Cluster(id(1)), place.address, None, 0.5, at(1300));
+    }
+    let changes = wait(&mut roster, at(4000));
+    let told = &candidate(changes.last().expect("a change")).endpoints;
+    assert_eq!(told[0].address, real);
+}
