@@ -33,6 +33,8 @@ mod lan;
 mod life;
 #[path = "simulation/logbook.rs"]
 mod logbook;
+#[path = "simulation/places.rs"]
+mod places;
 #[path = "simulation/reference.rs"]
 mod reference;
 #[path = "simulation/restarts.rs"]

@@ -3,9 +3,11 @@
 mod contact;
 mod gather;
 mod projection;
+mod reach;
 mod virtual_node;
 
-pub(super) use contact::{introduce, reach};
+pub(super) use contact::introduce;
+pub(super) use reach::{SideBySide, reach};
 
 use std::{sync::Arc, time::Duration};
 

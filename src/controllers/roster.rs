@@ -9,14 +9,18 @@ use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
 use futures::StreamExt as _;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt as _;
-use tokio::{sync::mpsc, task::JoinSet, time::Instant};
+use tokio::{
+    sync::mpsc,
+    task::JoinSet,
+    time::{Instant, timeout},
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     Context,
     context::chance,
     enrolment::{self, Newcomer},
-    foreign_cluster::reach,
+    foreign_cluster::{SideBySide, reach},
     search_domain,
     suspicions::{Place, is_misuse, note_misuse},
 };
@@ -36,17 +40,22 @@ use crate::{
 
 /// How many candidates are asked at the same time.
 const PROBES: usize = 8;
+/// How much later each further place is asked than the one before. What answers first becomes the
+/// address of the cluster, so that a better one has time on a machine that is busy.
+const HEAD_START: Duration = Duration::from_millis(500);
+/// How long a place has to take the connection, prove its key and say who it is.
+const PROBE_TIME: Duration = Duration::from_secs(2);
 /// The longest time without a look at the roster.
 const IDLE: Duration = Duration::from_mins(1);
 
 /// A candidate that was asked.
 struct Asked {
     key: Key,
-    /// What came of it, if it had a place.
-    proof: Option<Proof>,
+    /// What came of it: the place that has proven its key, or those that have not.
+    proofs: Vec<Proof>,
 }
 
-/// What came of asking a candidate.
+/// What came of asking at one place.
 struct Proof {
     endpoint: SocketAddr,
     id: Option<ClusterId>,
@@ -135,12 +144,12 @@ impl Search {
     }
 
     fn take_proof(&mut self, asked: &Asked) {
-        let id = asked.proof.as_ref().and_then(|proof| proof.id.as_ref());
-        self.turns.done(&asked.key, id.is_some());
-        if let Some(proof) = &asked.proof {
+        let is_proven = asked.proofs.iter().any(|proof| proof.id.is_some());
+        self.turns.done(&asked.key, is_proven);
+        for Proof { endpoint, id } in &asked.proofs {
             let now = self.context.now();
             self.roster
-                .handle_proof(&asked.key, proof.endpoint, id, chance(), now);
+                .handle_proof(&asked.key, *endpoint, id.as_ref(), chance(), now);
         }
     }
 
@@ -244,47 +253,69 @@ async fn expire(context: &Context, candidate: &Candidate) {
 
 async fn ask(context: Arc<Context>, candidate: Candidate) -> Asked {
     Asked {
-        proof: prove(&context, &candidate).await,
+        proofs: prove(&context, &candidate).await,
         key: candidate.key,
     }
 }
 
-/// Asks one candidate who it is, endpoint by endpoint, and enrols it when it proves its key.
-async fn prove(context: &Arc<Context>, candidate: &Candidate) -> Option<Proof> {
-    let mut last = None;
-    for endpoint in &candidate.endpoints {
-        let dial = Dial {
-            url: url_of(endpoint.address),
-            address: Some(endpoint.address),
-            source: endpoint.source,
-        };
+/// Asks one candidate who it is, at all its endpoints, and enrols it when one proves its key.
+async fn prove(context: &Arc<Context>, candidate: &Candidate) -> Vec<Proof> {
+    let tries = candidate.endpoints.iter().map(|endpoint| async move {
+        let reached = probe(context, candidate, endpoint).await;
+        (endpoint, reached)
+    });
+    let mut tries = SideBySide::new(HEAD_START, tries);
+    let mut failed = Vec::new();
+    while let Some((endpoint, reached)) = tries.next().await {
         let proof = |id| Proof {
             endpoint: endpoint.address,
             id,
         };
-        match reach(context, &dial, candidate.cluster_id.clone()).await {
+        match reached {
             Ok((connected, connection)) => {
+                drop(tries);
                 let id = connected.cluster_id.clone();
                 let found = (connected, connection);
                 if let Err(error) = admit(context, candidate, endpoint.source, found).await {
                     tracing::warn!(%error, "A cluster that was found could not be recorded");
                 }
                 suspect_others(context, candidate, endpoint.address);
-                return Some(proof(Some(id)));
+                return vec![proof(Some(id))];
             }
             Err(ConnectError::OwnIdentity) => {
-                return Some(proof(Some(context.own.cluster_id.clone())));
+                return vec![proof(Some(context.own.cluster_id.clone()))];
             }
             Err(error) => {
-                tracing::debug!(url = %dial.url, %error, "Candidate did not prove itself");
+                let url = url_of(endpoint.address);
+                tracing::debug!(url, %error, "Candidate did not prove itself");
                 if let Some(id) = candidate.cluster_id.as_ref().filter(|_| is_misuse(&error)) {
-                    note_misuse(context, id, &dial.url, &error).await;
+                    note_misuse(context, id, &url, &error).await;
                 }
-                last = Some(proof(None));
+                failed.push(proof(None));
             }
         }
     }
-    last
+    failed
+}
+
+/// Asks a candidate who it is, at one of its endpoints.
+async fn probe(
+    context: &Context,
+    candidate: &Candidate,
+    endpoint: &Endpoint,
+) -> Result<(Connected, Connection), ConnectError> {
+    let dial = Dial {
+        url: url_of(endpoint.address),
+        address: Some(endpoint.address),
+        source: endpoint.source,
+    };
+    let reached = reach(context, &dial, candidate.cluster_id.clone());
+    timeout(PROBE_TIME, reached).await.unwrap_or_else(|_| {
+        Err(ConnectError::Timeout {
+            address: endpoint.address.to_string(),
+            step: "say who it is",
+        })
+    })
 }
 
 /// Records a candidate that has proven its key, and keeps the connection for what follows.

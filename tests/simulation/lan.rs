@@ -159,16 +159,17 @@ impl Lan {
         state.multicast(host, &event);
     }
 
-    /// Announces a cluster as if another one's machine were one of its places too.
-    pub(crate) fn forge(&self, of: usize, at: usize) {
+    /// Announces a cluster as if it were at these places, the best first.
+    pub(crate) fn announce_at(&self, host: usize, places: &[SocketAddr]) {
         let mut state = self.state();
-        let place = state.hosts[at].address;
-        let Some(plug) = &state.hosts[of].plug else {
+        let Some(plug) = &state.hosts[host].plug else {
             return;
         };
-        let mut sighting = plug.sighting.clone();
-        sighting.endpoints.push(place);
-        state.multicast(at, &Event::Seen(sighting));
+        let sighting = Sighting {
+            endpoints: places.to_vec(),
+            ..plug.sighting.clone()
+        };
+        state.multicast(host, &Event::Seen(sighting));
     }
 
     /// Takes the announcement of a cluster back.

@@ -507,7 +507,8 @@ fn an_id_that_is_announced_elsewhere_is_told_and_changes_nothing() {
     history(62, vec![Setup::fleet(); 3], async |world: &mut World| {
         world.until("all peered", SOON, all_peered).await;
         let before = world.view(0, 1).unwrap();
-        world.lan.forge(1, 2);
+        let places = [world.lan.address(1), world.lan.address(2)];
+        world.lan.announce_at(1, &places);
         world
             .until("it is told", SOON, |world| misuse(world, 0, 1).is_some())
             .await;

@@ -3,7 +3,6 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use futures::{StreamExt as _, stream::FuturesUnordered};
 use kube::{
     Api, ResourceExt as _,
     api::{DeleteParams, ObjectMeta, Patch, PatchParams, PostParams},
@@ -11,6 +10,7 @@ use kube::{
 use serde_json::json;
 use tokio::time::Instant;
 
+use super::reach::{SideBySide, reach};
 use crate::{
     api::{
         ClusterId, ClusterName, ForeignCluster, PeeringRequest,
@@ -26,7 +26,7 @@ use crate::{
     },
     peer::{
         approval::{self, Nonce},
-        client::{ConnectError, Connection, Target},
+        client::{ConnectError, Connection},
         token,
         trust::Role,
     },
@@ -51,15 +51,14 @@ pub(super) async fn connect(
 ) {
     let name = object.name_any();
     let before = context.links.connection(&name);
-    let tries = (0_u32..).zip(dials).map(|(index, dial)| {
+    let tries = dials.into_iter().map(|dial| {
         let expect = expect.clone();
         async move {
-            tokio::time::sleep(HEAD_START * index).await;
             let reached = reach(context, &dial, expect).await;
             (dial.url, reached)
         }
     });
-    let mut tries: FuturesUnordered<_> = tries.collect();
+    let mut tries = SideBySide::new(HEAD_START, tries);
     let mut failures = BTreeMap::new();
     while let Some((url, reached)) = tries.next().await {
         match reached {
@@ -109,33 +108,6 @@ async fn go_on(
     let own_id = context.own.cluster_id.as_str();
     let request = bounded(requests(connection).get_opt(own_id)).await.ok()??;
     (answer.decision == Decision::Accepted).then_some((answer, request))
-}
-
-/// Dials one place and asks it who it is.
-pub(crate) async fn reach(
-    context: &Context,
-    dial: &Dial,
-    expect: Option<ClusterId>,
-) -> Result<(Connected, Connection), ConnectError> {
-    let target = Target {
-        url: dial.url.clone(),
-        expect,
-        addresses: dial.address.into_iter().collect(),
-        source: dial.source,
-    };
-    let connection = context.connector.connect(&target).await?;
-    if connection.proven.cluster_id == context.own.cluster_id {
-        return Err(ConnectError::OwnIdentity);
-    }
-    let ids = connection.ids().await?;
-    let connected = Connected {
-        url: dial.url.clone(),
-        address: connection.address,
-        cluster_id: connection.proven.cluster_id.clone(),
-        cluster_name: ids.cluster_name,
-        fingerprint: connection.proven.fingerprint.clone(),
-    };
-    Ok((connected, connection))
 }
 
 pub(super) fn failure(error: &ConnectError) -> Failure {

@@ -22,8 +22,9 @@ use crate::{
 
 /// How long each of resolving, connecting and the handshake may take.
 const STEP_TIME: Duration = Duration::from_secs(2);
-/// How many targets are dialled at once.
-const PROBES: usize = 8;
+/// How many targets are dialled at once: all places of the eight candidates that are asked at the
+/// same time, since those that are silent must not hold up the others.
+const PROBES: usize = 8 * 16;
 /// How long a target waits for its turn.
 const TURN_TIME: Duration = Duration::from_secs(20);
 /// How many addresses of one target are tried.
