@@ -13,6 +13,7 @@ mod contact;
 pub mod happening;
 pub mod network;
 mod node;
+mod places;
 mod record;
 pub mod status;
 #[cfg(test)]
