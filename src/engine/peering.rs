@@ -73,6 +73,9 @@ pub struct Facts {
     pub started: Timestamp,
     /// What discovery says about the peer, if it said anything since the start.
     pub neighbour: Option<Neighbour>,
+    /// The numbers of the interfaces that the peer was heard on, which are the scopes of its
+    /// link-local addresses (RFC 4007, section 6).
+    pub scopes: BTreeMap<String, u32>,
     /// The connection to the peer.
     pub link: Link,
     /// When the peer came to us, if it did since the start.

@@ -7,6 +7,7 @@ use k8s_openapi::api::{
     core::v1::{ConfigMap, Node},
 };
 use kube::{Api, ResourceExt as _, api::ListParams};
+use nix::net::if_::if_nametoindex;
 use tokio::time::Instant;
 
 use super::{advertisement_name, local_network_name, remote_network_name, tunnel_name};
@@ -36,6 +37,7 @@ pub(super) async fn facts(context: &Context, object: &ForeignCluster) -> Result<
         config: context.policy(),
         started: context.started,
         neighbour: id.as_ref().and_then(|id| context.neighbours.get(id)),
+        scopes: scopes(object),
         link: context.links.facts(&object.name_any()),
         visited: id.as_ref().and_then(|id| context.neighbours.visited(id)),
         visitor_code: id.as_ref().and_then(|id| context.approvals.code(id)),
@@ -62,6 +64,15 @@ pub(super) async fn facts(context: &Context, object: &ForeignCluster) -> Result<
         read_others(context, &id, &mut facts).await?;
     }
     Ok(facts)
+}
+
+/// The numbers that the system gives the interfaces of an object's places at present.
+fn scopes(object: &ForeignCluster) -> BTreeMap<String, u32> {
+    let places = object.status.iter().flat_map(|status| &status.endpoints);
+    let names = places.filter_map(|endpoint| endpoint.interface.clone());
+    names
+        .filter_map(|name| Some((name.clone(), if_nametoindex(name.as_str()).ok()?)))
+        .collect()
 }
 
 fn ground(context: &Context) -> Ground {

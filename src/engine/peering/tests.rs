@@ -2,6 +2,7 @@
 
 mod codes;
 mod model;
+mod places;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use proptest::prelude::*;

@@ -304,6 +304,7 @@ fn facts(start: Timestamp, neighbour: Neighbour) -> Facts {
         config: ClusterConfigSpec::default(),
         started: start,
         neighbour: Some(neighbour),
+        scopes: BTreeMap::new(),
         link: Link::default(),
         request: None,
         advertisement: None,
