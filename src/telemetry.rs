@@ -18,6 +18,8 @@ use tracing_subscriber::{
     registry::LookupSpan,
 };
 
+use crate::api::identity::is_printable;
+
 /// Indicates that logs cannot be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -169,12 +171,10 @@ fn write_field(writer: &mut Writer<'_>, field: &Field, value: &dyn fmt::Debug) -
 pub(crate) fn escape(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for character in text.chars() {
-        let deceives = matches!(character,
-            '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
-        if character.is_control() || deceives {
-            safe.extend(character.escape_default());
-        } else {
+        if is_printable(character) {
             safe.push(character);
+        } else {
+            safe.extend(character.escape_default());
         }
     }
     safe
@@ -227,13 +227,13 @@ mod tests {
     #[test]
     fn control_characters_do_not_reach_the_terminal() {
         let written = logged(|| {
-            let name = "ro\u{1b}[31mme\nINFO \u{202e}forged";
+            let name = "ro\u{1b}[31mme\nINFO \u{202e}\u{61c}\u{200b}forged";
             tracing::info!(%name, quoted = name, "Found {name}");
         });
         assert_eq!(written.lines().count(), 1, "{written}");
         assert!(!written.contains('\u{1b}'), "{written}");
         assert!(
-            written.contains(r"name=ro\u{1b}[31mme\nINFO \u{202e}forged"),
+            written.contains(r"name=ro\u{1b}[31mme\nINFO \u{202e}\u{61c}\u{200b}forged"),
             "{written}"
         );
     }

@@ -20,7 +20,7 @@ const MAP: [(&str, &[&str]); 11] = [
         &["api", "engine", "discovery", "peer", "tunnel"],
     ),
     ("config", &["api"]),
-    ("telemetry", &[]),
+    ("telemetry", &["api"]),
     (
         "daemon",
         &[

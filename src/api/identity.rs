@@ -127,12 +127,13 @@ impl ClusterName {
     }
 }
 
-/// Tells whether a character of a stranger's text can be shown: it is no control, bidirectional or
-/// zero-width character, which could steer a terminal or deceive a reader.
+/// Tells whether a character of a stranger's text can be shown: it is no control, bidirectional,
+/// zero-width or tag character and breaks no line, which could steer a terminal or deceive a reader.
 pub fn is_printable(character: char) -> bool {
-    !character.is_control()
-        && !matches!(character,
-            '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+    let deceives = matches!(character,
+        '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{e0000}'..='\u{e007f}');
+    !character.is_control() && !deceives
 }
 
 impl From<String> for ClusterName {
@@ -276,6 +277,20 @@ mod tests {
             "ro[31mme"
         );
         assert_eq!(ClusterName::neutralise(&"ü".repeat(60)).as_str().len(), 62);
+    }
+
+    #[test]
+    fn no_character_that_cannot_be_seen_is_printable() {
+        let hidden = "\0\n\u{7f}\u{9b}\u{61c}\u{180e}\u{200b}\u{200f}\u{2028}\u{2029}\u{202a}\u{202e}\
+                      \u{2060}\u{2066}\u{2069}\u{206f}\u{feff}\u{e0000}\u{e0041}\u{e007f}";
+        for character in hidden.chars() {
+            assert!(!is_printable(character), "{character:?}");
+            let name = format!("ro{character}me");
+            assert_eq!(ClusterName::neutralise(&name).as_str(), "rome");
+        }
+        for character in "a ü\u{61b}\u{200a}\u{2027}\u{202f}中🏛".chars() {
+            assert!(is_printable(character), "{character:?}");
+        }
     }
 
     #[test]

@@ -33,7 +33,7 @@ use crate::{
 /// How long anything may take. It is a bound for broken runs, not a measure.
 const PATIENCE: Duration = Duration::from_secs(40);
 /// Moves the cursor, colours, writes a title, rings, turns the direction of what follows.
-const NAME: &str = "ev\u{1b}[2J\u{1b}]0;owned\u{7}e\r\n\u{202e}\u{2066}\u{200b}\u{feff}\u{9b}31m";
+const NAME: &str = "ev\u{1b}[2J\u{1b}]0;owned\u{7}e\r\n\u{202e}\u{2066}\u{61c}\u{200b}\u{2028}\u{e0041}\u{feff}\u{9b}31m";
 const WORDS: &str =
     "\u{1b}[1A\u{1b}[2KINFO all is well\u{202e}\n2026-11-21 ERROR forged line\u{8}\u{0}";
 
@@ -103,7 +103,9 @@ fn shown(lab: &Lab) -> [(&'static str, String); 6] {
 
 fn deceives(character: char) -> bool {
     character.is_control()
-        || matches!(character, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+        || matches!(character,
+            '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+                | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{e0000}'..='\u{e007f}')
 }
 
 /// A cluster that proves its key, and lies about everything else.
