@@ -78,19 +78,31 @@ impl Record {
 
     /// Reads the record data of a TXT record.
     pub fn decode(data: &[u8]) -> Result<Self, RecordError> {
-        if data.len() > SIZE_LIMIT {
-            return Err(RecordError::TooLarge {
-                keys: 0,
-                size: data.len(),
-            });
-        }
         let mut rest = data;
-        let mut pairs = Vec::new();
+        let mut strings = Vec::new();
         while let Some((&length, tail)) = rest.split_first() {
             let (text, tail) = tail
                 .split_at_checked(usize::from(length))
                 .ok_or(RecordError::CutOff)?;
             rest = tail;
+            strings.push(text);
+        }
+        Self::from_strings(strings)
+    }
+
+    /// Reads the strings of a TXT record.
+    pub fn from_strings<'a>(
+        strings: impl IntoIterator<Item = &'a [u8]>,
+    ) -> Result<Self, RecordError> {
+        let mut size = 0;
+        let mut pairs = Vec::new();
+        for text in strings {
+            // Its length is a byte before it (RFC 1035, section 3.3).
+            size += text.len() + 1;
+            if size > SIZE_LIMIT {
+                let keys = pairs.len();
+                return Err(RecordError::TooLarge { keys, size });
+            }
             // A string without a key is to be ignored (RFC 6763, section 6.4).
             if !text.is_empty() && text.first() != Some(&b'=') {
                 let mut halves = text.splitn(2, |byte| *byte == b'=');
@@ -108,10 +120,10 @@ impl Record {
         let length = |value: Option<&[u8]>| value.map_or(0, <[u8]>::len);
         let size = pairs
             .iter()
-            .map(|(key, value)| key.len() + length(*value) + 2)
+            .map(|(key, value)| 1 + key.len() + usize::from(value.is_some()) + length(*value))
             .sum();
         let long = pairs.iter().any(|(_, value)| length(*value) > VALUE_LIMIT);
-        if pairs.len() > KEY_LIMIT || size > SIZE_LIMIT + 2 * KEY_LIMIT || long {
+        if pairs.len() > KEY_LIMIT || size > SIZE_LIMIT || long {
             let keys = pairs.len();
             return Err(RecordError::TooLarge { keys, size });
         }
@@ -178,6 +190,24 @@ mod tests {
         let record = Record::decode(data).expect("the record is well formed");
         assert_eq!(record.cluster_id, "milan-1".parse().ok());
         assert_eq!(record.name, ClusterName::default());
+    }
+
+    #[test]
+    fn a_record_of_1300_bytes_is_read_and_one_of_1301_is_not() {
+        let text = [b"k=", &[b'x'; 198][..]].concat();
+        // What is to be ignored counts as well.
+        for (ignored, is_read) in [(93, true), (94, false)] {
+            let mut strings = vec![text.clone(); 6];
+            strings.push(vec![b'='; ignored]);
+            let data: Vec<u8> = strings
+                .iter()
+                .flat_map(|text| [&[u8::try_from(text.len()).expect("short")], &text[..]].concat())
+                .collect();
+            assert_eq!(data.len() <= SIZE_LIMIT, is_read);
+            let read = Record::from_strings(strings.iter().map(Vec::as_slice));
+            assert_eq!(read.is_ok(), is_read, "{read:?}");
+            assert_eq!(Record::decode(&data), read);
+        }
     }
 
     #[test]

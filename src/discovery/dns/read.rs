@@ -2,10 +2,7 @@
 
 use std::net::IpAddr;
 
-use hickory_proto::rr::{
-    Name, RData,
-    rdata::{SRV, TXT},
-};
+use hickory_proto::rr::{Name, RData, rdata::SRV};
 
 use crate::{
     api::identity::ClusterName,
@@ -51,7 +48,7 @@ pub(super) fn claim(records: &[RData]) -> Result<Claim, Problem> {
     let mut refusal = None;
     for data in records.iter().take(ANSWERS) {
         let RData::TXT(text) = data else { continue };
-        match Record::from_pairs(pairs(text)) {
+        match Record::from_strings(text.txt_data.iter().map(|string| &**string)) {
             Ok(record) => {
                 return Ok(Claim {
                     cluster_id: record.cluster_id,
@@ -65,17 +62,6 @@ pub(super) fn claim(records: &[RData]) -> Result<Claim, Problem> {
         }
     }
     refusal.map_or_else(|| Ok(nothing()), Err)
-}
-
-fn pairs(text: &TXT) -> impl Iterator<Item = (&[u8], Option<&[u8]>)> {
-    let strings = text.txt_data.iter().map(|string| &**string);
-    // A string without a key is to be ignored (RFC 6763, section 6.4).
-    strings
-        .filter(|string| string.first().is_some_and(|first| *first != b'='))
-        .map(|string| {
-            let mut halves = string.splitn(2, |byte| *byte == b'=');
-            (halves.next().unwrap_or_default(), halves.next())
-        })
 }
 
 /// Returns the SRV records that are worth following: those of lowest priority. All are looked at,
@@ -100,6 +86,8 @@ pub(super) fn first_services(records: Vec<RData>) -> Vec<SRV> {
 
 #[cfg(test)]
 mod tests {
+    use hickory_proto::rr::rdata::TXT;
+
     use super::*;
 
     fn text_record(strings: &[&[u8]]) -> RData {
@@ -120,6 +108,16 @@ mod tests {
             Err(Problem::Lasting(_))
         ));
         assert_eq!(super::claim(&[]), Ok(Claim::default()));
+    }
+
+    #[test]
+    fn a_record_of_1301_bytes_is_refused_whatever_they_say() {
+        let long = [b'='; 255];
+        let mut strings: Vec<&[u8]> = vec![&long; 5];
+        strings.extend([&b"id=rome"[..], &long[..11]]);
+        assert!(claim(&[text_record(&strings)]).is_ok(), "1300 bytes");
+        strings.push(b"");
+        assert!(claim(&[text_record(&strings)]).is_err(), "1301 bytes");
     }
 
     #[test]
