@@ -166,6 +166,28 @@ async fn the_key_is_published_and_withdrawn_with_the_records() {
 }
 
 #[tokio::test]
+async fn an_earlier_port_is_cleared_and_free_again() {
+    let Some(desk) = Desk::open() else { return };
+    let publisher = desk.publisher(ROME);
+    let at = |port| Listing {
+        port,
+        key: Some(Fingerprint::from_spki(b"rome")),
+        ..listing("rome", "10.0.0.1")
+    };
+    // A run that was killed is followed by one at another port, or by the withdrawal of one.
+    for ports in [&[5870, 5871][..], &[5870]] {
+        for port in ports {
+            publisher.publish(&at(*port)).await.expect("published");
+        }
+        publisher.withdraw(&at(5871)).await.expect("withdrawn");
+        publisher.publish(&at(5870)).await.expect("free again");
+        let found = desk.found().await;
+        assert_eq!(found["rome._landbridge._tcp.pub.test"], ["10.0.0.1:5870"]);
+        publisher.withdraw(&at(5870)).await.expect("withdrawn");
+    }
+}
+
+#[tokio::test]
 async fn a_name_that_gives_the_endpoint_is_published_as_the_target() {
     let Some(desk) = Desk::open() else { return };
     let listing = Listing {

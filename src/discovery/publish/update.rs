@@ -38,6 +38,8 @@ mod janitor;
 
 /// How long the server has for one update.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long it has to say what stands in the zone.
+const LOOK: Duration = Duration::from_secs(1);
 /// How the text begins that says whose the names are.
 const MARK: &str = "landbridge=";
 
@@ -144,7 +146,7 @@ impl Publisher {
     }
 
     async fn publish_records(&self, listing: &Listing) -> Result<(), UpdateError> {
-        let names = self.names(listing)?;
+        let names = self.present_names(listing).await?;
         let mut replace = self.message();
         replace.add_pre_requisite(self.marker(&listing.cluster_id)?);
         clear(&mut replace, &names);
@@ -178,7 +180,7 @@ impl Publisher {
     async fn withdraw_records(&self, listing: &Listing) -> Result<(), UpdateError> {
         let mut message = self.message();
         message.add_pre_requisite(self.marker(&listing.cluster_id)?);
-        clear(&mut message, &self.names(listing)?);
+        clear(&mut message, &self.present_names(listing).await?);
         // Without the mark nothing of ours is there.
         self.send(message).await.map(drop)
     }
@@ -216,6 +218,22 @@ impl Publisher {
                 }
             }
         }
+        Ok(names)
+    }
+
+    /// The same, with the names that only what stands in the zone at present leads to: a run that ended
+    /// without a farewell may have had another port.
+    async fn present_names(&self, listing: &Listing) -> Result<Names, UpdateError> {
+        let mut names = self.names(listing)?;
+        let keys = timeout(LOOK, janitor::keys(self, &listing.cluster_id)).await;
+        if let Ok(Ok(keys)) = keys {
+            names.own.extend(keys);
+        } else {
+            let zone = text(&self.zone);
+            tracing::debug!(zone, "What was published earlier was not looked for");
+        }
+        names.own.sort_unstable();
+        names.own.dedup();
         Ok(names)
     }
 

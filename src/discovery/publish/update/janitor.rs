@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use hickory_proto::{
     op::UpdateMessage as _,
-    rr::{Name, RData, Record, RecordType},
+    rr::{Name, RData, Record, RecordType, rdata::SRV},
 };
 
 use super::{MARK, Publisher, UpdateError, mark, without};
@@ -98,27 +98,18 @@ async fn is_stale(
     listing: &Listing,
     id: &ClusterId,
 ) -> Result<bool, JanitorError> {
-    let mut services = Vec::new();
-    for place in SERVICE_TYPES
-        .map(|kind| format!("{id}.{kind}"))
-        .iter()
-        .chain([&id.to_string()])
-    {
-        let name = publisher.name(place)?;
-        services.extend(publisher.read(&name, RecordType::SRV).await?);
-    }
+    let services = services(publisher, id).await?;
     if services.is_empty() {
         return Ok(true);
     }
-    let our_port =
-        |data: &RData| matches!(data, RData::SRV(service) if service.port == listing.port());
     let our_target = publisher.name(&listing.target())?;
-    let to_our_target =
-        |data: &RData| matches!(data, RData::SRV(service) if service.target == our_target);
-    if !services.iter().all(our_port) {
+    if services
+        .iter()
+        .any(|service| service.port != listing.port())
+    {
         return Ok(false);
     }
-    if services.iter().all(to_our_target) {
+    if services.iter().all(|service| service.target == our_target) {
         return Ok(true);
     }
     let host = publisher.name(&format!("{id}.host"))?;
@@ -127,6 +118,40 @@ async fn is_stale(
     let ours = listing.addresses();
     let mut theirs = addresses.iter().filter_map(RData::ip_addr).peekable();
     Ok(theirs.peek().is_some() && theirs.all(|address| ours.contains(&address)))
+}
+
+/// Returns the names of the keys that belong to what the zone says of an id at present, which may be
+/// another port than ours.
+pub(super) async fn keys(publisher: &Publisher, id: &ClusterId) -> Result<Vec<Name>, JanitorError> {
+    let host = publisher.name(&format!("{id}.host"))?;
+    let mut keys = Vec::new();
+    for service in services(publisher, id).await? {
+        let key = publisher.name(&format!("_{}._tcp.{id}.host", service.port))?;
+        if service.target == host {
+            keys.push(key);
+        }
+    }
+    Ok(keys)
+}
+
+/// Reads where the records of an id lead, in whatever style.
+async fn services(publisher: &Publisher, id: &ClusterId) -> Result<Vec<SRV>, JanitorError> {
+    let mut services = Vec::new();
+    for place in SERVICE_TYPES
+        .map(|kind| format!("{id}.{kind}"))
+        .iter()
+        .chain([&id.to_string()])
+    {
+        let name = publisher.name(place)?;
+        let records = publisher.read(&name, RecordType::SRV).await?;
+        services.extend(records.into_iter().filter_map(|data| {
+            let RData::SRV(service) = data else {
+                return None;
+            };
+            Some(service)
+        }));
+    }
+    Ok(services)
 }
 
 fn ids(records: &[RData]) -> BTreeSet<ClusterId> {
