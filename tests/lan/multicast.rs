@@ -49,6 +49,14 @@ pub(crate) fn listen(socket: &UdpSocket, from: Ipv4Addr, how_long: Duration) -> 
     heard
 }
 
+/// Returns what of it was said without a question, or as the answer to one.
+pub(crate) fn responses(heard: &[Vec<u8>]) -> Vec<Packet> {
+    let packets = heard
+        .iter()
+        .map(|data| Packet::decode(data).expect("it is well formed"));
+    packets.filter(|packet| packet.is_response).collect()
+}
+
 /// Says something to everybody.
 pub(crate) fn say(socket: &UdpSocket, packet: &Packet) {
     socket

@@ -12,9 +12,13 @@ use std::{
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use landbridge::discovery::mdns::wire::Packet;
 use serde_json::{Value, json};
 
-use crate::lab::{self, Lab};
+use crate::{
+    lab::{self, Lab},
+    multicast::{listen, question, responses, say, socket},
+};
 
 /// How long anything may take. It is a bound for broken runs, not a measure.
 const PATIENCE: Duration = Duration::from_secs(40);
@@ -241,6 +245,45 @@ fn a_copied_data_directory_holds_both_back_until_one_is_left() {
         is_peered(&lab)
     });
     assert_eq!(uniqueness(&lab, "rome")["status"], "True");
+}
+
+#[test]
+fn a_copied_identity_is_taken_back_by_both_and_announced_by_neither() {
+    let Some(lab) = Lab::new(&["rome", "copy", "ear"]) else {
+        return;
+    };
+    lab.start("rome");
+    assert_eq!(lab.terminate("rome"), Some(0));
+    let (from, to) = (lab.data_dir("rome"), lab.data_dir("copy"));
+    let copied = Command::new("cp").arg("-a").args([&from, &to]).status();
+    assert!(copied.is_ok_and(|status| status.success()));
+    let ears = ["rome", "copy"].map(|machine| {
+        let ear = socket(&lab, "ear", lab.address("ear"));
+        (ear, lab.address(machine))
+    });
+    lab.start("rome");
+    lab.start("copy");
+    let is_goodbye = |packet: &Packet| {
+        !packet.answers.is_empty() && packet.answers.iter().all(|record| record.ttl == 0)
+    };
+    for (ear, machine) in &ears {
+        lab.until(PATIENCE, &format!("{machine} says goodbye"), || {
+            let heard = responses(&listen(ear, *machine, Duration::from_secs(1)));
+            heard.iter().any(is_goodbye).then_some(())
+        });
+    }
+    for (ear, machine) in &ears {
+        // The second goodbye may be on its way.
+        listen(ear, *machine, Duration::from_millis(500));
+    }
+    let (voice, _) = &ears[0];
+    for service in ["_liqo_auth._tcp.local", "_landbridge._tcp.local"] {
+        say(voice, &question(service));
+    }
+    for (ear, machine) in &ears {
+        let heard = responses(&listen(ear, *machine, Duration::from_secs(3)));
+        assert_eq!(heard, [], "{machine} is silent\n{}", lab.story());
+    }
 }
 
 /// What a machine says about whether its identity is on it alone.

@@ -2,6 +2,7 @@
 //! they are off.
 
 use std::{
+    collections::BTreeSet,
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream},
     time::{Duration, Instant},
 };
@@ -10,12 +11,13 @@ use hickory_proto::{
     op::Message,
     rr::{RData, Record, RecordType},
 };
+use landbridge::discovery::mdns::wire::{Data, Packet};
 use serde_json::json;
 
 use crate::{
     PATIENCE,
     lab::{self, Lab},
-    multicast::{announcement, listen, question, say, socket},
+    multicast::{announcement, listen, question, responses, say, socket},
     policy::switch,
 };
 
@@ -174,4 +176,84 @@ fn the_switches_act_on_the_wire_and_off_is_silent() {
     until_heard(&lab, "rome", "it is back", |message| {
         (!of(message, RecordType::SRV).is_empty()).then_some(())
     });
+}
+
+/// The addresses that a machine has on an interface.
+fn addresses_on(lab: &Lab, machine: &str, interface: &str) -> BTreeSet<IpAddr> {
+    let words = ["ip", "-o", "address", "show", "dev", interface];
+    let shown = lab.output(machine, &words);
+    let addresses = shown.lines().filter_map(|line| {
+        let (address, _) = line.split_whitespace().nth(3)?.split_once('/')?;
+        address.parse().ok()
+    });
+    addresses.collect()
+}
+
+/// The addresses that packets name.
+fn addresses_in(packets: &[Packet]) -> BTreeSet<IpAddr> {
+    let records = packets.iter().flat_map(Packet::records);
+    let addresses = records.filter_map(|record| match record.data {
+        Data::A(v4) => Some(IpAddr::V4(v4)),
+        Data::Aaaa(v6) => Some(IpAddr::V6(v6)),
+        Data::Ptr(_) | Data::Srv { .. } | Data::Txt(_) => None,
+    });
+    addresses.collect()
+}
+
+#[test]
+fn each_lan_hears_of_its_own_addresses_and_a_denied_one_of_nothing() {
+    let Some(lab) = Lab::new(&["rome", "ear"]) else {
+        return;
+    };
+    lab.second_lan(&["rome", "ear"]);
+    lab.start("rome");
+    let hear = |net: u8, how_long| {
+        let [ear, rome] = [2, 1].map(|host| Ipv4Addr::new(10, net, 0, host));
+        let ear = socket(&lab, "ear", ear);
+        for service in ["_liqo_auth._tcp.local", "_landbridge._tcp.local"] {
+            say(&ear, &question(service));
+        }
+        listen(&ear, rome, how_long)
+    };
+    for (net, interface) in [(77, "eth0"), (78, "eth1")] {
+        let own = addresses_on(&lab, "rome", interface);
+        lab.until(PATIENCE, &format!("all of {interface} is told"), || {
+            let told = addresses_in(&responses(&hear(net, Duration::from_secs(2))));
+            assert!(told.is_subset(&own), "{told:?} on {interface}");
+            (told == own).then_some(())
+        });
+    }
+    lab.terminate("rome");
+    lab.spawn("rome", &[("LANDBRIDGE_LAN_INTERFACES_DENY", "eth1")]);
+    lab.until(PATIENCE, "heard on eth0", || {
+        let told = responses(&hear(77, Duration::from_secs(2)));
+        told.iter()
+            .any(|packet| packet.records().any(|record| record.ttl > 0))
+            .then_some(())
+    });
+    let heard = hear(78, Duration::from_secs(4));
+    assert_eq!(heard, Vec::<Vec<u8>>::new(), "eth1 is denied");
+}
+
+#[test]
+fn whoever_is_new_is_answered_at_once() {
+    let Some(lab) = Lab::new(&["rome", "ear"]) else {
+        return;
+    };
+    lab.start("rome");
+    let (ear, rome) = (socket(&lab, "ear", lab.address("ear")), lab.address("rome"));
+    let answers = |seconds| responses(&listen(&ear, rome, Duration::from_secs(seconds)));
+    answers(12);
+    lab.until(PATIENCE, "rome is at rest", || {
+        answers(3).is_empty().then_some(())
+    });
+    // Nobody asks, so that what comes is the answer to the announcement.
+    say(&ear, &announcement("newcomer", lab.address("ear"), "", 120));
+    let told = answers(3);
+    let is_whole = |packet: &Packet| {
+        packet
+            .records()
+            .any(|record| matches!(record.data, Data::Srv { .. }))
+    };
+    assert!(told.iter().any(is_whole), "{told:?}\n{}", lab.story());
 }
