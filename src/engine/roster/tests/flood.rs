@@ -126,3 +126,26 @@ fn places_that_failed_make_way_for_those_that_were_not_tried() {
     let told = &candidate(changes.last().expect("a change")).endpoints;
     assert_eq!(told[0].address, real);
 }
+
+#[test]
+fn there_is_room_for_1024_strangers_and_a_proven_cluster_is_never_evicted() {
+    let mut roster = roster();
+    roster.handle_event(Event::Seen(sighting(1)), at(0));
+    let proven = Key::Cluster(id(1));
+    roster.handle_proof(&proven, address("10.0.0.2"), Some(&id(1)), 0.5, at(1));
+    for number in 0..2000_u64 {
+        let mut fake = sighting(number + 1000);
+        let (net, host) = (number / 250 + 1, number % 250 + 1);
+        fake.endpoints = vec![address(&format!("10.0.{net}.{host}"))];
+        let now = at(2 + i64::try_from(number).expect("small"));
+        roster.handle_event(Event::Seen(fake), now);
+    }
+    assert_eq!(roster.len(), 1024);
+    assert_eq!(roster.advertisements(&id(1)).len(), 1);
+    assert_eq!(
+        roster.advertisements(&id(2999)).len(),
+        1,
+        "the last to come"
+    );
+    assert!(roster.advertisements(&id(1000)).is_empty(), "the first");
+}
