@@ -8,6 +8,8 @@
 mod belonging;
 #[path = "dns/bind.rs"]
 mod bind;
+#[path = "dns/conditions.rs"]
+mod conditions;
 #[path = "dns/corpus.rs"]
 mod corpus;
 #[path = "dns/daemon.rs"]
