@@ -24,10 +24,11 @@
 //! | attack | shown by |
 //! | --- | --- |
 //! | another's id is announced | `attacks/impostor.rs` `an_announced_id_without_its_key_becomes_no_object` `a_man_in_the_middle_gets_nothing_and_what_is_peered_stays_so` |
-//! | an identity is on two machines | `lan/trust.rs` `a_copied_data_directory_holds_both_back_until_one_is_left` |
+//! | an identity is on two machines | `lan/trust.rs` `a_copied_data_directory_holds_both_back_until_one_is_left` `a_copied_identity_is_taken_back_by_both_and_announced_by_neither` |
 //! | TLS is passed on | `attacks/impostor.rs` `a_relay_sees_tls_and_cannot_take_its_place` `peer/identity.rs` `the_fleet_secret_is_proven_by_both_and_only_in_this_session` |
 //! | forged goodbyes | `lan/forgery.rs` `forged_goodbyes_end_nothing` `discovery/forgery.rs` `forged_goodbyes_and_addresses_take_nothing_away` |
 //! | a flood of instances | `lan/forgery.rs` `a_flood_of_forged_clusters_hides_nobody` `a_flood_of_forged_clusters_from_many_addresses_hides_nobody` |
+//! | a cluster is placed elsewhere before it speaks | `src/discovery/mdns/neighbours/tests/forgery.rs` `a_cluster_is_told_where_it_is_however_many_placed_it_elsewhere_before` `the_address_that_a_cluster_speaks_from_goes_before_those_that_are_only_named` `who_describes_another_cluster_under_its_name_is_not_believed` `src/engine/roster/tests/flood.rs` `places_that_failed_make_way_for_those_that_were_not_tried` `simulation/places.rs` `places_that_are_silent_do_not_hold_up_the_one_that_answers` |
 //! | malformed packets | `discovery/forgery.rs` `malformed_packets_are_survived` `what_fuzzers_should_find_is_replayed` |
 //! | packets from off the link | `discovery/forgery.rs` `what_comes_from_another_port_or_through_a_router_is_not_acted_upon` |
 //! | addresses that aim at others | `attacks/addresses.rs` `of_all_urls_only_those_of_other_machines_are_dialled` `a_name_that_leads_elsewhere_the_second_time_leads_nowhere` `peer/strangers.rs` `a_proven_peer_that_answers_wrongly_is_not_a_peer` |
