@@ -231,25 +231,27 @@ async fn the_address_with_the_right_key_is_found_among_wrong_ones() {
 }
 
 #[tokio::test]
-async fn eight_targets_are_dialled_at_once_and_none_is_waited_for_for_ever() {
+async fn so_many_targets_are_dialled_at_once_and_none_is_waited_for_for_ever() {
+    /// The places of eight candidates.
+    const AT_ONCE: usize = 128;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let mut silent = target(listener.local_addr().unwrap());
     silent.expect = Some(credentials().identity().cluster_id().clone());
     let connector = Arc::new(connector(&credentials()));
-    let dials: Vec<_> = (0..9)
+    let dials: Vec<_> = (0..=AT_ONCE)
         .map(|_| {
             let (connector, silent) = (Arc::clone(&connector), silent.clone());
             tokio::spawn(async move { connector.connect(&silent).await.unwrap_err() })
         })
         .collect();
-    // They are held until all have had their turn: only the time of a step lets the ninth come.
+    // They are held until all have had their turn: only the time of a step lets the last one come.
     let mut held = Vec::new();
-    for _ in 0..8 {
+    for _ in 0..AT_ONCE {
         held.push(listener.accept().await.unwrap().0);
     }
     let second = Duration::from_secs(1);
-    let ninth = tokio::time::timeout(second, listener.accept()).await;
-    assert!(ninth.is_err(), "a ninth is dialled beside eight");
+    let last = tokio::time::timeout(second, listener.accept()).await;
+    assert!(last.is_err(), "one more is dialled beside them");
     held.push(listener.accept().await.unwrap().0);
     for dial in dials {
         let error = dial.await.unwrap();
