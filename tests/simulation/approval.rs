@@ -1,4 +1,4 @@
-//! What a person is told who has to decide: the digits to compare, where they are looked for.
+//! What a person is told who has to decide, and what is left of a visit about which nobody decides.
 
 use std::time::Duration;
 
@@ -9,6 +9,8 @@ use landbridge::api::{ForeignClusterSpec, foreign_cluster::Phase};
 use crate::world::{Setup, World, history};
 
 const SOON: Duration = Duration::from_secs(10);
+/// How long what a visit made is kept when nobody comes.
+const VISIT: Duration = Duration::from_mins(10);
 
 #[test]
 fn a_join_from_one_side_tells_its_digits_on_both() {
@@ -75,4 +77,30 @@ async fn approvals_needed(world: &World, at: usize) -> Vec<String> {
         .filter(|event| event.reason.as_deref() == Some("ApprovalNeeded"))
         .filter_map(|event| event.note)
         .collect()
+}
+
+#[test]
+fn a_visitor_that_stays_away_is_forgotten() {
+    let setup = Setup {
+        discovers: false,
+        ..Setup::stranger()
+    };
+    history(33, vec![setup; 2], async |world: &mut World| {
+        let spec = ForeignClusterSpec {
+            auth_url: format!("https://{}", world.lan.address(1)),
+            join: true,
+            ..ForeignClusterSpec::default()
+        };
+        world.write(0, "by-hand", spec).await;
+        let comes = |world: &World| world.view(1, 0).is_some();
+        world.until("it comes", SOON, comes).await;
+        // Asking again and again, it stays.
+        world.sleep(VISIT * 2).await;
+        assert!(comes(world));
+        world.part(0, 1);
+        let goes = |world: &World| world.view(1, 0).is_none();
+        world.until("it is forgotten", VISIT * 2, goes).await;
+        world.heal();
+        world.until("it comes again", VISIT, comes).await;
+    });
 }
