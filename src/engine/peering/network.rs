@@ -304,20 +304,29 @@ fn tunnel(view: &View<'_>, local: &LocalNetwork, remote: &RemoteNetwork) -> Opti
             local_external_cidr: Some(local.spec.external_cidr.clone()),
             local_nat_external_cidr: local.status.external_cidr_nat.clone(),
             remote_nat_external_cidr: remote.status.external_cidr_nat.clone(),
-            remote_tunnel_public_ip: Some(remote.spec.endpoint_ip.clone())
-                .filter(|ip| !ip.is_empty()),
+            // Empty rather than absent: what a merge does not name stays as it was.
+            remote_tunnel_public_ip: Some(remote.spec.endpoint_ip.clone()),
             ..TunnelEndpointStatus::default()
         },
     })
 }
 
-/// Whether the TunnelEndpoint is as wished, leaving aside what the tunnel itself reports.
+/// Whether the TunnelEndpoint is as wished, leaving aside what the tunnel itself reports and what
+/// the wish leaves open.
 fn is_as_wished(view: &View<'_>, wish: &TunnelWish) -> bool {
     let Some(present) = &view.facts.tunnel else {
         return false;
     };
     let status = present.status.clone().unwrap_or_default();
+    let wished = wish.status.clone();
     let reported = TunnelEndpointStatus {
+        phase: wished.phase.or_else(|| status.phase.clone()),
+        local_nat_pod_cidr: wished
+            .local_nat_pod_cidr
+            .or_else(|| status.local_nat_pod_cidr.clone()),
+        local_nat_external_cidr: wished
+            .local_nat_external_cidr
+            .or_else(|| status.local_nat_external_cidr.clone()),
         local_tunnel_public_ip: status.local_tunnel_public_ip.clone(),
         tunnel_interface_index: status.tunnel_interface_index,
         tunnel_interface_name: status.tunnel_interface_name.clone(),

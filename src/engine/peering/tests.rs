@@ -488,3 +488,15 @@ proptest! {
         prop_assert!(model.gone, "the deletion does not end");
     }
 }
+
+#[test]
+fn a_peer_that_has_no_outer_address_any_more_is_written_once() {
+    let mut model = Model::peered();
+    let connected = model.facts.link.connected.as_mut().expect("it answers");
+    connected.address = Some("[fe80::9%2]:5870".parse().unwrap());
+    model.facts.remote_network = None;
+    run(&mut model);
+    let tunnel = model.facts.tunnel.expect("it stands");
+    let status = tunnel.status.expect("it is told");
+    assert_eq!(status.remote_tunnel_public_ip.as_deref(), Some(""));
+}

@@ -250,17 +250,20 @@ impl Model {
             }
             Step::WriteLocalNetwork(wish) => {
                 let mut config = NetworkConfig::new("local", wish.spec.clone());
-                config.status = Some(wish.status.clone());
+                let present = facts.local_network.take().and_then(|old| old.status);
+                config.status = Some(merged(present.as_ref(), &wish.status));
                 facts.local_network = Some(config);
             }
             Step::WriteRemoteNetwork(wish) => {
                 let mut config = NetworkConfig::new("remote", wish.spec.clone());
-                config.status = Some(wish.status.clone());
+                let present = facts.remote_network.take().and_then(|old| old.status);
+                config.status = Some(merged(present.as_ref(), &wish.status));
                 facts.remote_network = Some(config);
             }
             Step::WriteTunnel(wish) => {
                 let mut tunnel = TunnelEndpoint::new("tunnel", wish.spec.clone());
-                tunnel.status = Some(wish.status.clone());
+                let present = facts.tunnel.take().and_then(|old| old.status);
+                tunnel.status = Some(merged(present.as_ref(), &wish.status));
                 facts.tunnel = Some(tunnel);
             }
             Step::WriteNode(wish) => facts.node = Some(node(wish)),
@@ -278,6 +281,13 @@ impl Model {
             _ => {}
         }
     }
+}
+
+/// A status after a merge patch: what the new one does not name stays as it was.
+fn merged<S: serde::Serialize + serde::de::DeserializeOwned>(present: Option<&S>, wish: &S) -> S {
+    let mut status = serde_json::to_value(present).unwrap();
+    json_patch::merge(&mut status, &serde_json::to_value(wish).unwrap());
+    serde_json::from_value(status).unwrap()
 }
 
 fn facts(start: Timestamp, neighbour: Neighbour) -> Facts {
