@@ -137,7 +137,7 @@ impl Server {
             group: &resource.group,
             resource: &resource_name(resource, target),
             namespace: place(target),
-            name: &name(target, &asked.parameters),
+            name: &name(target, verb, &asked.parameters),
         };
         self.authorize(&asked.user, deed)?;
         if resource.role == Role::Review && verb == "create" {
@@ -219,8 +219,12 @@ fn place(target: &Target) -> &str {
 }
 
 /// The name that rights are asked for: also that of the one object that a list or a watch is about.
-fn name(target: &Target, parameters: &Parameters) -> String {
+/// With other verbs a selector says nothing of what is done.
+fn name(target: &Target, verb: &str, parameters: &Parameters) -> String {
     let selected = || {
+        if !matches!(verb, "list" | "watch") {
+            return None;
+        }
         let fields = parameters.get("fieldSelector");
         let selector = Selector::parse("", fields, &target.resource.selectable).ok()?;
         selector.name().map(str::to_owned)

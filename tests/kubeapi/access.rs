@@ -153,7 +153,7 @@ async fn a_right_to_one_object_covers_lists_and_watches_of_it_alone() {
     for name in ["a", "b"] {
         post(&admin, CLUSTERS, &cluster(name)).await;
     }
-    let rules = json!([{"verbs": ["get", "list", "watch"], "apiGroups": ["discovery.lb.test"],
+    let rules = json!([{"verbs": ["*"], "apiGroups": ["discovery.lb.test"],
         "resources": ["lbclusters"], "resourceNames": ["a"]}]);
     let roles = format!("{RBAC}/clusterroles");
     post(&admin, &roles, &role("ClusterRole", "one", &rules)).await;
@@ -168,6 +168,9 @@ async fn a_right_to_one_object_covers_lists_and_watches_of_it_alone() {
     assert_eq!(items, 1);
     let watch = format!("{one}&watch=1&timeoutSeconds=1");
     assert_eq!(code(&bob, "GET", &watch).await, 200);
+    let other = post(&bob, &one, &cluster("c")).await;
+    assert_eq!(other.status, 403, "a selector names nothing to create");
+    assert_eq!(code(&bob, "DELETE", &one).await, 403);
     for query in [
         "",
         "fieldSelector=metadata.name%3Db",
