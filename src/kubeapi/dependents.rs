@@ -152,7 +152,8 @@ impl Server {
         Ok(())
     }
 
-    async fn drop_finalizer(
+    /// Takes a finalizer of the server itself off an object, which may end it.
+    pub(super) async fn drop_finalizer(
         &self,
         resource: &Resource,
         object: &Value,
@@ -207,6 +208,7 @@ impl Server {
             };
             match self.store.write(write).await {
                 Ok(stored) => {
+                    self.after_write(resource);
                     if deletes {
                         chores.push_back(Chore::Released(resource.role, stored.value()));
                     }

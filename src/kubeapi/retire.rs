@@ -5,13 +5,11 @@ use super::{
     cascade::is_marked,
     catalog::{Resource, Role},
     chores::{Chore, Chores},
-    delete::{ATTEMPTS, DeleteOptions},
+    delete::DeleteOptions,
     refusal::Refusal,
-    store::{Expectation, Rejected, Write},
-    write::is_finished,
 };
 use crate::kubeapi::tree::Tree;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 /// The finalizer that a real server keeps a definition by while there are objects of its kind.
 pub(super) const CLEANUP: &str = "customresourcecleanup.apiextensions.k8s.io";
@@ -73,44 +71,7 @@ impl Server {
         if remaining {
             return Ok(());
         }
-        self.let_go(definitions, name, chores).await
-    }
-
-    async fn let_go(
-        &self,
-        definitions: &Resource,
-        name: &str,
-        chores: &mut Chores,
-    ) -> Result<(), Refusal> {
-        let key = definitions.key("", name);
-        for _ in 0..ATTEMPTS {
-            let Some(stored) = self.store.get(&key) else {
-                return Ok(());
-            };
-            let mut object = stored.value();
-            let finalizers = object.field("metadata").field("finalizers").as_array();
-            let mut others = finalizers.cloned().unwrap_or_default();
-            others.retain(|finalizer| finalizer != CLEANUP);
-            object.set(&["metadata", "finalizers"], json!(others));
-            let deletes = is_finished(definitions, &object);
-            let write = Write {
-                key: key.clone(),
-                expected: Expectation::Revision(stored.revision),
-                object,
-                deletes,
-            };
-            match self.store.write(write).await {
-                Ok(stored) => {
-                    self.after_write(definitions);
-                    if deletes {
-                        chores.push_back(Chore::Released(Role::Definition, stored.value()));
-                    }
-                    return Ok(());
-                }
-                Err(Rejected::Stale) => {}
-                Err(Rejected::NotStored(why)) => return Err(Refusal::not_stored(&why)),
-            }
-        }
-        Ok(())
+        self.drop_finalizer(definitions, &definition, CLEANUP, chores)
+            .await
     }
 }
