@@ -101,6 +101,11 @@ pub fn judge(address: SocketAddr, source: DiscoveryType, own: &OwnNetworks) -> R
     judge_subnet(ip, source, own)
 }
 
+/// Tells whether an address holds on one link only (RFC 4291, section 2.5.6).
+pub fn is_link_local(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local())
+}
+
 /// Turns an IPv4 address in IPv6 clothes (RFC 4291, section 2.5.5.2) into an IPv4 address.
 pub fn normalise(address: SocketAddr) -> SocketAddr {
     match address {
@@ -186,7 +191,7 @@ fn judge_subnet(ip: IpAddr, source: DiscoveryType, own: &OwnNetworks) -> Result<
         return Err(Refusal::Broadcast);
     }
     // A link-local address with its scope is on that link by definition.
-    let link_local = matches!(ip, IpAddr::V6(v6) if v6.is_unicast_link_local());
+    let link_local = is_link_local(ip);
     let on_link = link_local || own.on_link.iter().any(|subnet| subnet.contains(&ip));
     if source == DiscoveryType::Lan && !on_link {
         return Err(Refusal::OffLink);

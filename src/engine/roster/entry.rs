@@ -15,6 +15,7 @@ use crate::{
         identity::{ClusterId, ClusterName},
     },
     engine::{
+        addresses::is_link_local,
         backoff::Backoff,
         sighting::{Sighting, Voucher},
     },
@@ -383,13 +384,6 @@ impl Entry {
                 .unwrap_or_default(),
             proven: self.proven,
         }
-    }
-}
-
-fn is_link_local(address: IpAddr) -> bool {
-    match address {
-        IpAddr::V4(_) => false,
-        IpAddr::V6(address) => address.is_unicast_link_local(),
     }
 }
 

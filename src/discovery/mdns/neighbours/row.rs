@@ -17,7 +17,10 @@ use super::{
 use crate::{
     api::{foreign_cluster::DiscoveryType, identity::ClusterId},
     discovery::{fraction, interfaces::Links, record::Record},
-    engine::sighting::{Event, Sighting},
+    engine::{
+        addresses::is_link_local,
+        sighting::{Event, Sighting},
+    },
 };
 
 /// The most places of an advertisement on one interface.
@@ -409,15 +412,11 @@ impl Row {
             let mut places: Vec<(SocketAddr, bool)> = places.into_iter().collect();
             places.sort_by_key(|(_, spoke)| !spoke);
             places.truncate(PLACES);
-            places.sort_by_key(|(place, _)| is_link_local(*place));
+            places.sort_by_key(|(place, _)| is_link_local(place.ip()));
             (name, places.into_iter().map(|(place, _)| place).collect())
         });
         sorted.collect()
     }
-}
-
-fn is_link_local(place: SocketAddr) -> bool {
-    matches!(place, SocketAddr::V6(v6) if v6.ip().is_unicast_link_local())
 }
 
 /// A link-local address means nothing without its interface (RFC 4007, section 6).
