@@ -91,20 +91,18 @@ impl Application {
     /// The live object after this, with its managers.
     pub(super) fn apply(&self, setting: Setting<'_>, old: &Value) -> Result<Value, Refusal> {
         let mut live = old.clone();
-        let mut managers = Managers::decode(&take(&mut live)).unwrap_or_default();
+        let mut managers = Managers::decode(take(&mut live)).unwrap_or_default();
         if managers.0.is_empty() && !live.field("metadata").text("uid").is_empty() {
             managers.begin(setting, &live);
         }
         let merged = merge(setting.schema, &live, &self.object);
         let wanted = fields_of(setting.schema, &self.object).filtered(|step| setting.writes(step));
-        let last = managers
-            .0
-            .get(&self.manager)
-            .map(|owned| owned.fields.clone());
-        managers.assign(setting, &self.manager, &wanted);
-        let mut object = match last {
-            Some(last) if !last.is_part_of(&wanted) => prune(setting, &merged, &managers, &last),
-            _ => merged,
+        let last = managers.0.remove(&self.manager).map(|owned| owned.fields);
+        let dropped = last.filter(|last| !last.is_part_of(&wanted));
+        managers.give(setting, &self.manager, wanted);
+        let mut object = match dropped {
+            Some(last) => prune(setting, &merged, &managers, last),
+            None => merged,
         };
         self.take_over(setting, &live, &object, &mut managers)?;
         self.keep_last_applied(&live, &mut object);
@@ -125,7 +123,7 @@ impl Application {
         managers: &mut Managers,
     ) -> Result<(), Refusal> {
         let change = setting.compare(live, object);
-        let changed = change.added.union(&change.modified);
+        let changed = change.added.clone().union(&change.modified);
         let mut conflicts: BTreeMap<Manager, FieldSet> = BTreeMap::new();
         for (manager, owned) in &managers.0 {
             let common = owned.fields.intersection(&changed);
@@ -136,7 +134,7 @@ impl Application {
         if !self.force {
             let forgiven = self.forgiven(setting, live);
             let conflicts = conflicts
-                .iter()
+                .into_iter()
                 .map(|(manager, fields)| (manager, fields.difference(&forgiven)))
                 .filter(|(_, fields)| !fields.is_empty());
             let conflicts: Vec<_> = conflicts.collect();
@@ -198,24 +196,24 @@ fn version_and_kind(object: &Value) -> (&str, &str) {
 }
 
 /// Removes what the applier owned, does not want any more, and nobody else owns.
-fn prune(setting: Setting<'_>, merged: &Value, managers: &Managers, last: &FieldSet) -> Value {
+fn prune(setting: Setting<'_>, merged: &Value, managers: &Managers, last: FieldSet) -> Value {
     let schema = setting.schema;
-    let whole = |set: &FieldSet| with_parents(schema, set);
+    let whole = |set: FieldSet| with_parents(schema, set);
     let last = whole(last);
     let pruned = without(schema, merged, &last);
-    let everything = whole(&fields_of(schema, merged));
+    let everything = whole(fields_of(schema, merged));
     let owned = managers
         .0
         .values()
         .fold(FieldSet::default(), |all, owned| all.union(&owned.fields));
-    let kept = whole(&fields_of(schema, &pruned)).union(&whole(&owned));
-    let pruned = without(schema, merged, &everything.difference(&kept));
-    let kept = whole(&fields_of(schema, &pruned));
+    let kept = whole(fields_of(schema, &pruned)).union(&whole(owned));
+    let pruned = without(schema, merged, &everything.clone().difference(&kept));
+    let kept = whole(fields_of(schema, &pruned));
     let gone = everything.difference(&kept).intersection(&last);
     without(schema, merged, &gone)
 }
 
-fn conflict(conflicts: &[(&Manager, FieldSet)]) -> Refusal {
+fn conflict(conflicts: &[(Manager, FieldSet)]) -> Refusal {
     let mut causes = Vec::new();
     let mut texts = Vec::new();
     let mut single = String::new();

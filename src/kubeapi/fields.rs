@@ -1,30 +1,54 @@
 //! Sets of fields: who owns what, in the form of `metadata.managedFields` (FieldsV1).
 
+#[cfg(test)]
+mod tests;
+
 use serde_json::{Map, Value};
-use std::collections::BTreeMap;
+use std::borrow::Cow;
 
 /// The mark of a field that is itself in the set while fields below it are too.
 const ITSELF: &str = ".";
 
-/// A set of fields. A step is `f:NAME`, `k:{KEYS}` or `v:VALUE`, as the Kubernetes API writes it.
+/// A set of fields, kept as FieldsV1. A step is `f:NAME`, `k:{KEYS}` or `v:VALUE`, in one spelling each;
+/// what a step leads to is an object: an empty one for a field without any below it, and one with
+/// `ITSELF` only where that must be told.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct FieldSet(BTreeMap<String, Entry>);
+pub(super) struct FieldSet(Map<String, Value>);
 
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-struct Entry {
-    member: bool,
-    below: FieldSet,
+/// What one step leads to: a field, the fields below it, or both.
+#[derive(Debug, Default)]
+pub(super) struct Branch {
+    pub(super) itself: bool,
+    pub(super) below: FieldSet,
 }
 
-impl Entry {
-    fn is_empty(&self) -> bool {
-        !self.member && self.below.is_empty()
+impl Branch {
+    /// Whether it leads to nothing.
+    pub(super) fn is_empty(&self) -> bool {
+        !self.itself && self.below.is_empty()
+    }
+}
+
+/// A look at the fields below some step.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Fields<'a>(&'a Map<String, Value>);
+
+impl<'a> Fields<'a> {
+    /// Whether the field after this one step is in the set.
+    pub(super) fn has(self, step: &str) -> bool {
+        at(self.0, step).is_some_and(has_itself)
+    }
+
+    /// The fields below a step, if there are any.
+    pub(super) fn below(self, step: &str) -> Option<Self> {
+        let below = at(self.0, step).filter(|below| !below.is_empty());
+        below.map(Self)
     }
 }
 
 /// The step to a named field.
 pub(super) fn named(name: &str) -> String {
-    format!("f:{name}")
+    ["f:", name].concat()
 }
 
 impl FieldSet {
@@ -32,167 +56,228 @@ impl FieldSet {
         self.0.is_empty()
     }
 
-    /// Adds a field; the empty path is none.
-    pub(super) fn insert(&mut self, path: &[String]) {
-        let Some((step, rest)) = path.split_first() else {
-            return;
-        };
-        let entry = self.0.entry(step.clone()).or_default();
-        if rest.is_empty() {
-            entry.member = true;
-        } else {
-            entry.below.insert(rest);
+    /// The fields to look at.
+    pub(super) fn fields(&self) -> Fields<'_> {
+        Fields(&self.0)
+    }
+
+    /// Puts a branch after a step that is not in the set yet.
+    pub(super) fn attach(&mut self, step: String, branch: Branch) {
+        if !branch.is_empty() {
+            let mut fields = branch.below.0;
+            mark(&mut fields, branch.itself);
+            self.0.insert(step, Value::Object(fields));
         }
     }
 
-    /// Whether the field after this one step is in the set.
-    pub(super) fn has(&self, step: &str) -> bool {
-        self.0.get(step).is_some_and(|entry| entry.member)
-    }
-
-    /// The fields below a step.
-    pub(super) fn below(&self, step: &str) -> Option<&Self> {
-        let entry = self.0.get(step)?;
-        (!entry.below.is_empty()).then_some(&entry.below)
-    }
-
-    /// The same set, without or with only what is at and below one first step.
+    /// The same set, with only what is at and below some of the first steps.
     pub(super) fn filtered(mut self, keep: impl Fn(&str) -> bool) -> Self {
         self.0.retain(|step, _| keep(step));
         self
     }
 
-    pub(super) fn union(&self, other: &Self) -> Self {
-        let mut all = self.clone();
-        for (step, entry) in &other.0 {
-            let known = all.0.entry(step.clone()).or_default();
-            known.member |= entry.member;
-            known.below = known.below.union(&entry.below);
-        }
-        all
+    pub(super) fn union(mut self, other: &Self) -> Self {
+        unite(&mut self.0, &other.0);
+        self
     }
 
     pub(super) fn intersection(&self, other: &Self) -> Self {
-        self.combine(other, |mine, theirs| mine && theirs, Self::intersection)
+        Self(common(&self.0, &other.0))
     }
 
     /// Without the fields of the other set; what is below them stays.
-    pub(super) fn difference(&self, other: &Self) -> Self {
-        self.combine(other, |mine, theirs| mine && !theirs, Self::difference)
+    pub(super) fn difference(mut self, other: &Self) -> Self {
+        subtract(&mut self.0, &other.0);
+        self
     }
 
     /// Whether some field is in both sets.
     pub(super) fn meets(&self, other: &Self) -> bool {
-        other.0.iter().any(|(step, theirs)| {
-            self.0
-                .get(step)
-                .is_some_and(|mine| mine.member && theirs.member || mine.below.meets(&theirs.below))
-        })
+        meet(&self.0, &other.0)
     }
 
     /// Whether every field is in the other set.
     pub(super) fn is_part_of(&self, other: &Self) -> bool {
-        self.0.iter().all(|(step, mine)| {
-            other.0.get(step).is_some_and(|theirs| {
-                (theirs.member || !mine.member) && mine.below.is_part_of(&theirs.below)
-            })
-        })
-    }
-
-    fn combine(
-        &self,
-        other: &Self,
-        member: fn(bool, bool) -> bool,
-        below: fn(&Self, &Self) -> Self,
-    ) -> Self {
-        let nothing = Entry::default();
-        let entries = self.0.iter().map(|(step, mine)| {
-            let theirs = other.0.get(step).unwrap_or(&nothing);
-            let entry = Entry {
-                member: member(mine.member, theirs.member),
-                below: below(&mine.below, &theirs.below),
-            };
-            (step.clone(), entry)
-        });
-        Self(entries.filter(|(_, entry)| !entry.is_empty()).collect())
+        is_part(&self.0, &other.0)
     }
 
     /// The same set with every step that `is_part` accepts being itself in it, where fields below
     /// it are; `descend` gives what to ask below a step.
     pub(super) fn with_parents<C: Copy>(
-        &self,
+        mut self,
         context: C,
         is_part: fn(C, &str) -> bool,
         descend: fn(C, &str) -> C,
     ) -> Self {
-        let entries = self.0.iter().map(|(step, entry)| {
-            let member = entry.member || (!entry.below.is_empty() && is_part(context, step));
-            let below = entry
-                .below
-                .with_parents(descend(context, step), is_part, descend);
-            (step.clone(), Entry { member, below })
-        });
-        Self(entries.collect())
+        add_parents(&mut self.0, context, is_part, descend);
+        self
     }
 
     /// The fields as people read them: `.spec.join`.
     pub(super) fn paths(&self) -> Vec<String> {
         let mut paths = Vec::new();
-        self.collect_paths("", &mut paths);
+        collect_paths(&self.0, "", &mut paths);
         paths
     }
 
-    fn collect_paths(&self, prefix: &str, paths: &mut Vec<String>) {
-        for (step, entry) in &self.0 {
-            let path = format!("{prefix}{}", readable(step));
-            entry.below.collect_paths(&path, paths);
-            if entry.member {
-                paths.push(path);
-            }
-        }
-    }
-
     /// Reads FieldsV1; what is not one gives nothing.
-    pub(super) fn decode(fields: &Value) -> Option<Self> {
-        let mut set = Self::default();
-        for (step, below) in fields.as_object()? {
-            if step == ITSELF {
-                continue;
-            }
-            let inner = below.as_object()?;
-            let entry = Entry {
-                member: inner.is_empty() || inner.contains_key(ITSELF),
-                below: Self::decode(below)?,
-            };
-            set.0.insert(canonical(step)?, entry);
-        }
-        Some(set)
+    pub(super) fn decode(fields: Value) -> Option<Self> {
+        let Value::Object(mut fields) = fields else {
+            return None;
+        };
+        fields.remove(ITSELF);
+        settle(&mut fields)?;
+        Some(Self(fields))
     }
 
     /// Writes FieldsV1.
-    pub(super) fn encode(&self) -> Value {
-        let fields = self.0.iter().map(|(step, entry)| {
-            let mut below = entry.below.encode();
-            if entry.member
-                && !entry.below.is_empty()
-                && let Some(fields) = below.as_object_mut()
-            {
-                fields.insert(ITSELF.to_owned(), Value::Object(Map::new()));
-            }
-            (step.clone(), below)
-        });
-        Value::Object(fields.collect())
+    pub(super) fn encode(self) -> Value {
+        Value::Object(self.0)
     }
 }
 
+type Steps = Map<String, Value>;
+
+fn at<'a>(fields: &'a Steps, step: &str) -> Option<&'a Steps> {
+    fields.get(step)?.as_object()
+}
+
+fn at_mut<'a>(fields: &'a mut Steps, step: &str) -> Option<&'a mut Steps> {
+    fields.get_mut(step)?.as_object_mut()
+}
+
+fn steps(fields: &Steps) -> impl Iterator<Item = (&String, &Steps)> {
+    let steps = fields.iter().filter(|(step, _)| *step != ITSELF);
+    steps.filter_map(|(step, below)| Some((step, below.as_object()?)))
+}
+
+/// Whether the field that these are below is itself in the set.
+fn has_itself(below: &Steps) -> bool {
+    below.is_empty() || below.contains_key(ITSELF)
+}
+
+/// Says of the field that these are below whether it is itself in the set.
+fn mark(below: &mut Steps, itself: bool) {
+    below.remove(ITSELF);
+    if itself && !below.is_empty() {
+        below.insert(ITSELF.to_owned(), Value::Object(Map::new()));
+    }
+}
+
+fn unite(mine: &mut Steps, theirs: &Steps) {
+    for (step, theirs) in steps(theirs) {
+        if let Some(mine) = at_mut(mine, step) {
+            let itself = has_itself(mine) || has_itself(theirs);
+            unite(mine, theirs);
+            mark(mine, itself);
+        } else {
+            mine.insert(step.clone(), Value::Object(theirs.clone()));
+        }
+    }
+}
+
+fn common(mine: &Steps, theirs: &Steps) -> Steps {
+    let mut shared = FieldSet::default();
+    for (step, mine) in steps(mine) {
+        if let Some(theirs) = at(theirs, step) {
+            let branch = Branch {
+                itself: has_itself(mine) && has_itself(theirs),
+                below: FieldSet(common(mine, theirs)),
+            };
+            shared.attach(step.clone(), branch);
+        }
+    }
+    shared.0
+}
+
+fn subtract(mine: &mut Steps, theirs: &Steps) {
+    for (step, theirs) in steps(theirs) {
+        let Some(left) = at_mut(mine, step) else {
+            continue;
+        };
+        let itself = has_itself(left) && !has_itself(theirs);
+        subtract(left, theirs);
+        mark(left, itself);
+        if left.is_empty() && !itself {
+            mine.remove(step);
+        }
+    }
+}
+
+fn meet(mine: &Steps, theirs: &Steps) -> bool {
+    steps(theirs).any(|(step, theirs)| {
+        at(mine, step)
+            .is_some_and(|mine| has_itself(mine) && has_itself(theirs) || meet(mine, theirs))
+    })
+}
+
+fn is_part(mine: &Steps, theirs: &Steps) -> bool {
+    steps(mine).all(|(step, mine)| {
+        at(theirs, step).is_some_and(|theirs| {
+            (has_itself(theirs) || !has_itself(mine)) && is_part(mine, theirs)
+        })
+    })
+}
+
+fn add_parents<C: Copy>(
+    fields: &mut Steps,
+    context: C,
+    is_part: fn(C, &str) -> bool,
+    descend: fn(C, &str) -> C,
+) {
+    for (step, below) in fields.iter_mut().filter(|(step, _)| *step != ITSELF) {
+        if let Some(below) = below.as_object_mut() {
+            let itself = has_itself(below) || is_part(context, step);
+            add_parents(below, descend(context, step), is_part, descend);
+            mark(below, itself);
+        }
+    }
+}
+
+fn collect_paths(fields: &Steps, prefix: &str, paths: &mut Vec<String>) {
+    for (step, below) in steps(fields) {
+        let path = format!("{prefix}{}", readable(step));
+        collect_paths(below, &path, paths);
+        if has_itself(below) {
+            paths.push(path);
+        }
+    }
+}
+
+/// Brings steps that somebody sent into the form of a set; none if they are no steps.
+fn settle(fields: &mut Steps) -> Option<()> {
+    let mut respelled = Vec::new();
+    for (step, below) in fields.iter_mut().filter(|(step, _)| *step != ITSELF) {
+        let below = below.as_object_mut()?;
+        settle(below)?;
+        if below.contains_key(ITSELF) {
+            mark(below, true);
+        }
+        if let Cow::Owned(canonical) = canonical(step)? {
+            respelled.push((step.clone(), canonical));
+        }
+    }
+    for (sent, canonical) in respelled {
+        if let Some(below) = fields.remove(&sent) {
+            fields.insert(canonical, below);
+        }
+    }
+    Some(())
+}
+
 /// The one spelling of a step, so that equal steps are equal texts.
-fn canonical(step: &str) -> Option<String> {
+fn canonical(step: &str) -> Option<Cow<'_, str>> {
     let (kind, rest) = step.split_once(':')?;
     match kind {
-        "f" | "i" => Some(step.to_owned()),
+        "f" | "i" => Some(Cow::Borrowed(step)),
         "k" | "v" => {
             let value: Value = serde_json::from_str(rest).ok()?;
-            Some(format!("{kind}:{value}"))
+            let canonical = format!("{kind}:{value}");
+            Some(if canonical == step {
+                Cow::Borrowed(step)
+            } else {
+                Cow::Owned(canonical)
+            })
         }
         _ => None,
     }
@@ -212,63 +297,5 @@ fn readable(step: &str) -> String {
         "v" => format!("[={rest}]"),
         "i" => format!("[{rest}]"),
         _ => format!(".{rest}"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::{Value, json};
-
-    fn set(fields: &Value) -> FieldSet {
-        FieldSet::decode(fields).unwrap()
-    }
-
-    #[test]
-    fn what_is_read_is_written_again() {
-        let fields = json!({"f:metadata": {"f:finalizers": {".": {}, "v:\"f/a\"": {}},
-            "f:ownerReferences": {"k:{\"uid\":\"u\"}": {}}}, "f:spec": {"f:join": {}}});
-        assert_eq!(set(&fields).encode(), fields);
-        assert_eq!(
-            set(&fields).paths(),
-            [
-                ".metadata.finalizers[=\"f/a\"]",
-                ".metadata.finalizers",
-                ".metadata.ownerReferences[uid=\"u\"]",
-                ".spec.join"
-            ]
-        );
-    }
-
-    #[test]
-    fn sets_are_added_and_taken_away_field_by_field() {
-        let spec = set(&json!({"f:spec": {".": {}, "f:a": {}, "f:b": {}}}));
-        let one = set(&json!({"f:spec": {"f:a": {}}}));
-        assert_eq!(
-            spec.difference(&one).encode(),
-            json!({"f:spec": {".": {}, "f:b": {}}})
-        );
-        assert_eq!(spec.intersection(&one), one);
-        assert_eq!(one.union(&spec), spec);
-        assert!(one.difference(&spec).is_empty());
-    }
-
-    #[test]
-    fn what_is_not_a_set_is_noticed() {
-        assert!(FieldSet::decode(&json!({"x:spec": {}})).is_none());
-        assert!(FieldSet::decode(&json!({"f:spec": 1})).is_none());
-        assert!(FieldSet::decode(&json!("all")).is_none());
-    }
-
-    #[test]
-    fn sets_that_share_a_field_meet_and_one_may_be_part_of_the_other() {
-        let set = |fields: Value| FieldSet::decode(&fields).unwrap();
-        let large = set(json!({"f:spec": {".": {}, "f:a": {}, "f:b": {"f:c": {}}}}));
-        let small = set(json!({"f:spec": {"f:a": {}}}));
-        let other = set(json!({"f:spec": {"f:b": {}}}));
-        assert!(large.meets(&small) && small.meets(&large));
-        assert!(!large.meets(&other) && !other.meets(&small));
-        assert!(small.is_part_of(&large) && !large.is_part_of(&small));
-        assert!(!other.is_part_of(&large));
     }
 }

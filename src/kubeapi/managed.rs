@@ -3,15 +3,15 @@
 use super::{
     catalog::Resource,
     catalog::View,
-    fields::FieldSet,
+    fields::{Branch, FieldSet, named},
     naming,
     schema::Schema,
     tree::Tree,
     typed::{Comparison, compare},
 };
 use crate::kubeapi::admission::{Part, same_fields};
-use serde_json::{Value, json};
-use std::{collections::BTreeMap, sync::LazyLock};
+use serde_json::{Map, Value, json};
+use std::{collections::BTreeMap, mem, sync::LazyLock};
 
 /// How many managers that update an object are kept apart.
 const MOST_UPDATERS: usize = 10;
@@ -119,9 +119,12 @@ impl Setting<'_> {
 
 impl Managers {
     /// Reads the managers of an object; `None` when there is something that is none.
-    pub(super) fn decode(list: &Value) -> Option<Self> {
+    pub(super) fn decode(list: Value) -> Option<Self> {
         let mut managers = BTreeMap::new();
-        for entry in list.as_array().into_iter().flatten() {
+        let Value::Array(entries) = list else {
+            return Some(Self::default());
+        };
+        for mut entry in entries {
             let operation = match entry.text("operation") {
                 "Apply" => Operation::Apply,
                 "Update" => Operation::Update,
@@ -139,7 +142,7 @@ impl Managers {
             };
             let owned = Owned {
                 version,
-                fields: FieldSet::decode(entry.field("fieldsV1"))?,
+                fields: FieldSet::decode(entry.get_mut("fieldsV1")?.take())?,
                 time: entry.text("time").to_owned(),
             };
             managers.insert(manager, owned);
@@ -148,37 +151,12 @@ impl Managers {
     }
 
     /// Writes the managers: appliers first, each group by time.
-    pub(super) fn encode(&self) -> Value {
-        let mut entries: Vec<(&Manager, &Owned)> = self.0.iter().collect();
-        entries.sort_by_key(|(manager, owned)| {
-            (
-                manager.operation,
-                &owned.time,
-                &manager.name,
-                &owned.version,
-            )
-        });
+    pub(super) fn encode(self) -> Value {
+        let mut entries: Vec<(Manager, Owned)> = self.0.into_iter().collect();
+        entries.sort_by(|one, other| rank(one).cmp(&rank(other)));
         entries
             .into_iter()
-            .map(|(manager, owned)| {
-                let mut entry = json!({
-                    "manager": manager.name,
-                    "operation": match manager.operation {
-                        Operation::Apply => "Apply",
-                        Operation::Update => "Update",
-                    },
-                    "apiVersion": owned.version,
-                    "fieldsType": "FieldsV1",
-                    "fieldsV1": owned.fields.encode(),
-                });
-                if !owned.time.is_empty() {
-                    entry.set(&["time"], json!(owned.time));
-                }
-                if !manager.subresource.is_empty() {
-                    entry.set(&["subresource"], json!(manager.subresource));
-                }
-                entry
-            })
+            .map(|(manager, owned)| entry(manager, owned))
             .collect()
     }
 
@@ -195,7 +173,7 @@ impl Managers {
             }
             for lost in [&change.modified, &change.added, &change.removed] {
                 if owned.fields.meets(lost) {
-                    owned.fields = owned.fields.difference(lost);
+                    owned.fields = mem::take(&mut owned.fields).difference(lost);
                 }
             }
         }
@@ -203,8 +181,8 @@ impl Managers {
     }
 
     /// Gives fields to a manager.
-    pub(super) fn give(&mut self, setting: Setting<'_>, manager: &Manager, fields: &FieldSet) {
-        let fields = owned_by_clients(fields);
+    pub(super) fn give(&mut self, setting: Setting<'_>, manager: &Manager, fields: FieldSet) {
+        let fields = fields.difference(&NOBODYS_SET);
         if fields.is_empty() {
             return;
         }
@@ -223,18 +201,12 @@ impl Managers {
         self.0.insert(manager.clone(), owned);
     }
 
-    /// Lets a manager own exactly these fields.
-    pub(super) fn assign(&mut self, setting: Setting<'_>, manager: &Manager, fields: &FieldSet) {
-        self.0.remove(manager);
-        self.give(setting, manager, fields);
-    }
-
     /// Gives what an object has to the manager of what was there before.
     pub(super) fn begin(&mut self, setting: Setting<'_>, live: &Value) {
         let empty = json!({"apiVersion": live.field("apiVersion"), "kind": live.field("kind")});
         let all = compare(setting.schema, &empty, live);
         let before = Manager::new(BEFORE, Operation::Update, setting.resource, Part::Main);
-        self.give(setting, &before, &all.added);
+        self.give(setting, &before, all.added);
     }
 
     /// Makes one of the oldest updaters when there are too many.
@@ -286,26 +258,56 @@ impl Managers {
 
 /// The fields of `NOBODYS`, as a set.
 static NOBODYS_SET: LazyLock<FieldSet> = LazyLock::new(|| {
-    let mut nobodys = FieldSet::default();
-    for field in ["f:apiVersion", "f:kind", "f:metadata"] {
-        nobodys.insert(&[field.to_owned()]);
-    }
+    let itself = || Branch {
+        itself: true,
+        below: FieldSet::default(),
+    };
+    let mut metadata = itself();
     for field in NOBODYS {
-        nobodys.insert(&["f:metadata".to_owned(), format!("f:{field}")]);
+        metadata.below.attach(named(field), itself());
     }
+    let mut nobodys = FieldSet::default();
+    for field in ["apiVersion", "kind"] {
+        nobodys.attach(named(field), itself());
+    }
+    nobodys.attach(named("metadata"), metadata);
     nobodys
 });
 
-fn owned_by_clients(fields: &FieldSet) -> FieldSet {
-    fields.difference(&NOBODYS_SET)
+/// Where a manager stands in the list.
+fn rank((manager, owned): &(Manager, Owned)) -> (Operation, &str, &str, &str) {
+    let time = owned.time.as_str();
+    (manager.operation, time, &manager.name, &owned.version)
+}
+
+/// How a manager stands in the list.
+fn entry(manager: Manager, owned: Owned) -> Value {
+    let operation = match manager.operation {
+        Operation::Apply => "Apply",
+        Operation::Update => "Update",
+    };
+    let mut entry = Map::new();
+    let mut put = |field: &str, value: Value| entry.insert(field.to_owned(), value);
+    put("manager", manager.name.into());
+    put("operation", operation.into());
+    put("apiVersion", owned.version.into());
+    put("fieldsType", "FieldsV1".into());
+    put("fieldsV1", owned.fields.encode());
+    if !owned.time.is_empty() {
+        put("time", owned.time.into());
+    }
+    if !manager.subresource.is_empty() {
+        put("subresource", manager.subresource.into());
+    }
+    Value::Object(entry)
 }
 
 /// The managers that count for a write: those in the sent object if it has any, else the old ones.
-fn standing(setting: Setting<'_>, old: &Value, sent: &Value) -> Managers {
-    let known =
-        || Managers::decode(old.field("metadata").field("managedFields")).unwrap_or_default();
-    if setting.part != Part::Main {
-        return known();
+fn standing(setting: Setting<'_>, old: &Value, sent: Value) -> Managers {
+    let known = old.field("metadata").field("managedFields");
+    let decode_known = || Managers::decode(known.clone()).unwrap_or_default();
+    if setting.part != Part::Main && sent != *known {
+        return decode_known();
     }
     if sent
         .as_array()
@@ -315,7 +317,7 @@ fn standing(setting: Setting<'_>, old: &Value, sent: &Value) -> Managers {
     }
     Managers::decode(sent)
         .filter(|managers| !managers.0.is_empty())
-        .unwrap_or_else(known)
+        .unwrap_or_else(decode_known)
 }
 
 /// Keeps the managers of an object that is created or updated (not applied).
@@ -330,17 +332,17 @@ pub(super) fn track(
         None => {
             let empty =
                 json!({"apiVersion": object.field("apiVersion"), "kind": object.field("kind")});
-            let mut managers = Managers::decode(&sent).unwrap_or_default();
+            let mut managers = Managers::decode(sent).unwrap_or_default();
             let all = compare(setting.schema, &empty, object);
-            managers.give(setting, manager, &all.added);
+            managers.give(setting, manager, all.added);
             managers
         }
         Some(old) => {
-            let mut managers = standing(setting, old, &sent);
+            let mut managers = standing(setting, old, sent);
             if !managers.0.is_empty() {
                 let change = setting.compare(old, object);
                 managers.release(setting, None, &change);
-                managers.give(setting, manager, &change.added.union(&change.modified));
+                managers.give(setting, manager, change.added.union(&change.modified));
             }
             managers
         }
@@ -356,7 +358,7 @@ pub(super) fn write(object: &mut Value, old: Option<&Value>, mut managers: Manag
     });
     let unchanged = old.is_some_and(|old| {
         differ_only_in_managers(old, object)
-            && managers.same_fields(&Managers::decode(known).unwrap_or_default())
+            && managers.same_fields(&Managers::decode(known.clone()).unwrap_or_default())
     });
     let list = if unchanged {
         known.clone()

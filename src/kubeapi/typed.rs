@@ -10,7 +10,7 @@ pub(super) use compare::{Comparison, compare};
 pub(super) use merge::{merge, without};
 
 use super::{
-    fields::{FieldSet, named},
+    fields::{Branch, FieldSet, named},
     path::Path,
     schema::Schema,
 };
@@ -87,39 +87,35 @@ fn step(shape: &Shape<'_>, schema: Described<'_>, item: &Value) -> String {
 
 /// The fields that an applied object names.
 pub(super) fn fields_of(schema: Schema<'_>, object: &Value) -> FieldSet {
-    let mut set = FieldSet::default();
-    collect(Some(schema), object, &mut Vec::new(), &mut set);
-    set
+    collect(Some(schema), object).below
 }
 
-fn collect(schema: Described<'_>, value: &Value, path: &mut Vec<String>, set: &mut FieldSet) {
+fn collect(schema: Described<'_>, value: &Value) -> Branch {
     let shape = shape(schema, value);
+    let mut found = Branch::default();
     match (&shape, value) {
         (Shape::Map, Value::Object(fields)) => {
-            for (name, below) in fields {
-                path.push(named(name));
-                collect(field(schema, name), below, path, set);
-                let empty = below.as_object().is_some_and(Map::is_empty);
-                if below.is_null() || empty || !is_named(schema, name) {
-                    set.insert(path);
-                }
-                path.pop();
+            for (name, value) in fields {
+                let mut branch = collect(field(schema, name), value);
+                let empty = value.as_object().is_some_and(Map::is_empty);
+                branch.itself |= value.is_null() || empty || !is_named(schema, name);
+                found.below.attach(named(name), branch);
             }
         }
         (Shape::Set | Shape::Keyed(_), Value::Array(list)) => {
             for item in list {
-                path.push(step(&shape, schema, item));
-                collect(items(schema), item, path, set);
-                set.insert(path);
-                path.pop();
+                let mut branch = collect(items(schema), item);
+                branch.itself = true;
+                found.below.attach(step(&shape, schema, item), branch);
             }
         }
-        _ => set.insert(path),
+        _ => found.itself = true,
     }
+    found
 }
 
 /// The set with the named fields above its fields, which are removed when nothing is left in them.
-pub(super) fn with_parents(schema: Schema<'_>, set: &FieldSet) -> FieldSet {
+pub(super) fn with_parents(schema: Schema<'_>, set: FieldSet) -> FieldSet {
     set.with_parents(
         Some(schema),
         |schema, step| {

@@ -2,7 +2,7 @@
 
 use super::{Described, Shape, field, items, shape, step};
 use crate::kubeapi::{
-    fields::{FieldSet, named},
+    fields::{Branch, FieldSet, named},
     schema::Schema,
 };
 use serde_json::{Map, Value};
@@ -25,78 +25,113 @@ impl Comparison {
             removed: self.removed.filtered(&keep),
         }
     }
+}
 
-    fn leaf(&mut self, path: &[String], old: Option<&Value>, new: Option<&Value>) {
-        match (old, new) {
-            (None, _) => self.added.insert(path),
-            (_, None) => self.removed.insert(path),
-            (Some(_), Some(_)) => self.modified.insert(path),
+/// What differs in one field and below it.
+#[derive(Default)]
+struct Difference {
+    added: Branch,
+    modified: Branch,
+    removed: Branch,
+}
+
+impl Difference {
+    /// Says that the field itself differs.
+    fn mark(mut self, old: Option<&Value>, new: Option<&Value>) -> Self {
+        let branch = match (old, new) {
+            (None, _) => &mut self.added,
+            (_, None) => &mut self.removed,
+            (Some(_), Some(_)) => &mut self.modified,
+        };
+        branch.itself = true;
+        self
+    }
+
+    /// Puts what differs after one step below this field.
+    fn attach(&mut self, step: impl Fn() -> String, below: Self) {
+        let pairs = [
+            (&mut self.added, below.added),
+            (&mut self.modified, below.modified),
+            (&mut self.removed, below.removed),
+        ];
+        for (branch, below) in pairs {
+            if !below.is_empty() {
+                branch.below.attach(step(), below);
+            }
         }
     }
 }
 
 /// Compares two states of an object.
 pub(in crate::kubeapi) fn compare(schema: Schema<'_>, old: &Value, new: &Value) -> Comparison {
-    let mut comparison = Comparison::default();
-    walk(
-        Some(schema),
-        Some(old),
-        Some(new),
-        &mut Vec::new(),
-        &mut comparison,
-    );
-    comparison
+    let difference = differ(Some(schema), Some(old), Some(new));
+    Comparison {
+        added: difference.added.below,
+        modified: difference.modified.below,
+        removed: difference.removed.below,
+    }
 }
 
-fn walk(
-    schema: Described<'_>,
-    old: Option<&Value>,
-    new: Option<&Value>,
-    path: &mut Vec<String>,
-    found: &mut Comparison,
-) {
+fn differ(schema: Described<'_>, old: Option<&Value>, new: Option<&Value>) -> Difference {
+    let mut found = Difference::default();
     if old == new {
-        return;
+        return found;
     }
     let solid = |value: &&Value| !value.is_null();
     let Some(sample) = new.filter(solid).or_else(|| old.filter(solid)) else {
-        return found.leaf(path, old, new);
+        return found.mark(old, new);
     };
     let shape = shape(schema, sample);
     let same = |value: Option<&Value>| {
         value.is_none_or(|value| value.is_null() || value.is_object() == sample.is_object())
     };
     if shape == Shape::Leaf || is_empty(old) && is_empty(new) || !same(old) || !same(new) {
-        return found.leaf(path, old, new);
+        return found.mark(old, new);
     }
     if shape == Shape::Map {
-        let empty = Map::new();
-        let old_fields = old.and_then(Value::as_object).unwrap_or(&empty);
-        let new_fields = new.and_then(Value::as_object).unwrap_or(&empty);
-        let names: BTreeSet<&String> = old_fields.keys().chain(new_fields.keys()).collect();
-        for name in names {
-            path.push(named(name));
-            let below = (old_fields.get(name), new_fields.get(name));
-            walk(field(schema, name), below.0, below.1, path, found);
-            path.pop();
-        }
+        differ_in_fields(schema, old, new, &mut found);
     } else {
-        let index = |list: Option<&Value>| -> BTreeMap<String, Value> {
-            let list = list.and_then(Value::as_array).into_iter().flatten();
-            list.map(|item| (step(&shape, schema, item), item.clone()))
-                .collect()
-        };
-        let (old_items, new_items) = (index(old), index(new));
-        let steps: BTreeSet<&String> = old_items.keys().chain(new_items.keys()).collect();
-        for step in steps {
-            path.push(step.clone());
-            let below = (old_items.get(step), new_items.get(step));
-            walk(items(schema), below.0, below.1, path, found);
-            path.pop();
-        }
+        differ_in_items(&shape, schema, old, new, &mut found);
     }
     if old.is_none() || new.is_none() {
-        found.leaf(path, old, new);
+        return found.mark(old, new);
+    }
+    found
+}
+
+fn differ_in_fields(
+    schema: Described<'_>,
+    old: Option<&Value>,
+    new: Option<&Value>,
+    found: &mut Difference,
+) {
+    let empty = Map::new();
+    let old = old.and_then(Value::as_object).unwrap_or(&empty);
+    let new = new.and_then(Value::as_object).unwrap_or(&empty);
+    let gone = old.keys().filter(|name| !new.contains_key(*name));
+    for name in new.keys().chain(gone) {
+        let below = differ(field(schema, name), old.get(name), new.get(name));
+        found.attach(|| named(name), below);
+    }
+}
+
+fn differ_in_items(
+    shape: &Shape<'_>,
+    schema: Described<'_>,
+    old: Option<&Value>,
+    new: Option<&Value>,
+    found: &mut Difference,
+) {
+    let index = |list: Option<&'_ Value>| -> BTreeMap<String, Value> {
+        let list = list.and_then(Value::as_array).into_iter().flatten();
+        list.map(|item| (step(shape, schema, item), item.clone()))
+            .collect()
+    };
+    let (old, new) = (index(old), index(new));
+    let steps: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
+    for step in steps {
+        let below = differ(items(schema), old.get(step), new.get(step));
+        found.attach(|| step.clone(), below);
     }
 }
 

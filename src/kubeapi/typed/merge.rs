@@ -2,7 +2,7 @@
 
 use super::{Described, Shape, field, items, shape, step};
 use crate::kubeapi::{
-    fields::{FieldSet, named},
+    fields::{FieldSet, Fields, named},
     schema::Schema,
 };
 use serde_json::{Map, Value};
@@ -61,10 +61,10 @@ fn lists(schema: Described<'_>, shape: &Shape<'_>, live: &[Value], applied: &[Va
 
 /// The object without these fields; a map or list that is left empty becomes null.
 pub(in crate::kubeapi) fn without(schema: Schema<'_>, object: &Value, gone: &FieldSet) -> Value {
-    remove(Some(schema), object, gone)
+    remove(Some(schema), object, gone.fields())
 }
 
-fn remove(schema: Described<'_>, value: &Value, gone: &FieldSet) -> Value {
+fn remove(schema: Described<'_>, value: &Value, gone: Fields<'_>) -> Value {
     let shape = shape(schema, value);
     match (&shape, value) {
         (Shape::Map, Value::Object(fields)) if !fields.is_empty() => {
