@@ -58,6 +58,7 @@ mod table;
 mod tests;
 mod tree;
 mod typed;
+mod uninterrupted;
 mod validate;
 mod watch;
 mod write;
@@ -79,6 +80,7 @@ use std::{
     sync::{Arc, PoisonError, RwLock, atomic::AtomicI64},
     task::{Context, Poll},
 };
+use uninterrupted::Uninterrupted;
 
 /// Tells the time of objects: creation, deletion, ages.
 pub type Clock = Arc<dyn Fn() -> jiff::Timestamp + Send + Sync>;
@@ -159,10 +161,9 @@ impl tower::Service<Request<Body>> for KubeApi {
             if matches!(*request.method(), Method::GET | Method::HEAD) {
                 return Ok(server.answer(request).await);
             }
-            // A client that hangs up must not leave half a deletion behind.
-            let task = tokio::spawn(async move { server.answer(request).await });
-            let answer = task.await.unwrap_or_else(|error| {
-                tracing::error!(%error, "A request to the embedded API failed");
+            let work = Uninterrupted::new(async move { server.answer(request).await });
+            let answer = work.await.unwrap_or_else(|_| {
+                tracing::error!("A request to the embedded API failed");
                 Refusal::internal("the request failed; the log of the daemon says why")
                     .into_response()
             });
