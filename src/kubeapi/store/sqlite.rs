@@ -6,7 +6,7 @@ use super::{Backend, Change, Current, Loaded, Operation};
 use crate::kubeapi::Error;
 use axum::body::Bytes;
 use journal::Journal;
-use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Transaction, params};
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, params};
 use std::{
     fs::{File, OpenOptions, TryLockError},
     io,
@@ -137,15 +137,27 @@ impl Sqlite {
         Ok(())
     }
 
-    fn write(&mut self, batch: &[Change], forget: u64) -> rusqlite::Result<()> {
+    fn write(&self, batch: &[Change], forget: u64) -> rusqlite::Result<()> {
         self.journal.tend(&self.connection)?;
-        let compacted = self.compacted;
-        let transaction = self.connection.transaction()?;
-        put(&transaction, batch, compacted)?;
-        if forget > compacted {
-            shorten(&transaction, compacted, forget)?;
+        let run = |statement| {
+            let mut statement = self.connection.prepare_cached(statement)?;
+            statement.execute([]).map(drop)
+        };
+        run("begin immediate")?;
+        let outcome = self.fill(batch, forget).and_then(|()| run("commit"));
+        if outcome.is_err() && !self.connection.is_autocommit() {
+            run("rollback")?;
         }
-        transaction.commit()
+        outcome
+    }
+
+    /// Writes the changes into an open transaction.
+    fn fill(&self, batch: &[Change], forget: u64) -> rusqlite::Result<()> {
+        put(&self.connection, batch, self.compacted)?;
+        if forget > self.compacted {
+            shorten(&self.connection, self.compacted, forget)?;
+        }
+        Ok(())
     }
 
     fn explain(&self, error: &rusqlite::Error) -> Error {
@@ -263,20 +275,22 @@ fn prepare(connection: &Connection) -> rusqlite::Result<()> {
 }
 
 /// Adds changes to the log, and takes from it what they replace and no watch can ask for any more.
-fn put(transaction: &Transaction<'_>, batch: &[Change], compacted: u64) -> rusqlite::Result<()> {
+fn put(connection: &Connection, batch: &[Change], compacted: u64) -> rusqlite::Result<()> {
     let mut log =
-        transaction.prepare_cached("insert into log (rv, key, op, obj) values (?, ?, ?, ?)")?;
-    let mut known = transaction.prepare_cached("select rv from cur where key = ?")?;
+        connection.prepare_cached("insert into log (rv, key, op, obj) values (?, ?, ?, ?)")?;
+    let mut known = connection.prepare_cached("select rv from cur where key = ?")?;
     let mut put =
-        transaction.prepare_cached("insert or replace into cur (key, rv) values (?, ?)")?;
-    let mut remove = transaction.prepare_cached("delete from cur where key = ?")?;
-    let mut forget = transaction.prepare_cached("delete from log where rv = ?")?;
+        connection.prepare_cached("insert or replace into cur (key, rv) values (?, ?)")?;
+    let mut remove = connection.prepare_cached("delete from cur where key = ?")?;
+    let mut forget = connection.prepare_cached("delete from log where rv = ?")?;
     for change in batch {
         let revision = change.revision.cast_signed();
         let key = &change.key;
-        let before: Option<i64> = known.query_row([key], |row| row.get(0)).optional()?;
-        if let Some(before) = before.filter(|before| *before <= compacted.cast_signed()) {
-            forget.execute([before])?;
+        if change.operation != Operation::Added {
+            let before: Option<i64> = known.query_row([key], |row| row.get(0)).optional()?;
+            if let Some(before) = before.filter(|before| *before <= compacted.cast_signed()) {
+                forget.execute([before])?;
+            }
         }
         let word = change.operation.as_str();
         log.execute(params![revision, key, word, &change.object[..]])?;
@@ -290,14 +304,14 @@ fn put(transaction: &Transaction<'_>, batch: &[Change], compacted: u64) -> rusql
 }
 
 /// Takes from the log what is older and not the last change of an object.
-fn shorten(transaction: &Transaction<'_>, from: u64, through: u64) -> rusqlite::Result<()> {
+fn shorten(connection: &Connection, from: u64, through: u64) -> rusqlite::Result<()> {
     let (from, through) = (from.cast_signed(), through.cast_signed());
-    let mut shorten = transaction.prepare_cached(
+    let mut shorten = connection.prepare_cached(
         "delete from log where rv > ? and rv <= ?
          and not exists (select 1 from cur where cur.key = log.key and cur.rv = log.rv)",
     )?;
     shorten.execute([from, through])?;
-    let mut note = transaction.prepare_cached(
+    let mut note = connection.prepare_cached(
         "update meta set value = max(value, ?) where name in ('revision', 'compacted')",
     )?;
     note.execute([through])?;
