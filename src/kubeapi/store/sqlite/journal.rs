@@ -12,6 +12,7 @@
 use crate::kubeapi::Error;
 use rusqlite::Connection;
 use std::{
+    cell::Cell,
     fs::{self, OpenOptions},
     io::{self, Read},
     path::{Path, PathBuf},
@@ -46,6 +47,8 @@ pub(super) struct Journal {
     copier: Arc<Mutex<Connection>>,
     wake: Option<SyncSender<()>>,
     thread: Option<JoinHandle<()>>,
+    /// Up to where there is room, in bytes.
+    room: Cell<u64>,
 }
 
 impl Journal {
@@ -65,6 +68,7 @@ impl Journal {
             copier,
             wake: Some(wake),
             thread: Some(thread),
+            room: Cell::new(0),
         };
         journal.make_room(0);
         Ok(journal)
@@ -90,9 +94,16 @@ impl Journal {
 
     /// Makes the log longer ahead of its writer; its zeros are no page of it.
     fn make_room(&self, length: u64) {
-        if let Err(error) = lengthen(&self.path, length * PAGE + ROOM / 2) {
+        let least = length * PAGE + ROOM / 2;
+        if least <= self.room.get() {
+            return;
+        }
+        match lengthen(&self.path, least) {
+            Ok(length) => self.room.set(length),
             // A write that needs the room will tell its client.
-            tracing::debug!(path = %self.path.display(), %error, "Could not make room for writes");
+            Err(error) => {
+                tracing::debug!(path = %self.path.display(), %error, "Could not make room for writes");
+            }
         }
     }
 }
@@ -124,11 +135,11 @@ fn copy(connection: &Connection) {
     }
 }
 
-/// Adds zeros to a file that is shorter than this.
-fn lengthen(path: &Path, least: u64) -> io::Result<()> {
+/// Adds zeros to a file that is shorter than this; returns how long it is then.
+fn lengthen(path: &Path, least: u64) -> io::Result<u64> {
     let standing = fs::metadata(path)?.len();
     if standing >= least {
-        return Ok(());
+        return Ok(standing);
     }
     let mut file = OpenOptions::new().append(true).open(path)?;
     if let Err(error) = io::copy(&mut io::repeat(0).take(ROOM), &mut file) {
@@ -136,5 +147,5 @@ fn lengthen(path: &Path, least: u64) -> io::Result<()> {
         file.set_len(standing)?;
         return Err(error);
     }
-    Ok(())
+    Ok(standing + ROOM)
 }
