@@ -37,6 +37,9 @@ const SHORTEST_WITH_BOOKMARK: Duration = Duration::from_secs(2);
 /// once a second which watches have less than two left.
 const LAST_BOOKMARK: Duration = Duration::from_millis(1_500);
 
+/// How many bytes of lines are sent together, about; a line on its own is sent at once.
+const TOGETHER: usize = 64 * 1_024;
+
 /// How a watch begins, read from its parameters.
 #[derive(Debug)]
 struct Opening {
@@ -196,8 +199,8 @@ impl Stream {
 
     async fn next(&mut self) -> Option<Bytes> {
         loop {
-            if let Some(line) = self.ready.pop_front() {
-                return Some(line);
+            if let Some(lines) = self.take_ready() {
+                return Some(lines);
             }
             let bookmark = self.bookmark;
             tokio::select! {
@@ -213,6 +216,32 @@ impl Stream {
                 }
             }
         }
+    }
+
+    /// What can be sent by now: one line as it is, or several together, since each sending costs
+    /// this side and the other one more than a line does.
+    fn take_ready(&mut self) -> Option<Bytes> {
+        let first = self.next_ready()?;
+        let Some(second) = self.next_ready() else {
+            return Some(first);
+        };
+        let mut together = [first, second].concat();
+        while together.len() < TOGETHER
+            && let Some(line) = self.next_ready()
+        {
+            together.extend_from_slice(&line);
+        }
+        Some(Bytes::from(together))
+    }
+
+    /// The next line, if there is one by now.
+    fn next_ready(&mut self) -> Option<Bytes> {
+        while self.ready.is_empty() {
+            let event = self.events.try_recv().ok()?;
+            let line = self.tell(&event);
+            self.ready.extend(line);
+        }
+        self.ready.pop_front()
     }
 
     /// Adds a bookmark after everything that happened up to now.
