@@ -5,11 +5,10 @@ use super::{
     admission::name_of,
     catalog::{Resource, Role, Verbs},
     chores::{Chore, Chores},
-    delete::{ATTEMPTS, DeleteOptions},
+    delete::DeleteOptions,
     refusal::Refusal,
     retire::storage_of,
     store::{Expectation, Rejected, Write},
-    write::is_finished,
 };
 use crate::kubeapi::tree::Tree;
 use serde_json::{Value, json};
@@ -104,13 +103,7 @@ impl Server {
         catalog
             .by_role(Role::Namespace)
             .and_then(|namespaces| self.store.get(&namespaces.key("", namespace)))
-            .is_some_and(|stored| {
-                !stored
-                    .value()
-                    .field("metadata")
-                    .field("deletionTimestamp")
-                    .is_null()
-            })
+            .is_some_and(|stored| is_marked(&stored.value()))
     }
 
     /// Deletes what is in a namespace that shall go, and the namespace when nothing holds it.
@@ -136,37 +129,24 @@ impl Server {
         if remaining {
             return Ok(());
         }
-        self.finish_namespace(namespace).await
+        self.finish_namespace(namespace, chores).await
     }
 
-    async fn finish_namespace(&self, namespace: &str) -> Result<(), Refusal> {
+    async fn finish_namespace(&self, namespace: &str, chores: &mut Chores) -> Result<(), Refusal> {
         let catalog = self.catalog();
         let Some(namespaces) = catalog.by_role(Role::Namespace) else {
             return Ok(());
         };
-        let key = namespaces.key("", namespace);
-        for _ in 0..ATTEMPTS {
-            let Some(stored) = self.store.get(&key) else {
-                return Ok(());
-            };
-            let mut object = stored.value();
-            if !is_marked(&object) {
-                return Ok(());
-            }
-            object.set(&["spec", "finalizers"], json!([]));
-            let write = Write {
-                key: key.clone(),
-                expected: Expectation::Revision(stored.revision),
-                deletes: is_finished(namespaces, &object),
-                object,
-            };
-            match self.store.write(write).await {
-                Ok(_) => return Ok(()),
-                Err(Rejected::Stale) => {}
-                Err(Rejected::NotStored(why)) => return Err(Refusal::not_stored(&why)),
-            }
-        }
-        Ok(())
+        self.edit(
+            &namespaces.key("", namespace),
+            &|object| {
+                if is_marked(object) {
+                    object.set(&["spec", "finalizers"], json!([]));
+                }
+            },
+            chores,
+        )
+        .await
     }
 
     /// Deletes the objects of a kind that nobody spoke of for longer than they are kept.

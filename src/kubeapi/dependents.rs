@@ -178,7 +178,7 @@ impl Server {
     }
 
     /// Changes an object of which the server itself wants something, if it is still there.
-    async fn edit(
+    pub(super) async fn edit(
         &self,
         key: &str,
         change: &(dyn Fn(&mut Value) + Sync),
