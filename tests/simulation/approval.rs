@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::events::v1::Event;
 use kube::{Api, api::ListParams};
-use landbridge::api::{ForeignClusterSpec, foreign_cluster::Phase};
+use landbridge::api::foreign_cluster::Phase;
 
 use crate::world::{Setup, World, history};
 
@@ -19,12 +19,7 @@ fn a_join_from_one_side_tells_its_digits_on_both() {
         ..Setup::stranger()
     };
     history(31, vec![setup; 2], async |world: &mut World| {
-        let spec = ForeignClusterSpec {
-            auth_url: format!("https://{}", world.lan.address(1)),
-            join: true,
-            ..ForeignClusterSpec::default()
-        };
-        world.write(0, "by-hand", spec).await;
+        world.join_by_hand(0, 1).await;
         world
             .until("both show digits", SOON, |world| {
                 let [here, there] = [code(world, 0, 1), code(world, 1, 0)];
@@ -86,12 +81,7 @@ fn a_visitor_that_stays_away_is_forgotten() {
         ..Setup::stranger()
     };
     history(33, vec![setup; 2], async |world: &mut World| {
-        let spec = ForeignClusterSpec {
-            auth_url: format!("https://{}", world.lan.address(1)),
-            join: true,
-            ..ForeignClusterSpec::default()
-        };
-        world.write(0, "by-hand", spec).await;
+        world.join_by_hand(0, 1).await;
         let comes = |world: &World| world.view(1, 0).is_some();
         world.until("it comes", SOON, comes).await;
         // Asking again and again, it stays.

@@ -8,7 +8,7 @@ use kube::{
     api::{Patch, PatchParams},
 };
 use landbridge::api::{
-    Advertisement, ClusterConfig, ForeignCluster, ForeignClusterSpec, PeeringRequest,
+    Advertisement, ClusterConfig, ForeignCluster, PeeringRequest,
     cluster_config::AcceptPolicy,
     foreign_cluster::{DiscoveryType, Phase, TrustMode},
 };
@@ -318,12 +318,7 @@ fn a_manual_cluster_is_filled_in_and_peers() {
     history(11, vec![setup; 2], async |world: &mut World| {
         world.sleep(MINUTE).await;
         assert!(world.view(0, 1).is_none() && world.view(1, 0).is_none());
-        let spec = ForeignClusterSpec {
-            auth_url: format!("https://{}", world.lan.address(1)),
-            join: true,
-            ..ForeignClusterSpec::default()
-        };
-        world.write(0, "by-hand", spec).await;
+        world.join_by_hand(0, 1).await;
         world
             .until("peered", SOON, |world| {
                 world.phase(0, 1) == Some(Phase::Peered)

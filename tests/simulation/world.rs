@@ -319,10 +319,15 @@ impl World {
         deleted.is_ok()
     }
 
-    /// Writes a ForeignCluster by hand.
-    pub(crate) async fn write(&mut self, at: usize, name: &str, spec: ForeignClusterSpec) {
+    /// Writes where another cluster is and that it shall be joined, as a person does who knows.
+    pub(crate) async fn join_by_hand(&mut self, at: usize, of: usize) {
         let api: Api<ForeignCluster> = Api::all(self.clusters[at].client());
-        let object = ForeignCluster::new(name, spec);
+        let spec = ForeignClusterSpec {
+            auth_url: format!("https://{}", self.lan.address(of)),
+            join: true,
+            ..ForeignClusterSpec::default()
+        };
+        let object = ForeignCluster::new("by-hand", spec);
         api.create(&PostParams::default(), &object).await.unwrap();
     }
 
