@@ -11,6 +11,10 @@
     reason = "a program for people, which ends when something is wrong"
 )]
 
+#[path = "../tests/support/process.rs"]
+#[expect(dead_code, reason = "tests and benchmarks elsewhere use the rest")]
+mod process;
+
 use futures::TryStreamExt;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::{
@@ -26,6 +30,7 @@ use landbridge::kubeapi::{
     KubeApi, Options, loopback,
     store::{Backend, Change, Commit, Operation, Sqlite},
 };
+use process::Process;
 use serde_json::{Value, json};
 use std::{
     collections::HashMap,
@@ -170,11 +175,12 @@ impl Server {
     }
 
     fn memory(&self) -> String {
-        memory(self.0.id())
+        let kibibytes = Process(self.0.id()).resident();
+        format!("{:.1} MB", f64::from(kibibytes) / 1_024.0)
     }
 
     fn processor_time(&self) -> Duration {
-        processor_time(self.0.id())
+        Process(self.0.id()).processor_time()
     }
 }
 
@@ -595,31 +601,6 @@ fn median(mut values: Vec<f64>) -> f64 {
 
 fn millis(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1_000.0
-}
-
-fn memory(process: u32) -> String {
-    let status =
-        fs::read_to_string(PathBuf::from(format!("/proc/{process}/status"))).unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kilobytes: f64 = line
-        .and_then(|line| line.split_whitespace().next()?.parse().ok())
-        .unwrap_or(f64::NAN);
-    format!("{:.1} MB", kilobytes / 1_024.0)
-}
-
-/// What a process has used of the processors, in ticks of 10 ms.
-fn processor_time(process: u32) -> Duration {
-    let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
-    let fields: Vec<&str> = stat
-        .rsplit_once(')')
-        .map_or("", |(_, rest)| rest)
-        .split_whitespace()
-        .collect();
-    let ticks: u64 = fields[11..13]
-        .iter()
-        .map(|field| field.parse::<u64>().unwrap_or(0))
-        .sum();
-    Duration::from_millis(ticks * 10)
 }
 
 fn load_average() -> String {

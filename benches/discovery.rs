@@ -28,6 +28,9 @@ mod ear;
 mod lan;
 #[path = "rig/others.rs"]
 mod others;
+#[path = "../tests/support/process.rs"]
+#[expect(dead_code, reason = "tests and benchmarks elsewhere use the rest")]
+mod process;
 #[path = "rig/table.rs"]
 mod table;
 

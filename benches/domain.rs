@@ -11,15 +11,19 @@
 #[path = "../tests/dns/bind.rs"]
 #[expect(dead_code, reason = "the tests use the rest")]
 mod bind;
+#[path = "../tests/support/process.rs"]
+#[expect(dead_code, reason = "tests and benchmarks elsewhere use the rest")]
+mod process;
 
 use std::{
     fmt::Write as _,
-    fs,
+    process::id,
     time::{Duration, Instant},
 };
 
 use bind::{Bind, Zone};
 use landbridge::discovery::dns::{Servers, look};
+use process::Process;
 
 const ROUNDS: usize = 20;
 const SIZES: [usize; 3] = [10, 100, 1000];
@@ -36,7 +40,7 @@ async fn main() {
     let servers = Servers::parse(&[bind.address()]).expect("an address");
     println!(
         "n = {rounds}, BIND on loopback; resident set at the start {} kB",
-        resident("VmRSS")
+        Process(id()).resident()
     );
     for size in SIZES {
         for style in ["rfc6763", "liqo"] {
@@ -52,7 +56,7 @@ async fn main() {
             let (min, median, p99) = (at(0), at(50), at(99));
             println!(
                 "{size:>4} clusters, {style:<8} min {min:>9.1?}  median {median:>9.1?}  p99 {p99:>9.1?}  resident set at most {} kB",
-                resident("VmHWM")
+                Process(id()).most_resident()
             );
         }
     }
@@ -81,14 +85,4 @@ fn zones(size: usize) -> [Zone; 2] {
         Zone::new(&format!("rfc6763-{size}.test"), &described),
         Zone::new(&format!("liqo-{size}.test"), &plain),
     ]
-}
-
-/// A figure of this process's memory, in KiB (proc(5)).
-fn resident(which: &str) -> u64 {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find(|line| line.starts_with(which));
-    let number = line.and_then(|line| line.split_whitespace().nth(1));
-    number
-        .and_then(|text| text.parse().ok())
-        .unwrap_or_default()
 }

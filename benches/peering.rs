@@ -13,6 +13,9 @@
 #[path = "rig/lan.rs"]
 #[expect(dead_code, reason = "the other benchmark uses the rest")]
 mod lan;
+#[path = "../tests/support/process.rs"]
+#[expect(dead_code, reason = "tests and benchmarks elsewhere use the rest")]
+mod process;
 
 use std::{
     thread::sleep,
@@ -78,12 +81,12 @@ fn rest() {
     }
     sleep(REST);
     let rome = machines[0].process();
-    let (before, since) = (rome.cpu_ticks(), Instant::now());
+    let (before, since) = (rome.processor_time(), Instant::now());
     sleep(REST);
-    let ticks = rome.cpu_ticks() - before;
-    let share = f64::from(ticks) / since.elapsed().as_secs_f64();
+    let used = rome.processor_time().saturating_sub(before);
+    let share = 100.0 * used.as_secs_f64() / since.elapsed().as_secs_f64();
     println!(
         "at rest with two peers: RSS {} kB, {share:.2} % of a core over {REST:?}",
-        rome.resident_kilobytes()
+        rome.resident()
     );
 }

@@ -24,6 +24,9 @@ mod keys;
 mod lab;
 #[path = "dns/lookup.rs"]
 mod lookup;
+#[path = "support/process.rs"]
+#[expect(dead_code, reason = "tests and benchmarks elsewhere use the rest")]
+mod process;
 #[path = "dns/publish.rs"]
 mod publish;
 #[path = "dns/signed.rs"]

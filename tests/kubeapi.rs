@@ -30,6 +30,9 @@ mod corpus;
 mod durability;
 #[path = "kubeapi/options.rs"]
 mod options;
+#[path = "support/process.rs"]
+#[expect(dead_code, reason = "tests and benchmarks elsewhere use the rest")]
+mod process;
 #[path = "kubeapi/reading.rs"]
 mod reading;
 #[path = "kubeapi/recorded.rs"]

@@ -18,6 +18,9 @@ mod multicast;
 mod paths;
 #[path = "lan/policy.rs"]
 mod policy;
+#[path = "support/process.rs"]
+#[expect(dead_code, reason = "tests and benchmarks elsewhere use the rest")]
+mod process;
 #[path = "lan/trust.rs"]
 mod trust;
 #[path = "lan/verbs.rs"]

@@ -18,7 +18,8 @@ use landbridge::discovery::mdns::wire::{Data, Name, Packet, Record, kind};
 
 use crate::{
     ear::{GROUP, PORT, open},
-    lan::{Lan, Process},
+    lan::Lan,
+    process::Process,
 };
 
 /// How many there are.
@@ -78,15 +79,15 @@ pub(crate) struct Use {
 pub(crate) fn at_rest(lan: &Lan, machine: &str, processes: &[Process]) -> Use {
     lan.count_packets(machine, PORT);
     sleep(REST);
-    let ticks = || -> u32 { processes.iter().map(|one| one.cpu_ticks()).sum() };
-    let (used, sent, start) = (ticks(), lan.packets(machine), Instant::now());
+    let busy = || -> Duration { processes.iter().map(|one| one.processor_time()).sum() };
+    let (used, sent, start) = (busy(), lan.packets(machine), Instant::now());
     sleep(MEASURED);
-    let (used, now) = (ticks() - used, lan.packets(machine));
+    let (used, now) = (busy().saturating_sub(used), lan.packets(machine));
     let minutes = start.elapsed().as_secs_f64() / 60.0;
-    let kilobytes: u32 = processes.iter().map(|one| one.resident_kilobytes()).sum();
+    let kilobytes: u32 = processes.iter().map(|one| one.resident()).sum();
     Use {
         mebibytes: f64::from(kilobytes) / 1024.0,
-        share_of_a_core: f64::from(used) / (minutes * 60.0),
+        share_of_a_core: 100.0 * used.as_secs_f64() / (minutes * 60.0),
         sent_a_minute: f64::from(now.0 - sent.0) / minutes,
         received_a_minute: f64::from(now.1 - sent.1) / minutes,
     }

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeSet,
     fs,
     os::unix::process::CommandExt as _,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Child, Command, Stdio},
     sync::{
         OnceLock,
@@ -21,6 +21,8 @@ use nix::{
     unistd::Pid,
 };
 use tempfile::TempDir;
+
+use crate::process::Process;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_landbridge");
 /// How long anything may take before the benchmark gives up.
@@ -296,38 +298,6 @@ impl Machine {
     /// `ip netns exec` becomes the daemon, so that its process is ours.
     pub(crate) fn process(&self) -> Process {
         Process(self.child.id())
-    }
-}
-
-/// A process by its number, to read what it uses.
-#[derive(Clone, Copy)]
-pub(crate) struct Process(pub(crate) u32);
-
-impl Process {
-    fn file(self, name: &str) -> String {
-        let folder = Path::new("/proc").join(self.0.to_string());
-        fs::read_to_string(folder.join(name)).unwrap()
-    }
-
-    pub(crate) fn resident_kilobytes(self) -> u32 {
-        let status = self.file("status");
-        let line = status
-            .lines()
-            .find(|line| line.starts_with("VmRSS:"))
-            .unwrap();
-        line.split_whitespace().nth(1).unwrap().parse().unwrap()
-    }
-
-    /// User and system time of the process (proc(5), fields 14 and 15), in hundredths of a second:
-    /// the kernel's USER_HZ on every platform that we build for.
-    pub(crate) fn cpu_ticks(self) -> u32 {
-        let stat = self.file("stat");
-        let fields = stat.rsplit(')').next().unwrap().split_whitespace();
-        fields
-            .skip(11)
-            .take(2)
-            .map(|field| field.parse::<u32>().unwrap())
-            .sum()
     }
 }
 

@@ -17,7 +17,7 @@ use nix::{
     unistd::Pid,
 };
 
-use crate::lan::{Lan, Process};
+use crate::{lan::Lan, process::Process};
 
 const SERVICE_TYPE: &str = "_landbridge._tcp";
 /// How long an interpreter may take to get to work.

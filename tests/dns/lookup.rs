@@ -1,6 +1,6 @@
 //! What one look at a domain finds, and that nothing broken spoils it.
 
-use std::{collections::BTreeMap, fmt::Write as _, fs, net::UdpSocket, time::Instant};
+use std::{collections::BTreeMap, fmt::Write as _, net::UdpSocket, time::Instant};
 
 use landbridge::{
     api::ClusterId,
@@ -11,7 +11,10 @@ use landbridge::{
     },
 };
 
-use crate::bind::{Bind, Zone, free_port};
+use crate::{
+    bind::{Bind, Zone, free_port},
+    process::Process,
+};
 
 /// The zone of Liqo's documents, as it stands there.
 const LIQO: &str = "
@@ -235,9 +238,10 @@ async fn a_thousand_clusters_are_found_over_tcp_in_bounded_memory() {
     let Some(bind) = Bind::start(&[Zone::new("big.test", &records)], "") else {
         return;
     };
-    let (before, begun) = (resident(), Instant::now());
+    let own = Process(std::process::id());
+    let (before, begun) = (own.resident(), Instant::now());
     let look = look(&servers(&[&bind.address()]), "big.test").await;
-    let (took, grown) = (begun.elapsed(), resident().saturating_sub(before));
+    let (took, grown) = (begun.elapsed(), own.resident().saturating_sub(before));
     assert_eq!(look.incomplete, None);
     assert_eq!(found(&look).len(), 1024);
     assert_eq!(look.surplus, 1100 - 1024);
@@ -321,14 +325,4 @@ pub(crate) fn refused(look: &Look) -> BTreeMap<String, String> {
         Some((name, why))
     });
     reasons.collect()
-}
-
-/// The resident memory of this process, in KiB.
-fn resident() -> u64 {
-    let status = fs::read_to_string("/proc/self/status").expect("Linux");
-    let line = status.lines().find(|line| line.starts_with("VmRSS"));
-    let number = line.and_then(|line| line.split_whitespace().nth(1));
-    number
-        .and_then(|text| text.parse().ok())
-        .unwrap_or_default()
 }

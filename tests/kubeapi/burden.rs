@@ -3,24 +3,18 @@
 use crate::{
     bad_input::{deep, yaml_bomb},
     durability::{Daemon, MAPS, home},
+    process::Process,
     rig::{post, send},
 };
 use kube::Client;
 use serde_json::json;
-use std::{fs, time::Duration};
+use std::time::Duration;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-/// What the daemon may take more after all of it than before, in MiB; a debug build is not thrifty.
-const GROWTH: f64 = 48.0;
+/// What the daemon may take more after all of it than before, in KiB; a debug build is not thrifty.
+const GROWTH: u32 = 48 * 1024;
 const PATIENCE: Duration = Duration::from_secs(10);
-
-fn resident(process: u32) -> f64 {
-    let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kilobytes = line.and_then(|line| line.split_whitespace().next());
-    kilobytes.unwrap().parse::<f64>().unwrap() / 1_024.0
-}
 
 /// Sends everything that no honest client sends, once.
 async fn misbehave(client: &Client) {
@@ -73,16 +67,16 @@ async fn bad_input_takes_no_memory_and_nobody_else_notices() {
         count
     });
     misbehave(&client).await;
-    let before = resident(daemon.id());
+    let before = Process(daemon.id()).resident();
     for _ in 0..2 {
         misbehave(&client).await;
     }
-    let after = resident(daemon.id());
+    let after = Process(daemon.id()).resident();
     stop.cancel();
     assert!(reading.await.unwrap() > 0, "others were served meanwhile");
     assert!(
-        after - before < GROWTH,
-        "{before:.0} MiB before, {after:.0} MiB after"
+        after.saturating_sub(before) < GROWTH,
+        "{before} KiB before, {after} KiB after"
     );
     daemon.kill();
 }

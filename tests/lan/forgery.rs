@@ -16,7 +16,8 @@ use std::{
 use crate::{
     PATIENCE,
     lab::{self, Lab},
-    multicast::{announcement, at_pace, say, socket, used},
+    multicast::{announcement, at_pace, say, socket},
+    process::Process,
 };
 
 /// How long a real cluster may stay hidden in a flood.
@@ -71,8 +72,8 @@ fn flood(sources: u8) {
         .iter()
         .map(|address| (*address, socket(&lab, "mallory", *address)))
         .collect();
-    let rome = lab.process("rome");
-    let (before, start) = (used(rome), Instant::now());
+    let rome = Process(lab.process("rome"));
+    let (before, busy, start) = (rome.resident(), rome.processor_time(), Instant::now());
     let is_found = Arc::new(AtomicBool::new(false));
     let flood = {
         let is_found = Arc::clone(&is_found);
@@ -88,11 +89,9 @@ fn flood(sources: u8) {
     let found = ready.elapsed();
     is_found.store(true, Ordering::Relaxed);
     let packets = flood.join().expect("the flood ends by itself");
-    let (seconds, bytes) = used(rome);
-    let (share, grown) = (
-        (seconds - before.0) / start.elapsed().as_secs_f64(),
-        bytes.saturating_sub(before.1) >> 20,
-    );
+    let busy = rome.processor_time().saturating_sub(busy);
+    let share = busy.as_secs_f64() / start.elapsed().as_secs_f64();
+    let grown = rome.resident().saturating_sub(before) / 1024;
     lab::note(&format!(
         "{packets} packets from {sources} addresses: found within {found:.1?}, \
          {share:.2} of a core, {grown} MiB more"

@@ -1,7 +1,6 @@
 //! What anybody on a LAN may do with multicast DNS: listen, and say whatever they like.
 
 use std::{
-    fs,
     net::{Ipv4Addr, SocketAddr, UdpSocket},
     thread,
     time::{Duration, Instant},
@@ -115,22 +114,4 @@ pub(crate) fn at_pace(times: u64, pause: Duration, mut deed: impl FnMut(u64)) {
         thread::sleep(due.saturating_duration_since(Instant::now()));
         deed(number);
     }
-}
-
-/// What a process has used so far: seconds of CPU, and bytes of memory at present.
-pub(crate) fn used(process: u32) -> (f64, u64) {
-    let stat = fs::read_to_string(format!("/proc/{process}/stat")).expect("it runs");
-    // Fields 14 and 15, counted from behind the name, in hundredths of a second (proc(5)).
-    let fields: Vec<&str> = stat
-        .rsplit(')')
-        .next()
-        .expect("a name in brackets")
-        .split_whitespace()
-        .collect();
-    let ticks: f64 = fields[11..13]
-        .iter()
-        .map(|ticks| ticks.parse::<f64>().expect("a number"))
-        .sum();
-    let pages: u64 = fields[21].parse().expect("a number");
-    (ticks / 100.0, pages * 4096)
 }
