@@ -4,6 +4,7 @@ use axum::{
     body::Body,
     http::{Request, Response},
 };
+use futures::StreamExt as _;
 use serde_json::json;
 use tower::util::BoxCloneSyncService;
 
