@@ -4,6 +4,7 @@
 //! settings -> build (key, store or cluster, sockets, tunnel) -> run (every task, one shutdown)
 //! ```
 
+mod announcement;
 mod build;
 mod clock;
 mod error;

@@ -1,10 +1,8 @@
 //! From settings to parts: who we are, what we listen on, and what the controllers share.
 
 use std::{
-    collections::BTreeMap,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::Arc,
-    time::Duration,
 };
 
 use ipnet::{IpNet, Ipv4Net};
@@ -24,9 +22,7 @@ use crate::{
         fleet::{self, Fleet},
         reception::FrontDesk,
     },
-    discovery::{
-        dns::Servers, interfaces::InterfaceRules, publish::Destination, source::Announcement,
-    },
+    discovery::{dns::Servers, interfaces::InterfaceRules, publish::Destination},
     engine::{
         addresses::OwnNetworks,
         addressing::{Ground, external_range},
@@ -200,75 +196,6 @@ fn own_tunnel(config: &Config, driver: &dyn Driver) -> OwnTunnel {
         } else {
             config.tunnel.mtu
         },
-    }
-}
-
-impl Assembly {
-    /// What we tell the LAN at present.
-    pub(super) fn announcement(&self) -> Announcement {
-        announcement(&self.context, &self.boot, self.peer_port)
-    }
-
-    /// What `landbridge status` shows about us.
-    pub(super) fn description(&self) -> BTreeMap<String, String> {
-        let own = &self.context.own;
-        let tunnel = own.tunnel.as_ref();
-        let first = own.pod_cidr.hosts().next();
-        let api = self
-            .embedded
-            .as_ref()
-            .and_then(|embedded| embedded.listener.local_addr().ok());
-        [
-            ("clusterID", own.cluster_id.to_string()),
-            ("clusterName", self.context.own_name().to_string()),
-            (
-                "fingerprint",
-                self.credentials.identity().fingerprint().to_string(),
-            ),
-            ("version", env!("CARGO_PKG_VERSION").to_owned()),
-            ("peerEndpoint", own.auth_url.clone()),
-            (
-                "apiServer",
-                api.map(|address| format!("https://{address}"))
-                    .unwrap_or_default(),
-            ),
-            (
-                "tunnelPort",
-                tunnel
-                    .map(|tunnel| tunnel.port.to_string())
-                    .unwrap_or_default(),
-            ),
-            (
-                "publicKey",
-                tunnel
-                    .map(|tunnel| tunnel.public_key.clone())
-                    .unwrap_or_default(),
-            ),
-            (
-                "tunnelAddress",
-                tunnel
-                    .and(first)
-                    .map(|address| address.to_string())
-                    .unwrap_or_default(),
-            ),
-        ]
-        .into_iter()
-        .map(|(key, value)| (key.to_owned(), value))
-        .collect()
-    }
-}
-
-/// What we tell the LAN under the policy as it stands now.
-pub(super) fn announcement(context: &Context, boot: &str, port: u16) -> Announcement {
-    let switches = context.policy().discovery_config;
-    Announcement {
-        cluster_id: context.own.cluster_id.clone(),
-        name: context.own_name(),
-        boot: boot.to_owned(),
-        port,
-        ttl: Duration::from_secs(u64::from(switches.ttl)),
-        advertise: switches.enable_advertisement && context.twin().borrow().is_none(),
-        discover: switches.enable_discovery,
     }
 }
 

@@ -23,8 +23,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Error, Target,
-    build::{self, Assembly, assemble},
+    Error, Target, announcement,
+    build::{Assembly, assemble},
     platform::Embedded,
     publication::Publication,
     secret_files, self_description,
@@ -32,8 +32,8 @@ use super::{
 use crate::{
     config::Config,
     controllers::{
-        Context, cluster_config, fleet, foreign_cluster, lan_health, own_node, peering_request,
-        roster, search_domain, suspicions, tokens, tunnel_endpoint,
+        cluster_config, fleet, foreign_cluster, lan_health, own_node, peering_request, roster,
+        search_domain, suspicions, tokens, tunnel_endpoint,
     },
     discovery::{
         mdns::Mdns,
@@ -134,7 +134,11 @@ fn start_discovery(
     config: &Config,
 ) -> watch::Receiver<Announcement> {
     let (events, found) = EventSink::channel();
-    let (announcement, announced) = watch::channel(assembly.announcement());
+    let (announce, announced) = watch::channel(announcement::under_policy(
+        &assembly.context,
+        &assembly.boot,
+        assembly.peer_port,
+    ));
     let lan = config.lan.enabled.then(|| {
         let (source, handle) = Mdns::new(assembly.rules.clone(), announced.clone());
         let events = events.clone();
@@ -156,33 +160,8 @@ fn start_discovery(
     tasks.start(|stop| roster::run(context, boot, lan, found, stop));
     // The roster ends when nobody can report to it any more, so one sender stays here.
     let context = Arc::clone(&assembly.context);
-    tasks.start(|stop| keep_announcing(context, announcement, events, stop));
+    tasks.start(|stop| announcement::follow_policy(context, announce, events, stop));
     announced
-}
-
-/// Follows the policy in what we announce; an identity that is on two machines is not announced.
-async fn keep_announcing(
-    context: Arc<Context>,
-    announcement: watch::Sender<Announcement>,
-    _events: EventSink,
-    stop: CancellationToken,
-) {
-    let (mut policy, mut twin) = (context.config.clone(), context.twin());
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            changed = policy.changed() => if changed.is_err() { return },
-            changed = twin.changed() => if changed.is_err() { return },
-        }
-        policy.borrow_and_update();
-        twin.borrow_and_update();
-        announcement.send_if_modified(|present| {
-            let wanted = build::announcement(&context, &present.boot, present.port);
-            let news = *present != wanted;
-            *present = wanted;
-            news
-        });
-    }
 }
 
 fn start_tunnel(tasks: &mut Tasks, assembly: &Assembly) {

@@ -10,6 +10,7 @@ use kube::{
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
+use super::build::Assembly;
 use crate::{
     api::labels,
     controllers::{self, Context},
@@ -40,6 +41,56 @@ pub(super) async fn follow_name(context: Arc<Context>, stop: CancellationToken) 
             changed = policy.changed() => if changed.is_err() { return stop.cancelled().await },
             () = tokio::time::sleep(again) => {}
         }
+    }
+}
+
+impl Assembly {
+    /// What `landbridge status` shows about us.
+    pub(super) fn description(&self) -> BTreeMap<String, String> {
+        let own = &self.context.own;
+        let tunnel = own.tunnel.as_ref();
+        let first = own.pod_cidr.hosts().next();
+        let api = self
+            .embedded
+            .as_ref()
+            .and_then(|embedded| embedded.listener.local_addr().ok());
+        [
+            ("clusterID", own.cluster_id.to_string()),
+            ("clusterName", self.context.own_name().to_string()),
+            (
+                "fingerprint",
+                self.credentials.identity().fingerprint().to_string(),
+            ),
+            ("version", env!("CARGO_PKG_VERSION").to_owned()),
+            ("peerEndpoint", own.auth_url.clone()),
+            (
+                "apiServer",
+                api.map(|address| format!("https://{address}"))
+                    .unwrap_or_default(),
+            ),
+            (
+                "tunnelPort",
+                tunnel
+                    .map(|tunnel| tunnel.port.to_string())
+                    .unwrap_or_default(),
+            ),
+            (
+                "publicKey",
+                tunnel
+                    .map(|tunnel| tunnel.public_key.clone())
+                    .unwrap_or_default(),
+            ),
+            (
+                "tunnelAddress",
+                tunnel
+                    .and(first)
+                    .map(|address| address.to_string())
+                    .unwrap_or_default(),
+            ),
+        ]
+        .into_iter()
+        .map(|(key, value)| (key.to_owned(), value))
+        .collect()
     }
 }
 
