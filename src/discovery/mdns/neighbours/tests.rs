@@ -1,17 +1,13 @@
 //! The table of neighbours: what packets and time make of it, and what forgeries do not.
 
+mod chance;
 mod forgery;
-
-use proptest::prelude::*;
 
 use super::*;
 use crate::{
     discovery::{
         interfaces::Link,
-        mdns::{
-            responder::Responder,
-            wire::{Record as WireRecord, kind},
-        },
+        mdns::{responder::Responder, wire::kind},
         source::Announcement,
     },
     engine::sighting::Sighting,
@@ -231,35 +227,6 @@ fn a_goodbye_of_its_owner_counts_after_a_second_unless_it_comes_back() {
 }
 
 #[test]
-fn a_goodbye_from_elsewhere_only_makes_us_ask_and_only_once_a_second() {
-    let (links, start) = (links(), Instant::now());
-    let mut table = with_rome(&links, start);
-    let goodbye = responder(ROME).goodbye([ip("10.0.0.9")].into_iter());
-    let packet = says(ROME, &["10.0.0.9"]);
-    let mut asked = 0;
-    for step in 0..600 {
-        let now = after(start, step * 100);
-        table.hear(&goodbye, from(2, "10.0.0.66"), &links, now);
-        if !table.take_questions().is_empty() {
-            asked += 1;
-            table.hear(&packet, from(2, "10.0.0.9"), &links, now);
-        }
-        let events = wait(&mut table, &links, now);
-        assert!(events.iter().all(|event| match event {
-            Event::Seen(sighting) => !sighting.endpoints.is_empty(),
-            Event::Gone { .. } => false,
-        }));
-    }
-    assert_eq!(asked, 60);
-    let now = after(start, 60_000);
-    table.hear(&goodbye, from(2, "10.0.0.66"), &links, now);
-    assert!(are_gone(
-        &wait(&mut table, &links, after(start, 62_100)),
-        ROME
-    ));
-}
-
-#[test]
 fn a_new_address_replaces_the_old_one_and_a_forged_one_does_not() {
     let (links, start) = (links(), Instant::now());
     let mut table = with_rome(&links, start);
@@ -368,47 +335,6 @@ fn without_a_description_it_is_told_when_asking_was_in_vain() {
 }
 
 #[test]
-fn a_source_has_sixteen_newcomers_and_takes_no_room_from_others() {
-    let (mut table, links, start) = (neighbours(), links(), Instant::now());
-    for number in 0..10_000 {
-        let id = format!("forged-{number}");
-        let now = after(start, number);
-        table.hear(
-            &says(&id, &["10.0.0.66"]),
-            from(2, "10.0.0.66"),
-            &links,
-            now,
-        );
-    }
-    assert_eq!(table.rows.len(), LIMIT_OF_SOURCE);
-    let events = drain(&mut table).len();
-    assert!(events < 100, "{events} events");
-    let now = after(start, 10_000);
-    assert!(table.hear(&says(ROME, &["10.0.0.9"]), from(2, "10.0.0.9"), &links, now));
-}
-
-#[test]
-fn there_is_a_limit_in_all_and_those_who_are_known_are_never_turned_away() {
-    let (mut table, links, now) = (neighbours(), links(), Instant::now());
-    table.set_known(BTreeSet::from([ROME.parse().expect("an id")]));
-    for number in 0..4_000_u32 {
-        let source = IpAddr::from((0x0a00_0100 + number / 15).to_be_bytes());
-        let packet = says(&format!("forged-{number}"), &["10.0.0.66"]);
-        let origin = Origin {
-            interface: 2,
-            source,
-        };
-        table.hear(&packet, origin, &links, now);
-        if number == 2_000 {
-            assert!(table.hear(&says(ROME, &["10.0.0.9"]), from(2, "10.0.1.9"), &links, now));
-        }
-    }
-    assert_eq!(table.rows.len(), LIMIT);
-    assert!(table.rows.contains_key(ROME));
-    assert!(table.hosts.len() <= LIMIT);
-}
-
-#[test]
 fn an_instance_name_that_could_deceive_is_ignored() {
     let service = Name::from_text("_liqo_auth._tcp.local").expect("a name");
     for (label, expected) in [
@@ -423,101 +349,4 @@ fn an_instance_name_that_could_deceive_is_ignored() {
         assert_eq!(instance_of(&name, &service).as_deref(), expected);
     }
     assert_eq!(instance_of(&service, &service), None);
-}
-
-/// What happens to the table in a proptest.
-#[derive(Debug, Clone)]
-enum Step {
-    Hear(u8, u8, Vec<(u8, u8, u8, u32, bool)>),
-    Verify(u8),
-    Pass(u64),
-}
-
-fn step() -> impl Strategy<Value = Step> {
-    let record = (
-        0..5_u8,
-        0..4_u8,
-        0..6_u8,
-        prop_oneof![Just(0), Just(90), 1..10_000_u32],
-        any::<bool>(),
-    );
-    prop_oneof![
-        4 => (0..4_u8, 1..6_u8, prop::collection::vec(record, 0..8))
-            .prop_map(|(interface, source, records)| Step::Hear(interface, source, records)),
-        1 => (0..4_u8).prop_map(Step::Verify),
-        2 => (0..40_000_u64).prop_map(Step::Pass),
-    ]
-}
-
-fn packet_of(records: &[(u8, u8, u8, u32, bool)]) -> Packet {
-    let service = Name::from_text(SERVICE_TYPES[1]).expect("a name");
-    let instance = |number: u8| Name::under(&format!("c{number}"), &service).expect("a name");
-    let host = |number: u8| Name::from_text(&format!("h{number}.local")).expect("a name");
-    let answers = records.iter().map(|&(kind, number, other, ttl, flush)| {
-        let (name, data) = match kind {
-            0 => (service.clone(), Data::Ptr(instance(number))),
-            1 => {
-                let (port, target) = (u16::from(other), host(other % 3));
-                (instance(number), Data::Srv { port, target })
-            }
-            2 => (
-                instance(number),
-                Data::Txt(format!("\u{7}id=c-{number:02}").into_bytes()),
-            ),
-            3 => (host(number % 3), Data::A([10, 0, 0, other].into())),
-            _ => (host(number % 3), Data::Aaaa("fe80::9".parse().expect("v6"))),
-        };
-        WireRecord {
-            name,
-            ttl,
-            flush,
-            data,
-        }
-    });
-    Packet {
-        is_response: true,
-        answers: answers.collect(),
-        ..Packet::default()
-    }
-}
-
-proptest! {
-    #[test]
-    fn whatever_is_heard_everything_that_was_told_is_taken_back(
-        steps in prop::collection::vec(step(), 0..60),
-    ) {
-        let (mut table, links, start) = (neighbours(), links(), Instant::now());
-        let mut now = start;
-        let mut events = Vec::new();
-        for step in steps {
-            match step {
-                Step::Hear(interface, source, records) => {
-                    let origin = from(interface.into(), &format!("10.0.0.{source}"));
-                    table.hear(&packet_of(&records), origin, &links, now);
-                }
-                Step::Verify(number) => table.verify(&format!("c{number}"), now),
-                Step::Pass(milliseconds) => {
-                    now += Duration::from_millis(milliseconds);
-                    events.extend(wait(&mut table, &links, now));
-                }
-            }
-            events.extend(drain(&mut table));
-            prop_assert!(table.rows.len() <= 4 && table.hosts.len() <= 4 * HOSTS);
-        }
-        events.extend(wait(&mut table, &links, now + TTL.1 + DOUBT));
-        prop_assert!(table.rows.is_empty() && table.hosts.is_empty());
-        let mut told = BTreeSet::new();
-        for event in events {
-            match event {
-                Event::Seen(one) if one.endpoints.is_empty() => {
-                    told.remove(&(one.instance, one.interface));
-                }
-                Event::Seen(one) => {
-                    told.insert((one.instance, one.interface));
-                }
-                Event::Gone { instance, .. } => told.retain(|(one, _)| *one != instance),
-            }
-        }
-        prop_assert!(told.is_empty(), "{told:?} were never taken back");
-    }
 }

@@ -1,4 +1,4 @@
-//! Whoever speaks of a cluster before it does keeps nobody from hearing where and who it is.
+//! Forgers: they keep nobody from hearing where and who a cluster is, end nothing, and take no room.
 
 use super::*;
 
@@ -106,4 +106,74 @@ fn who_describes_another_cluster_under_its_name_is_not_believed() {
         let (id, _) = told_of_rome(&mut table);
         assert_eq!(id, ROME.parse().ok(), "{sources} sources");
     }
+}
+
+#[test]
+fn a_goodbye_from_elsewhere_only_makes_us_ask_and_only_once_a_second() {
+    let (links, start) = (links(), Instant::now());
+    let mut table = with_rome(&links, start);
+    let goodbye = responder(ROME).goodbye([ip("10.0.0.9")].into_iter());
+    let packet = says(ROME, &["10.0.0.9"]);
+    let mut asked = 0;
+    for step in 0..600 {
+        let now = after(start, step * 100);
+        table.hear(&goodbye, from(2, "10.0.0.66"), &links, now);
+        if !table.take_questions().is_empty() {
+            asked += 1;
+            table.hear(&packet, from(2, "10.0.0.9"), &links, now);
+        }
+        let events = wait(&mut table, &links, now);
+        assert!(events.iter().all(|event| match event {
+            Event::Seen(sighting) => !sighting.endpoints.is_empty(),
+            Event::Gone { .. } => false,
+        }));
+    }
+    assert_eq!(asked, 60);
+    let now = after(start, 60_000);
+    table.hear(&goodbye, from(2, "10.0.0.66"), &links, now);
+    assert!(are_gone(
+        &wait(&mut table, &links, after(start, 62_100)),
+        ROME
+    ));
+}
+
+#[test]
+fn a_source_has_sixteen_newcomers_and_takes_no_room_from_others() {
+    let (mut table, links, start) = (neighbours(), links(), Instant::now());
+    for number in 0..10_000 {
+        let id = format!("forged-{number}");
+        let now = after(start, number);
+        table.hear(
+            &says(&id, &["10.0.0.66"]),
+            from(2, "10.0.0.66"),
+            &links,
+            now,
+        );
+    }
+    assert_eq!(table.rows.len(), LIMIT_OF_SOURCE);
+    let events = drain(&mut table).len();
+    assert!(events < 100, "{events} events");
+    let now = after(start, 10_000);
+    assert!(table.hear(&says(ROME, &["10.0.0.9"]), from(2, "10.0.0.9"), &links, now));
+}
+
+#[test]
+fn there_is_a_limit_in_all_and_those_who_are_known_are_never_turned_away() {
+    let (mut table, links, now) = (neighbours(), links(), Instant::now());
+    table.set_known(BTreeSet::from([ROME.parse().expect("an id")]));
+    for number in 0..4_000_u32 {
+        let source = IpAddr::from((0x0a00_0100 + number / 15).to_be_bytes());
+        let packet = says(&format!("forged-{number}"), &["10.0.0.66"]);
+        let origin = Origin {
+            interface: 2,
+            source,
+        };
+        table.hear(&packet, origin, &links, now);
+        if number == 2_000 {
+            assert!(table.hear(&says(ROME, &["10.0.0.9"]), from(2, "10.0.1.9"), &links, now));
+        }
+    }
+    assert_eq!(table.rows.len(), LIMIT);
+    assert!(table.rows.contains_key(ROME));
+    assert!(table.hosts.len() <= LIMIT);
 }
