@@ -152,7 +152,7 @@ pub enum Refusal {
     Size(Ipv4Net),
     /// Indicates that every range of this size is in use.
     #[error(
-        "no range of the size of {0} is free; add one to spec.ipamConfig.additionalPools or release reserved subnets"
+        "no range of the size of {0} is free; add a pool to spec.liqonetConfig.additionalPools of the ClusterConfig, or take one out of reservedSubnets"
     )]
     Exhausted(Ipv4Net),
 }
