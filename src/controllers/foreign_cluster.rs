@@ -34,6 +34,7 @@ use crate::{
     },
     engine::peering::{self, Step, happening},
 };
+use projection::Side;
 
 /// How often one look may plan again after its steps have succeeded, before it lets others run.
 const ROUNDS: usize = 12;
@@ -266,77 +267,43 @@ fn announce(object: &ForeignCluster, before: Option<Phase>, status: &ForeignClus
     );
 }
 
-#[expect(
-    clippy::too_many_lines,
-    reason = "one arm a step, each of which delegates"
-)]
 async fn carry_out(
     context: &Arc<Context>,
     object: &ForeignCluster,
     step: Step,
 ) -> Result<(), Error> {
     match step {
-        Step::AddFinalizer => projection::add_finalizer(context, object).await,
-        Step::RemoveFinalizer => projection::remove_finalizer(context, object).await,
-        Step::FillIdentity(id, name) => contact::fill_identity(context, object, &id, &name).await,
-        Step::SetTrust(mode, by) => projection::set_trust(context, object, mode, by).await,
-        Step::Forget => projection::forget(context, object).await,
-        Step::DismissRequest => projection::dismiss_request(context, object).await,
+        Step::AddFinalizer => projection::add_finalizer(context, object).await?,
+        Step::RemoveFinalizer => projection::remove_finalizer(context, object).await?,
+        Step::FillIdentity(id, name) => contact::fill_identity(context, object, &id, &name).await?,
+        Step::SetTrust(mode, by) => projection::set_trust(context, object, mode, by).await?,
+        Step::Forget => projection::forget(context, object).await?,
+        Step::DismissRequest => projection::dismiss_request(context, object).await?,
         Step::WriteAdvertisement(offer, answer) => {
-            projection::write_advertisement(context, object, *offer, answer).await
+            projection::write_advertisement(context, object, *offer, answer).await?;
         }
-        Step::RemoveAdvertisement => projection::remove_advertisement(context, object).await,
+        Step::RemoveAdvertisement => projection::remove_advertisement(context, object).await?,
         Step::WriteLocalNetwork(wish) => {
-            projection::write_network(
-                context,
-                object,
-                projection::Side::Local,
-                wish.spec,
-                wish.status,
-            )
-            .await
+            projection::write_network(context, object, Side::Local, wish.spec, wish.status).await?;
         }
         Step::WriteRemoteNetwork(wish) => {
-            projection::write_network(
-                context,
-                object,
-                projection::Side::Remote,
-                wish.spec,
-                wish.status,
-            )
-            .await
+            projection::write_network(context, object, Side::Remote, wish.spec, wish.status)
+                .await?;
         }
-        Step::RemoveNetworks => projection::remove_networks(context, object).await,
-        Step::WriteTunnel(wish) => projection::write_tunnel(context, object, *wish).await,
-        Step::RemoveTunnel => projection::remove_tunnel(context, object).await,
-        Step::Entomb => projection::entomb(context, object).await,
-        Step::Exhume => projection::exhume(context, object).await,
-        Step::WriteNode(wish) => virtual_node::write(context, object, &wish).await,
-        Step::RenewLease => virtual_node::renew_lease(context, object).await,
-        Step::RemoveNode => virtual_node::remove(context, object).await,
-        Step::Connect { dials, expect } => {
-            contact::connect(context, object, dials, expect).await;
-            Ok(())
-        }
-        Step::Disconnect => {
-            context.links.disconnect(&object.name_any());
-            Ok(())
-        }
-        Step::Identify => {
-            contact::identify(context, object).await;
-            Ok(())
-        }
-        Step::OpenSession(request) => {
-            contact::open_session(context, object, *request).await;
-            Ok(())
-        }
-        Step::Tell(name, session) => {
-            contact::tell(context, object, &name, &session).await;
-            Ok(())
-        }
-        Step::CloseSession => {
-            contact::close_session(context, object).await;
-            Ok(())
-        }
+        Step::RemoveNetworks => projection::remove_networks(context, object).await?,
+        Step::WriteTunnel(wish) => projection::write_tunnel(context, object, *wish).await?,
+        Step::RemoveTunnel => projection::remove_tunnel(context, object).await?,
+        Step::Entomb => projection::entomb(context, object).await?,
+        Step::Exhume => projection::exhume(context, object).await?,
+        Step::WriteNode(wish) => virtual_node::write(context, object, &wish).await?,
+        Step::RenewLease => virtual_node::renew_lease(context, object).await?,
+        Step::RemoveNode => virtual_node::remove(context, object).await?,
+        Step::Connect { dials, expect } => contact::connect(context, object, dials, expect).await,
+        Step::Disconnect => context.links.disconnect(&object.name_any()),
+        Step::Identify => contact::identify(context, object).await,
+        Step::OpenSession(request) => contact::open_session(context, object, *request).await,
+        Step::Tell(name, session) => contact::tell(context, object, &name, &session).await,
+        Step::CloseSession => contact::close_session(context, object).await,
     }
+    Ok(())
 }
