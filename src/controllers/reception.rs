@@ -71,10 +71,10 @@ impl FrontDesk {
             return Ok(self.meet_twin(session, &request));
         }
         if context.suspicions.twin().is_some() {
-            return Ok(IdentityAnswer {
-                decision: Decision::Waiting,
-                ..refused("another machine holds the identity of the peer")
-            });
+            return Ok(decided(
+                Decision::Waiting,
+                "another machine holds the identity of the peer",
+            ));
         }
         let present = enrolment::find(context, id).await?;
         let showing = self.look_at(session, &request, present.as_ref()).await?;
@@ -155,10 +155,10 @@ impl FrontDesk {
             }
             showing.token_proof = redeemed.map(|redeemed| redeemed.proof);
         } else if !is_in && policy.require_token {
-            showing.refusal = Some(IdentityAnswer {
-                decision: Decision::EmptyRefused,
-                ..refused("a token is needed: landbridge token create makes one at the peer")
-            });
+            showing.refusal = Some(decided(
+                Decision::EmptyRefused,
+                "a token is needed: landbridge token create makes one at the peer",
+            ));
         }
         let is_stranger = present.is_none() && showing.evidence.is_none();
         if showing.refusal.is_none() && is_stranger && self.is_crowded().await? {
@@ -233,8 +233,12 @@ fn place(said: &str, session: &Session) -> String {
 }
 
 fn refused(message: &str) -> IdentityAnswer {
+    decided(Decision::Refused, message)
+}
+
+fn decided(decision: Decision, message: &str) -> IdentityAnswer {
     IdentityAnswer {
-        decision: Decision::Refused,
+        decision,
         message: message.to_owned(),
         proof: None,
         token_proof: None,
@@ -243,20 +247,13 @@ fn refused(message: &str) -> IdentityAnswer {
 }
 
 fn answer(admitted: &Trust) -> IdentityAnswer {
-    let (decision, message) = match admitted {
-        Trust::Accepted(_) => (Decision::Accepted, ""),
-        Trust::Waiting => (
+    match admitted {
+        Trust::Accepted(_) => decided(Decision::Accepted, ""),
+        Trust::Waiting => decided(
             Decision::Waiting,
             "a person has to approve the cluster at the peer",
         ),
-        Trust::Refused => (Decision::Refused, "the cluster is blocked at the peer"),
-    };
-    IdentityAnswer {
-        decision,
-        message: message.to_owned(),
-        proof: None,
-        token_proof: None,
-        nonce: None,
+        Trust::Refused => refused("the cluster is blocked at the peer"),
     }
 }
 
@@ -301,17 +298,12 @@ impl Reception for FrontDesk {
         request: IdentityRequest,
     ) -> BoxFuture<'a, IdentityAnswer> {
         Box::pin(async move {
+            let peer = request.cluster_id.clone();
             self.receive(session, request)
                 .await
                 .unwrap_or_else(|error| {
-                    tracing::error!(%error, "A peer could not be received");
-                    IdentityAnswer {
-                        decision: Decision::Waiting,
-                        message: "the peer cannot decide just now".to_owned(),
-                        proof: None,
-                        token_proof: None,
-                        nonce: None,
-                    }
+                    tracing::error!(%peer, %error, "A peer could not be received");
+                    decided(Decision::Waiting, "the peer cannot decide just now")
                 })
         })
     }
@@ -322,7 +314,7 @@ impl Reception for FrontDesk {
                 Ok(Some(object)) => admitted(&self.context, &object).is_accepted(),
                 Ok(None) => false,
                 Err(error) => {
-                    tracing::error!(%error, "A peer's right could not be looked up");
+                    tracing::error!(peer = %id, %error, "A peer's right could not be looked up");
                     false
                 }
             }
