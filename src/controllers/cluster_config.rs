@@ -1,7 +1,5 @@
 //! The policy of this cluster: the ClusterConfig object, live.
 
-use std::time::Duration;
-
 use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::{
@@ -29,7 +27,7 @@ pub async fn load(client: &Client, first: &ClusterConfigSpec) -> Result<ClusterC
         .spec)
 }
 
-/// Makes sure that our namespace exists.
+/// Makes sure that a namespace exists.
 pub async fn ensure_namespace(client: &Client, name: &str) -> Result<(), Error> {
     let api: Api<Namespace> = Api::all(client.clone());
     if api
@@ -77,10 +75,7 @@ pub async fn run(
                     tracing::info!("Policy changed");
                 }
             }
-            Err(error) => {
-                tracing::debug!(%error, "The watch on the ClusterConfig ended");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
+            Err(error) => tracing::debug!(%error, "The watch on the ClusterConfig ended"),
         }
     }
 }
