@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use k8s_openapi::{
     api::{
         coordination::v1::{Lease, LeaseSpec},
-        core::v1::{Namespace, Node, NodeCondition, NodeStatus, NodeSystemInfo},
+        core::v1::{Node, NodeCondition, NodeStatus, NodeSystemInfo},
     },
     apimachinery::pkg::{
         api::resource::Quantity,
@@ -23,7 +23,7 @@ use kube::{
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use super::{Clock, Error, context::chance, is_not_found};
+use super::{Clock, Error, cluster_config::ensure_namespace, context::chance, is_not_found};
 use crate::{
     api::labels,
     engine::{backoff::Backoff, offer::parse_milli},
@@ -118,19 +118,7 @@ async fn renew_lease(client: &Client, node: &Node, now: Timestamp) -> Result<(),
         Err(error) if is_not_found(&error) => {}
         Err(error) => return Err(Error::api("renew the lease of this machine")(error)),
     }
-    let namespaces: Api<Namespace> = Api::all(client.clone());
-    let found = namespaces.get_opt(labels::NODE_LEASE_NAMESPACE).await;
-    if found
-        .map_err(Error::api("look for the namespace of leases"))?
-        .is_none()
-    {
-        let namespace = Namespace {
-            metadata: named(labels::NODE_LEASE_NAMESPACE),
-            ..Namespace::default()
-        };
-        let created = namespaces.create(&post(), &namespace).await;
-        created.map_err(Error::api("create the namespace of leases"))?;
-    }
+    ensure_namespace(client, labels::NODE_LEASE_NAMESPACE).await?;
     let created = leases.create(&post(), &lease).await;
     created
         .map(|_| ())
