@@ -113,8 +113,9 @@ struct Search {
 impl Search {
     async fn end(self) {
         self.stop.cancel();
-        if self.task.await.is_err() {
-            tracing::error!("The look at a SearchDomain has failed");
+        if let Err(error) = self.task.await {
+            let domain = self.spec.domain;
+            tracing::error!(domain, %error, "The look at a SearchDomain has failed");
         }
     }
 }
