@@ -23,6 +23,13 @@ pub mod tunnel_endpoint;
 
 pub use context::{Clock, Context};
 
+use std::{sync::Arc, time::Duration};
+
+use kube::{Resource, ResourceExt as _, runtime::controller::Action};
+
+/// How long a controller waits at least after the API has failed.
+const API_RETRY: Duration = Duration::from_secs(2);
+
 /// Indicates why a controller could not do its work.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -47,6 +54,21 @@ impl Error {
             source: Box::new(source),
         }
     }
+}
+
+/// Has an object that the API failed for looked at again.
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "kube's Controller calls it so"
+)]
+fn try_again<K: Resource<DynamicType = ()>>(
+    object: Arc<K>,
+    error: &Error,
+    _: Arc<Context>,
+) -> Action {
+    let (kind, name) = (K::kind(&()), object.name_any());
+    tracing::warn!(%kind, %name, %error, "The Kubernetes API failed; it is tried again");
+    Action::requeue(API_RETRY.mul_f64(1.0 + context::chance()))
 }
 
 /// Tells whether an API error is a 404.

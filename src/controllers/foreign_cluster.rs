@@ -40,8 +40,6 @@ use projection::Side;
 const ROUNDS: usize = 12;
 /// The wait after a look that used up its rounds.
 const BREATH: Duration = Duration::from_millis(200);
-/// The wait after the API has failed.
-const API_RETRY: Duration = Duration::from_secs(2);
 /// Names of the projections of one peer.
 pub(crate) fn advertisement_name(cluster_id: &str) -> String {
     format!("advertisement-{cluster_id}")
@@ -97,7 +95,7 @@ pub async fn run(context: Arc<Context>, shutdown: CancellationToken) {
         .reconcile_all_on(policy)
         .reconcile_all_on(context.suspicions.changes())
         .graceful_shutdown_on(async move { stop.cancelled().await })
-        .run(reconcile, on_error, context)
+        .run(reconcile, super::try_again, context)
         .for_each(|result| {
             if let Err(error) = result {
                 tracing::debug!(%error, "A look at a ForeignCluster ended early");
@@ -111,15 +109,6 @@ fn object_of(store: &Store<ForeignCluster>, cluster_id: &str) -> Option<ObjectRe
     store
         .find(|object| claimed_id(object).is_some_and(|id| id.as_str() == cluster_id))
         .map(|object| ObjectRef::from_obj(object.as_ref()))
-}
-
-#[expect(
-    clippy::needless_pass_by_value,
-    reason = "kube's Controller calls it so"
-)]
-fn on_error(object: Arc<ForeignCluster>, error: &Error, _: Arc<Context>) -> Action {
-    tracing::warn!(cluster = %object.name_any(), %error, "The Kubernetes API did not take a change");
-    Action::requeue(API_RETRY.mul_f64(1.0 + super::context::chance()))
 }
 
 async fn reconcile(object: Arc<ForeignCluster>, context: Arc<Context>) -> Result<Action, Error> {
@@ -214,7 +203,7 @@ fn wait_until(moment: Timestamp, now: Timestamp) -> Duration {
     let wait = moment
         .duration_since(now)
         .max(SignedDuration::from_millis(50));
-    Duration::try_from(wait).unwrap_or(API_RETRY)
+    Duration::try_from(wait).unwrap_or(BREATH)
 }
 
 /// Writes the status if it changed, and returns the object as it stands then, unless it is gone.

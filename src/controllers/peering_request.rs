@@ -34,8 +34,6 @@ use crate::{
 
 /// How often the offer is computed anew though nothing was seen to change.
 const RESYNC: Duration = Duration::from_mins(5);
-/// The wait after the API has failed.
-const API_RETRY: Duration = Duration::from_secs(2);
 
 /// Runs until the shutdown.
 pub async fn run(context: Arc<Context>, shutdown: CancellationToken) {
@@ -72,7 +70,7 @@ pub async fn run(context: Arc<Context>, shutdown: CancellationToken) {
         .reconcile_all_on(policy)
         .reconcile_all_on(context.suspicions.changes())
         .graceful_shutdown_on(async move { shutdown.cancelled().await })
-        .run(reconcile, on_error, context)
+        .run(reconcile, super::try_again, context)
         .for_each(|result| {
             if let Err(error) = result {
                 tracing::debug!(%error, "A look at a PeeringRequest ended early");
@@ -101,15 +99,6 @@ fn asked(requests: &Store<PeeringRequest>, node: &Node) -> Vec<ObjectRef<Peering
         .iter()
         .map(|request| ObjectRef::from_obj(request.as_ref()))
         .collect()
-}
-
-#[expect(
-    clippy::needless_pass_by_value,
-    reason = "kube's Controller calls it so"
-)]
-fn on_error(request: Arc<PeeringRequest>, error: &Error, _: Arc<Context>) -> Action {
-    tracing::warn!(peer = %request.name_any(), %error, "The Kubernetes API did not take a change");
-    Action::requeue(API_RETRY.mul_f64(1.0 + super::context::chance()))
 }
 
 async fn reconcile(request: Arc<PeeringRequest>, context: Arc<Context>) -> Result<Action, Error> {
