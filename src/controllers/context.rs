@@ -6,6 +6,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use futures::Stream;
 use ipnet::Ipv4Net;
 use jiff::Timestamp;
 use kube::Client;
@@ -234,6 +235,15 @@ impl Neighbours {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Yields whenever a value has changed.
+pub(super) fn changes<T: Send + Sync + 'static>(
+    value: watch::Receiver<T>,
+) -> impl Stream<Item = ()> + Send + 'static {
+    futures::stream::unfold(value, |mut value| async move {
+        value.changed().await.ok().map(|()| ((), value))
+    })
 }
 
 /// Returns a number from 0 to 1 by chance, for the jitter of a retry.

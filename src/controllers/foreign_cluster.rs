@@ -26,7 +26,7 @@ use kube::{
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use super::{Context, Error, enrolment::claimed_id, status::difference};
+use super::{Context, Error, context::changes, enrolment::claimed_id, status::difference};
 use crate::{
     api::{
         Advertisement, ForeignCluster, ForeignClusterStatus, NetworkConfig, PeeringRequest,
@@ -40,7 +40,7 @@ use projection::Side;
 const ROUNDS: usize = 12;
 /// The wait after a look that used up its rounds.
 const BREATH: Duration = Duration::from_millis(200);
-/// Names of the projections of one peer.
+
 pub(crate) fn advertisement_name(cluster_id: &str) -> String {
     format!("advertisement-{cluster_id}")
 }
@@ -57,14 +57,10 @@ pub(crate) fn tunnel_name(cluster_id: &str) -> String {
     format!("tun-endpoint-{cluster_id}")
 }
 
-/// How the controller lists and watches: lists from the start, so that any server can answer.
-fn watched() -> watcher::Config {
-    watcher::Config::default()
-}
-
 /// Runs until the shutdown.
 pub async fn run(context: Arc<Context>, shutdown: CancellationToken) {
     let client = &context.client;
+    let watched = watcher::Config::default;
     let controller = Controller::new(Api::<ForeignCluster>::all(client.clone()), watched());
     let store = controller.store();
     let by_request = {
@@ -75,12 +71,6 @@ pub async fn run(context: Arc<Context>, shutdown: CancellationToken) {
         .links
         .wakes()
         .map(|mut wakes| futures::stream::poll_fn(move |cx| wakes.poll_recv(cx)).boxed());
-    let policy = {
-        let changes = context.config.clone();
-        futures::stream::unfold(changes, |mut changes| async move {
-            changes.changed().await.ok().map(|()| ((), changes))
-        })
-    };
     let stop = shutdown.clone();
     controller
         .owns(Api::<Advertisement>::all(client.clone()), watched())
@@ -92,7 +82,7 @@ pub async fn run(context: Arc<Context>, shutdown: CancellationToken) {
             by_request,
         )
         .reconcile_on(wakes.unwrap_or_else(|| futures::stream::empty().boxed()))
-        .reconcile_all_on(policy)
+        .reconcile_all_on(changes(context.config.clone()))
         .reconcile_all_on(context.suspicions.changes())
         .graceful_shutdown_on(async move { stop.cancelled().await })
         .run(reconcile, super::try_again, context)

@@ -18,8 +18,8 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Context, Error, enrolment, foreign_cluster::remote_network_name, gone_is_fine,
-    status::difference,
+    Context, Error, context::changes, enrolment, foreign_cluster::remote_network_name,
+    gone_is_fine, status::difference,
 };
 use crate::{
     api::{
@@ -42,10 +42,6 @@ pub async fn run(context: Arc<Context>, shutdown: CancellationToken) {
     let controller = Controller::new(Api::<PeeringRequest>::all(client.clone()), watched());
     let requests = controller.store();
     let (all, by_cluster, by_network) = (requests.clone(), requests.clone(), requests);
-    let changes = context.config.clone();
-    let policy = futures::stream::unfold(changes, |mut changes| async move {
-        changes.changed().await.ok().map(|()| ((), changes))
-    });
     controller
         .watches(
             Api::<ForeignCluster>::all(client.clone()),
@@ -67,7 +63,7 @@ pub async fn run(context: Arc<Context>, shutdown: CancellationToken) {
             watched(),
             move |node: Node| asked(&all, &node),
         )
-        .reconcile_all_on(policy)
+        .reconcile_all_on(changes(context.config.clone()))
         .reconcile_all_on(context.suspicions.changes())
         .graceful_shutdown_on(async move { shutdown.cancelled().await })
         .run(reconcile, super::try_again, context)

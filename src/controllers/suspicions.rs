@@ -135,9 +135,7 @@ impl Suspicions {
 
     /// Yields whenever our identity is on two machines, or on one again.
     pub(crate) fn changes(&self) -> impl Stream<Item = ()> + Send + 'static {
-        futures::stream::unfold(self.told.subscribe(), |mut told| async move {
-            told.changed().await.ok().map(|()| ((), told))
-        })
+        super::context::changes(self.told.subscribe())
     }
 
     /// Takes note that an end used the id of a cluster without its key. The first one is told until
