@@ -25,7 +25,13 @@ pub use context::{Clock, Context};
 
 use std::{sync::Arc, time::Duration};
 
-use kube::{Resource, ResourceExt as _, runtime::controller::Action};
+use kube::{
+    Resource, ResourceExt as _,
+    api::{PatchParams, PostParams},
+    runtime::controller::Action,
+};
+
+use crate::api::labels;
 
 /// How long a controller waits at least after the API has failed.
 const API_RETRY: Duration = Duration::from_secs(2);
@@ -69,6 +75,24 @@ fn try_again<K: Resource<DynamicType = ()>>(
     let (kind, name) = (K::kind(&()), object.name_any());
     tracing::warn!(%kind, %name, %error, "The Kubernetes API failed; it is tried again");
     Action::requeue(API_RETRY.mul_f64(1.0 + context::chance()))
+}
+
+/// Says that a patch is ours.
+pub(crate) fn managed() -> PatchParams {
+    PatchParams::apply(labels::MANAGER)
+}
+
+/// Says that a new object is ours.
+fn creating() -> PostParams {
+    PostParams {
+        field_manager: Some(labels::MANAGER.to_owned()),
+        ..PostParams::default()
+    }
+}
+
+/// Tells whether an API error is a 409: somebody else was faster.
+fn is_conflict(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == 409)
 }
 
 /// Tells whether an API error is a 404.

@@ -10,7 +10,7 @@ use kube::{
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::Error;
+use super::{Error, is_conflict};
 use crate::api::{ClusterConfig, ClusterConfigSpec, labels};
 
 /// Reads the policy, and creates it from `first` when there is none yet.
@@ -46,7 +46,7 @@ pub async fn ensure_namespace(client: &Client, name: &str) -> Result<(), Error> 
         ..Namespace::default()
     };
     match api.create(&PostParams::default(), &namespace).await {
-        Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
+        Err(error) if is_conflict(&error) => Ok(()),
         other => other.map(drop).map_err(Error::api("create a namespace")),
     }
 }

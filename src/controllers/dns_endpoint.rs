@@ -7,7 +7,7 @@ use kube::{
 };
 use serde_json::{Value, json};
 
-use super::{Error, gone_is_fine};
+use super::{Error, gone_is_fine, is_not_found};
 use crate::{
     api::labels,
     discovery::publish::{Listing, Register, RegisterError},
@@ -64,7 +64,7 @@ impl DnsEndpoints {
             .patch(NAME, &parameters, &Patch::Apply(object))
             .await;
         match written {
-            Err(kube::Error::Api(status)) if status.code == 404 => {
+            Err(error) if is_not_found(&error) => {
                 let why = "the cluster has no kind DNSEndpoint: install the definition of ExternalDNS, or set dns.publish.server and dns.publish.tsigKeyFile";
                 Err(why.into())
             }

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use kube::{
     Api, ResourceExt as _,
-    api::{DeleteParams, ListParams, ObjectMeta, Patch, PatchParams, PostParams},
+    api::{DeleteParams, ListParams, ObjectMeta, Patch},
 };
 use serde_json::json;
 
-use super::{Context, Error, gone_is_fine, search_domain::belonging};
+use super::{Context, Error, creating, gone_is_fine, managed, search_domain::belonging};
 use crate::{
     api::{
         ClusterId, ClusterName, ForeignCluster, ForeignClusterSpec, SearchDomain,
@@ -126,11 +126,7 @@ pub(super) async fn fill_identity(
         "spec": spec,
     });
     let patched = api
-        .patch(
-            &object.name_any(),
-            &PatchParams::apply(labels::MANAGER),
-            &Patch::Merge(patch),
-        )
+        .patch(&object.name_any(), &managed(), &Patch::Merge(patch))
         .await;
     gone_is_fine(patched).map_err(Error::api("fill in the identity of a ForeignCluster"))?;
     Ok(None)
@@ -198,12 +194,8 @@ async fn create(
         status: None,
     };
     let api: Api<ForeignCluster> = Api::all(context.client.clone());
-    let parameters = PostParams {
-        field_manager: Some(labels::MANAGER.to_owned()),
-        ..PostParams::default()
-    };
     let created = api
-        .create(&parameters, &object)
+        .create(&creating(), &object)
         .await
         .map_err(Error::api("create a ForeignCluster"))?;
     tracing::info!(
@@ -265,13 +257,9 @@ async fn update(
     }
     let patch = json!({ "metadata": metadata, "spec": spec });
     let api: Api<ForeignCluster> = Api::all(context.client.clone());
-    api.patch(
-        &present.name_any(),
-        &PatchParams::apply(labels::MANAGER),
-        &Patch::Merge(patch),
-    )
-    .await
-    .map_err(Error::api("update a ForeignCluster"))
+    api.patch(&present.name_any(), &managed(), &Patch::Merge(patch))
+        .await
+        .map_err(Error::api("update a ForeignCluster"))
 }
 
 /// The name that the cluster goes by now, if it is another one than before.
@@ -335,6 +323,7 @@ mod tests {
     use std::{collections::BTreeSet, sync::Arc};
 
     use futures::future::BoxFuture;
+    use kube::api::{PatchParams, PostParams};
     use tokio::sync::watch;
 
     use super::*;

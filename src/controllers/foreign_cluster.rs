@@ -15,7 +15,7 @@ use futures::StreamExt as _;
 use jiff::{SignedDuration, Timestamp};
 use kube::{
     Api, ResourceExt as _,
-    api::{Patch, PatchParams},
+    api::Patch,
     runtime::{
         Controller,
         controller::Action,
@@ -26,7 +26,10 @@ use kube::{
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use super::{Context, Error, context::changes, enrolment::claimed_id, status::difference};
+use super::{
+    Context, Error, context::changes, enrolment::claimed_id, is_not_found, managed,
+    status::difference,
+};
 use crate::{
     api::{
         Advertisement, ForeignCluster, ForeignClusterStatus, NetworkConfig, PeeringRequest,
@@ -211,13 +214,13 @@ async fn write_status(
     let written = api
         .patch(
             &object.name_any(),
-            &PatchParams::apply(labels::MANAGER),
+            &managed(),
             &Patch::Merge(json!({ "status": change })),
         )
         .await;
     let written = match written {
         Ok(written) => written,
-        Err(error) if super::is_not_found(&error) => return Ok(None),
+        Err(error) if is_not_found(&error) => return Ok(None),
         Err(error) => return Err(Error::api("write the status of a ForeignCluster")(error)),
     };
     let happened = happening::happenings(object.status.as_ref(), status);

@@ -2,13 +2,10 @@
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
-use kube::{
-    Api, Client,
-    api::{Patch, PatchParams},
-};
+use kube::{Api, Client, api::Patch};
 use serde_json::json;
 
-use super::Error;
+use super::{Error, is_conflict, managed};
 use crate::api::{ClusterConfig, labels};
 
 /// How often a write is tried again when another condition was written meanwhile.
@@ -47,12 +44,11 @@ pub(super) async fn write(
             "metadata": { "resourceVersion": object.metadata.resource_version },
             "status": { "conditions": conditions },
         }));
-        let parameters = PatchParams::apply(labels::MANAGER);
         match api
-            .patch_status(labels::CLUSTER_CONFIG, &parameters, &patch)
+            .patch_status(labels::CLUSTER_CONFIG, &managed(), &patch)
             .await
         {
-            Err(kube::Error::Api(status)) if status.code == 409 => {}
+            Err(error) if is_conflict(&error) => {}
             written => {
                 let error = Error::api("write the status of the ClusterConfig");
                 return written.map(drop).map_err(error);

@@ -18,12 +18,15 @@ use k8s_openapi::{
 };
 use kube::{
     Api, Client, Resource as _,
-    api::{ObjectMeta, Patch, PatchParams, PostParams},
+    api::{ObjectMeta, Patch},
 };
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use super::{Clock, Error, cluster_config::ensure_namespace, context::chance, is_not_found};
+use super::{
+    Clock, Error, cluster_config::ensure_namespace, context::chance, creating, is_not_found,
+    managed,
+};
 use crate::{
     api::labels,
     engine::{backoff::Backoff, offer::parse_milli},
@@ -87,7 +90,7 @@ async fn keep_node(client: &Client, machine: &Machine, now: Timestamp) -> Result
     let name = machine.node_name();
     let found = nodes.get_opt(&name).await;
     let Some(mut node) = found.map_err(Error::api("read the node of this machine"))? else {
-        let created = nodes.create(&post(), &wanted).await;
+        let created = nodes.create(&creating(), &wanted).await;
         return created.map_err(Error::api("create the node of this machine"));
     };
     if !has_labels(&node, &wanted) {
@@ -119,21 +122,10 @@ async fn renew_lease(client: &Client, node: &Node, now: Timestamp) -> Result<(),
         Err(error) => return Err(Error::api("renew the lease of this machine")(error)),
     }
     ensure_namespace(client, labels::NODE_LEASE_NAMESPACE).await?;
-    let created = leases.create(&post(), &lease).await;
+    let created = leases.create(&creating(), &lease).await;
     created
         .map(|_| ())
         .map_err(Error::api("create the lease of this machine"))
-}
-
-fn managed() -> PatchParams {
-    PatchParams::apply(labels::MANAGER)
-}
-
-fn post() -> PostParams {
-    PostParams {
-        field_manager: Some(labels::MANAGER.to_owned()),
-        ..PostParams::default()
-    }
 }
 
 fn named(name: &str) -> ObjectMeta {

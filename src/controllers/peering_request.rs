@@ -6,7 +6,7 @@ use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::{
     Api, ResourceExt as _,
-    api::{ListParams, Patch, PatchParams},
+    api::{ListParams, Patch},
     runtime::{
         Controller,
         controller::Action,
@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Context, Error, context::changes, enrolment, foreign_cluster::remote_network_name,
-    gone_is_fine, status::difference,
+    gone_is_fine, managed, status::difference,
 };
 use crate::{
     api::{
@@ -121,9 +121,7 @@ async fn reconcile(request: Arc<PeeringRequest>, context: Arc<Context>) -> Resul
     let new = serde_json::to_value(&status)?;
     if let Some(change) = difference(&old, &new) {
         let patch = Patch::Merge(json!({ "status": change }));
-        let patched = api
-            .patch(&name, &PatchParams::apply(labels::MANAGER), &patch)
-            .await;
+        let patched = api.patch(&name, &managed(), &patch).await;
         gone_is_fine(patched).map_err(Error::api("write the status of a PeeringRequest"))?;
     }
     Ok(Action::requeue(

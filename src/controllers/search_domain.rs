@@ -13,18 +13,18 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{
     Api, ResourceExt as _,
-    api::{Patch, PatchParams},
+    api::Patch,
     runtime::{WatchStreamExt as _, watcher},
 };
 use serde_json::json;
 use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
-use super::{Context, Error, context::chance, gone_is_fine, status::difference};
+use super::{Context, Error, context::chance, gone_is_fine, managed, status::difference};
 use crate::{
     api::{
         SearchDomain, SearchDomainSpec, SearchDomainStatus,
-        labels::{self, search_domain as words},
+        labels::search_domain as words,
         search_domain::{RefusedEntry, TrustedBy},
     },
     discovery::{
@@ -302,8 +302,7 @@ impl Searching {
             return Ok(());
         };
         let patch = Patch::Merge(json!({ "status": change }));
-        let parameters = PatchParams::apply(labels::MANAGER);
-        gone_is_fine(api.patch(&self.name, &parameters, &patch).await)
+        gone_is_fine(api.patch(&self.name, &managed(), &patch).await)
             .map_err(Error::api("write the status of a SearchDomain"))
     }
 }

@@ -16,7 +16,7 @@ use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::Secret;
 use kube::{
     Api, ResourceExt as _,
-    api::{ListParams, ObjectMeta, Patch, PatchParams, PostParams},
+    api::{ListParams, ObjectMeta, Patch, PostParams},
     runtime::{WatchStreamExt as _, watcher},
 };
 use ring::rand::{SecureRandom as _, SystemRandom};
@@ -25,7 +25,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
-use super::{Context, Error, enrolment};
+use super::{Context, Error, enrolment, is_conflict, managed};
 use crate::{
     api::{
         ClusterId, labels,
@@ -266,7 +266,7 @@ async fn make_auth_token(context: &Context) -> Result<(), Error> {
         ..Secret::default()
     };
     match api.create(&PostParams::default(), &secret).await {
-        Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
+        Err(error) if is_conflict(&error) => Ok(()),
         made => made.map(drop).map_err(Error::api("create a Secret")),
     }
 }
@@ -318,10 +318,6 @@ async fn end(context: &Context, token: &GivenToken) -> Result<(), Error> {
         .patch(&token.name, &managed(), &Patch::Merge(patch))
         .await;
     super::gone_is_fine(ended).map_err(Error::api("end a token"))
-}
-
-fn managed() -> PatchParams {
-    PatchParams::apply(labels::MANAGER)
 }
 
 fn secrets(context: &Context) -> Api<Secret> {

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{
     Api, Client,
-    api::{ObjectMeta, Patch, PatchParams, PostParams},
+    api::{ObjectMeta, Patch, PostParams},
 };
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
@@ -109,8 +109,7 @@ pub(super) async fn write(
         Some(present) if says(&present, &data) => return Ok(()),
         Some(_) => {
             let patch = Patch::Merge(json!({ "data": data }));
-            api.patch(NAME, &PatchParams::apply(labels::MANAGER), &patch)
-                .await
+            api.patch(NAME, &controllers::managed(), &patch).await
         }
         None => {
             let map = ConfigMap {

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use kube::{
     Api, ResourceExt as _,
-    api::{DeleteParams, ObjectMeta, Patch, PatchParams, PostParams},
+    api::{DeleteParams, ObjectMeta, Patch, PostParams},
 };
 use serde_json::json;
 use tokio::time::Instant;
@@ -14,12 +14,12 @@ use super::reach::{SideBySide, reach};
 use crate::{
     api::{
         ClusterId, ClusterName, ForeignCluster, PeeringRequest,
-        labels::{self, reason},
+        labels::reason,
         peering_request::{HomeSession, PeeringRequestSpec},
         token::TokenHash,
         wire::{Decision, IdentityAnswer, IdentityRequest},
     },
-    controllers::{Context, Error, enrolment, gone_is_fine, suspicions},
+    controllers::{Context, Error, enrolment, gone_is_fine, managed, suspicions},
     engine::{
         peering::{Answer, Connected, Dial, Failure},
         policy::Evidence,
@@ -314,8 +314,7 @@ pub(super) async fn tell(
         "spec": { "clusterIdentity": identity, "session": session },
     }));
     let api = requests(&connection);
-    let parameters = PatchParams::apply(labels::MANAGER);
-    match bounded(api.patch(context.own.cluster_id.as_str(), &parameters, &patch)).await {
+    match bounded(api.patch(context.own.cluster_id.as_str(), &managed(), &patch)).await {
         Ok(request) => context.links.updated(&name, request),
         Err(error) => give_up(context, &name, &error),
     }

@@ -5,7 +5,7 @@ use std::{fmt::Debug, sync::Arc};
 use k8s_openapi::{api::core::v1::ConfigMap, apimachinery::pkg::apis::meta::v1::OwnerReference};
 use kube::{
     Api, Resource, ResourceExt as _,
-    api::{DeleteParams, ObjectMeta, Patch, PatchParams, PostParams, Preconditions},
+    api::{DeleteParams, ObjectMeta, Patch, PostParams, Preconditions},
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
@@ -23,8 +23,8 @@ use crate::{
         peering_request::Acceptance,
     },
     controllers::{
-        Context, Error, enrolment::claimed_id, gone_is_fine, is_not_found, status::difference,
-        tunnel_endpoint,
+        Context, Error, creating, enrolment::claimed_id, gone_is_fine, is_conflict, is_not_found,
+        managed, status::difference, tunnel_endpoint,
     },
     engine::{
         peering::{TunnelWish, happening::Happening, node_name},
@@ -47,10 +47,6 @@ fn id_of(object: &ForeignCluster) -> String {
     claimed_id(object)
         .map(|id| id.to_string())
         .unwrap_or_default()
-}
-
-fn managed() -> PatchParams {
-    PatchParams::apply(labels::MANAGER)
 }
 
 async fn patch_object(
@@ -83,14 +79,10 @@ async fn set_finalizers(
     )
     .await
     {
+        // The next look plans from the newer version.
         Err(Error::Api { source, .. }) if is_conflict(&source) => Ok(()),
         other => other,
     }
-}
-
-/// A conflict only means that the next look plans from a newer version.
-fn is_conflict(error: &kube::Error) -> bool {
-    matches!(error, kube::Error::Api(status) if status.code == 409)
 }
 
 pub(super) async fn add_finalizer(context: &Context, object: &ForeignCluster) -> Result<(), Error> {
@@ -361,11 +353,7 @@ where
 {
     let name = wish.name_any();
     let Some(present) = api.get_opt(&name).await.map_err(Error::api(action))? else {
-        let parameters = PostParams {
-            field_manager: Some(labels::MANAGER.to_owned()),
-            ..PostParams::default()
-        };
-        return match api.create(&parameters, wish).await {
+        return match api.create(&creating(), wish).await {
             // Somebody was faster: the next look writes what is still different.
             Err(error) if is_conflict(&error) => Ok(()),
             other => other.map(drop).map_err(Error::api(action)),

@@ -15,14 +15,14 @@ use k8s_openapi::{
 };
 use kube::{
     Api, ResourceExt as _,
-    api::{DeleteParams, ObjectMeta, Patch, PatchParams, PostParams},
+    api::{DeleteParams, ObjectMeta, Patch, PostParams},
 };
 use serde_json::{Value, json};
 
 use super::projection::projected;
 use crate::{
     api::{ForeignCluster, labels},
-    controllers::{Context, Error, enrolment::claimed_id, gone_is_fine, is_not_found},
+    controllers::{Context, Error, enrolment::claimed_id, gone_is_fine, is_not_found, managed},
     engine::peering::{NodeWish, node_name},
 };
 
@@ -41,7 +41,6 @@ pub(super) async fn write(
         .await
         .map_err(Error::api("read a virtual node"))?;
     let node = wished(context, object, wish, present.as_ref());
-    let manager = PatchParams::apply(labels::MANAGER);
     if present.is_none() {
         let created = api.create(&PostParams::default(), &node).await;
         created.map_err(Error::api("create a virtual node"))?;
@@ -51,12 +50,14 @@ pub(super) async fn write(
             "metadata": {"labels": node.metadata.labels, "annotations": node.metadata.annotations},
             "spec": {"taints": node.spec.as_ref().and_then(|spec| spec.taints.clone())},
         });
-        let patched = api.patch(&wish.name, &manager, &Patch::Merge(patch)).await;
+        let patched = api
+            .patch(&wish.name, &managed(), &Patch::Merge(patch))
+            .await;
         gone_is_fine(patched).map_err(Error::api("write a virtual node"))?;
     }
     let patch =
         Patch::Merge(json!({ "status": status_change(present.as_ref(), wish, node.status) }));
-    gone_is_fine(api.patch_status(&wish.name, &manager, &patch).await)
+    gone_is_fine(api.patch_status(&wish.name, &managed(), &patch).await)
         .map_err(Error::api("write the status of a virtual node"))
 }
 
@@ -175,10 +176,7 @@ pub(super) async fn renew_lease(context: &Context, object: &ForeignCluster) -> R
     let api: Api<Lease> = Api::namespaced(context.client.clone(), labels::NODE_LEASE_NAMESPACE);
     let now = MicroTime(context.now());
     let patch = Patch::Merge(json!({ "spec": { "renewTime": now } }));
-    match api
-        .patch(&name, &PatchParams::apply(labels::MANAGER), &patch)
-        .await
-    {
+    match api.patch(&name, &managed(), &patch).await {
         Ok(_) => Ok(()),
         Err(error) if is_not_found(&error) => {
             let lease = Lease {

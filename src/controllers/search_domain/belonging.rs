@@ -5,10 +5,7 @@
 use std::collections::BTreeSet;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use kube::{
-    Api, Resource as _, ResourceExt,
-    api::{Patch, PatchParams},
-};
+use kube::{Api, Resource as _, ResourceExt, api::Patch};
 use serde_json::json;
 
 use crate::{
@@ -21,7 +18,7 @@ use crate::{
     controllers::{
         Context, Error,
         enrolment::{self, Newcomer},
-        gone_is_fine,
+        gone_is_fine, managed,
     },
     engine::policy,
 };
@@ -115,9 +112,8 @@ pub(super) async fn release(context: &Context, present: &BTreeSet<String>) -> Re
             continue;
         }
         let patch = json!({ "metadata": { "labels": { labels::SEARCH_DOMAIN: null } } });
-        let parameters = PatchParams::apply(labels::MANAGER);
         let patched = api
-            .patch(&object.name_any(), &parameters, &Patch::Merge(patch))
+            .patch(&object.name_any(), &managed(), &Patch::Merge(patch))
             .await;
         gone_is_fine(patched).map_err(Error::api("update a ForeignCluster"))?;
     }
