@@ -31,6 +31,7 @@ use crate::{
     },
     discovery::mdns::MdnsHandle,
     engine::{
+        addresses::AuthUrl,
         peering::{Connected, Dial, Neighbour},
         roster::{Bounds, Candidate, Change, Endpoint, Key, Roster, Turns},
         sighting::Event,
@@ -378,10 +379,6 @@ fn neighbour(candidate: &Candidate, source: DiscoveryType) -> Neighbour {
     }
 }
 
-/// The URL of a socket address; the scope of a link-local address stays with the address.
 fn url_of(address: SocketAddr) -> String {
-    match address {
-        SocketAddr::V4(address) => format!("https://{address}"),
-        SocketAddr::V6(address) => format!("https://[{}]:{}", address.ip(), address.port()),
-    }
+    AuthUrl::from_address(address).to_string()
 }
