@@ -82,7 +82,7 @@ pub(super) async fn run(
         }
         session.carry_out();
     }
-    session.say_goodbye().await;
+    session.withdraw().await;
     Ok(())
 }
 
@@ -326,9 +326,5 @@ impl<'a> Session<'a> {
                 sockets.multicast(name, link, &data);
             }
         }
-    }
-
-    async fn say_goodbye(&mut self) {
-        self.withdraw().await;
     }
 }
