@@ -112,6 +112,13 @@ pub struct TunnelEndpointStatus {
     pub connection: Option<Connection>,
 }
 
+/// Packets pass (Liqo's word).
+pub const CONNECTED: &str = "connected";
+/// The tunnel is made and nothing came back through it yet (Liqo's word).
+pub const CONNECTING: &str = "connecting";
+/// The tunnel cannot be made (Liqo's word).
+pub const ERROR: &str = "error";
+
 /// How the connection through a tunnel does.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]

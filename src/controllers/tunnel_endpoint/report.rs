@@ -12,7 +12,7 @@ use super::{Connectivity, Tunnels};
 use crate::{
     api::{
         identity::ClusterId,
-        tunnel_endpoint::{Connection, TunnelEndpoint},
+        tunnel_endpoint::{CONNECTED, CONNECTING, Connection, ERROR, TunnelEndpoint},
     },
     controllers::is_not_found,
     engine::overlay::{
@@ -21,11 +21,6 @@ use crate::{
         wanted::READY,
     },
 };
-
-/// Liqo's words for how a connection does.
-const CONNECTED: &str = "connected";
-const CONNECTING: &str = "connecting";
-const ERROR: &str = "error";
 
 impl Tunnels {
     /// Writes how every tunnel does where it is not written yet.

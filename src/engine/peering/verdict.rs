@@ -10,6 +10,7 @@ use crate::{
         identity::is_printable,
         labels::{condition, reason},
         peering_request::Acceptance,
+        tunnel_endpoint,
     },
     engine::{offer, policy::Trust},
 };
@@ -429,13 +430,13 @@ fn network_ready(view: &View<'_>) -> Verdict {
         .and_then(|one| one.status_message.as_deref())
         .unwrap_or_default();
     match connection.and_then(|one| one.status.as_deref()) {
-        Some("connected") => verdict(
+        Some(tunnel_endpoint::CONNECTED) => verdict(
             condition::NETWORK_READY,
             true,
             reason::TUNNEL_UP,
             "an echo comes back through the tunnel",
         ),
-        Some("error") => no(reason::TUNNEL_UNAVAILABLE, message),
+        Some(tunnel_endpoint::ERROR) => no(reason::TUNNEL_UNAVAILABLE, message),
         Some(_) => no(reason::TUNNEL_DOWN, message),
         None => no(reason::TUNNEL_DOWN, "the tunnel is being set up"),
     }

@@ -12,6 +12,7 @@ use crate::{
         foreign_cluster::{AuthStatus, DiscoveryType, IncomingPeering, TrustMode},
         labels::{FINALIZER_PEERED, TRUSTED_BY, condition, reason},
         peering_request::{Acceptance, SessionNetwork},
+        tunnel_endpoint,
         wire::Decision,
     },
     engine::policy::{self, Trust},
@@ -314,7 +315,7 @@ impl<'a> View<'a> {
 
     /// Whether an echo came back through the tunnel lately.
     pub(crate) fn is_tunnel_connected(&self) -> bool {
-        self.tunnel_status() == Some("connected")
+        self.tunnel_status() == Some(tunnel_endpoint::CONNECTED)
     }
 
     /// Whether discovery lost the peer long enough ago, and nothing holds on to it.
