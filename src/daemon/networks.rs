@@ -1,6 +1,6 @@
 //! The networks that this machine is on, followed as they change.
 
-use std::{collections::BTreeSet, net::IpAddr, time::Duration};
+use std::{collections::BTreeSet, time::Duration};
 
 use ipnet::{IpNet, Ipv4Net};
 use nix::{ifaddrs::getifaddrs, net::if_::InterfaceFlags};
@@ -8,8 +8,8 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    discovery::interfaces::InterfaceRules, engine::addresses::OwnNetworks,
-    engine::overlay::INTERFACE,
+    discovery::interfaces::{InterfaceRules, subnet_of},
+    engine::{addresses::OwnNetworks, overlay::INTERFACE},
 };
 
 /// How often the interfaces are read. Reading them takes microseconds; what depends on them must
@@ -74,11 +74,7 @@ impl Follower {
             return;
         };
         for row in rows.filter(|row| row.interface_name != INTERFACE) {
-            let subnet = row
-                .address
-                .as_ref()
-                .and_then(|address| subnet_of(address, row.netmask.as_ref()));
-            let Some(subnet) = subnet else {
+            let Some(subnet) = subnet_of(row.address.as_ref(), row.netmask.as_ref()) else {
                 continue;
             };
             own.addresses.push(subnet.addr());
@@ -103,15 +99,4 @@ fn replace<T: PartialEq>(sender: &watch::Sender<T>, value: T) {
         *present = value;
         changed
     });
-}
-
-fn subnet_of(
-    address: &nix::sys::socket::SockaddrStorage,
-    netmask: Option<&nix::sys::socket::SockaddrStorage>,
-) -> Option<IpNet> {
-    let ip = |storage: &nix::sys::socket::SockaddrStorage| {
-        let v4 = storage.as_sockaddr_in().map(|v4| IpAddr::V4(v4.ip()));
-        v4.or_else(|| storage.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip())))
-    };
-    IpNet::with_netmask(ip(address)?, ip(netmask?)?).ok()
 }

@@ -190,7 +190,8 @@ fn usable(rules: &InterfaceRules) -> io::Result<impl Iterator<Item = InterfaceAd
     Ok(getifaddrs()?.filter(move |row| row.flags.contains(up) && allowed(row)))
 }
 
-fn subnet_of(
+/// Returns an address of an interface with its subnet; none of a family other than IP.
+pub(crate) fn subnet_of(
     address: Option<&SockaddrStorage>,
     netmask: Option<&SockaddrStorage>,
 ) -> Option<IpNet> {
@@ -198,7 +199,7 @@ fn subnet_of(
     IpNet::with_netmask(address, netmask).ok()
 }
 
-fn ip_of(address: &SockaddrStorage) -> Option<IpAddr> {
+pub(super) fn ip_of(address: &SockaddrStorage) -> Option<IpAddr> {
     let v4 = address.as_sockaddr_in().map(|v4| IpAddr::V4(v4.ip()));
     v4.or_else(|| address.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip())))
 }

@@ -22,7 +22,7 @@ use tokio::{
     time::{Instant, sleep_until, timeout_at},
 };
 
-use super::interfaces::InterfaceRules;
+use super::interfaces::{InterfaceRules, ip_of};
 
 mod stacks;
 
@@ -154,11 +154,9 @@ fn rows(rules: &InterfaceRules) -> io::Result<Vec<Interface>> {
             name,
             ..Interface::default()
         });
-        let storage = row.address.as_ref();
-        let v4 = storage.and_then(|one| Some(IpAddr::V4(one.as_sockaddr_in()?.ip())));
-        let v6 = storage.and_then(|one| Some(IpAddr::V6(one.as_sockaddr_in6()?.ip())));
-        let address = v4.or(v6).filter(|address| rules.allows_address(*address));
-        interface.addresses.extend(address);
+        let address = row.address.as_ref().and_then(ip_of);
+        let allowed = address.filter(|address| rules.allows_address(*address));
+        interface.addresses.extend(allowed);
         interface.skipped = if !rules.allows_name(&row.interface_name) {
             Some("lan.interfaces leaves it out")
         } else if !row
