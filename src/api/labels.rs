@@ -36,6 +36,8 @@ pub const NAMESPACE: &str = "liqo";
 pub const IDENTITY_SECRET: &str = "landbridge-identity";
 /// The Secret that holds the fleet secret where no file is named.
 pub const FLEET_SECRET: &str = "landbridge-fleet";
+/// The ConfigMap in which the daemon says who and where it is.
+pub const DESCRIPTION: &str = "landbridge-status";
 /// The namespace of node heartbeats (Kubernetes convention).
 pub const NODE_LEASE_NAMESPACE: &str = "kube-node-lease";
 /// Who we are as a field manager and as a reporter of events.

@@ -17,8 +17,6 @@ use super::{
 use crate::api::{ClusterConfig, SearchDomain, TunnelEndpoint, labels};
 pub(super) use report::Report;
 
-/// The ConfigMap in which the daemon says where it can be reached.
-const SELF: &str = "landbridge-status";
 /// How often `--wait` looks. A look is a handful of requests to this machine.
 const LOOK: Duration = Duration::from_millis(200);
 
@@ -68,7 +66,10 @@ async fn wait(options: &Status, patience: Duration) -> Result<Report, Failure> {
 /// Reads what the daemon says about itself.
 pub(super) async fn about(client: &Client) -> Result<BTreeMap<String, String>, Failure> {
     let maps: Api<ConfigMap> = Api::namespaced(client.clone(), labels::NAMESPACE);
-    let map = maps.get_opt(SELF).await.map_err(|error| explain(&error))?;
+    let map = maps
+        .get_opt(labels::DESCRIPTION)
+        .await
+        .map_err(|error| explain(&error))?;
     Ok(map.and_then(|map| map.data).unwrap_or_default())
 }
 

@@ -16,9 +16,6 @@ use crate::{
     controllers::{self, Context},
 };
 
-/// The name of the ConfigMap.
-const NAME: &str = "landbridge-status";
-
 /// How long after a failure the name is told again.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -101,7 +98,7 @@ pub(super) async fn write(
 ) -> Result<(), controllers::Error> {
     let api: Api<ConfigMap> = Api::namespaced(client.clone(), labels::NAMESPACE);
     let failed = controllers::Error::api("write the ConfigMap landbridge-status");
-    let present = match api.get_opt(NAME).await {
+    let present = match api.get_opt(labels::DESCRIPTION).await {
         Ok(present) => present,
         Err(error) => return Err(failed(error)),
     };
@@ -109,12 +106,13 @@ pub(super) async fn write(
         Some(present) if says(&present, &data) => return Ok(()),
         Some(_) => {
             let patch = Patch::Merge(json!({ "data": data }));
-            api.patch(NAME, &controllers::managed(), &patch).await
+            api.patch(labels::DESCRIPTION, &controllers::managed(), &patch)
+                .await
         }
         None => {
             let map = ConfigMap {
                 metadata: ObjectMeta {
-                    name: Some(NAME.to_owned()),
+                    name: Some(labels::DESCRIPTION.to_owned()),
                     ..ObjectMeta::default()
                 },
                 data: Some(data),
