@@ -292,17 +292,46 @@ fn identity(home: &TempDir, machine: &str, arguments: &[&str]) -> String {
     text(&[output.stdout, output.stderr].concat())
 }
 
-/// Lets the first start of a daemon make an identity; it needs no network for that.
-fn make_identity(home: &TempDir, data: &std::path::Path) {
-    let mut daemon = command(home)
+/// A daemon on loopback alone, with ports that nobody else has.
+fn daemon(home: &TempDir, data: &std::path::Path) -> Command {
+    let mut daemon = command(home);
+    daemon
         .args(["run", "--log-level", "off", "--data-dir"])
         .arg(data)
         .env("LANDBRIDGE_PEER_LISTEN", "127.0.0.1:0")
         .env("LANDBRIDGE_API_LISTEN", "127.0.0.1:0")
         .env("LANDBRIDGE_TUNNEL_MODE", "off")
-        .env("LANDBRIDGE_LAN_ENABLED", "false")
+        .env("LANDBRIDGE_LAN_ENABLED", "false");
+    daemon
+}
+
+#[test]
+fn a_daemon_whose_api_cannot_be_reached_ends_and_says_why() {
+    let home = TempDir::new().expect("a directory");
+    let data = home.path().join("data");
+    fs::create_dir(&data).expect("writable");
+    let private = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+    fs::set_permissions(&data, private).expect("our own directory");
+    fs::create_dir(data.join("kubeconfig")).expect("writable");
+    let mut daemon = daemon(&home, &data);
+    let mut child = daemon
+        .stderr(std::process::Stdio::piped())
         .spawn()
         .expect("the program runs");
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    while child.try_wait().expect("our child").is_none() && std::time::Instant::now() < deadline {
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    let _ = child.kill();
+    let output = child.wait_with_output().expect("our child");
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("data/kubeconfig"), "{said}");
+}
+
+/// Lets the first start of a daemon make an identity; it needs no network for that.
+fn make_identity(home: &TempDir, data: &std::path::Path) {
+    let mut daemon = daemon(home, data).spawn().expect("the program runs");
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
     while !data.join("kubeconfig").exists() {
         assert!(std::time::Instant::now() < deadline, "it does not start");

@@ -83,18 +83,19 @@ pub(super) async fn run(config: Config, target: Target) -> Result<(), Error> {
         stop: CancellationToken::new(),
     };
     let last = CancellationToken::new();
-    let api = assembly.embedded.take().map(|embedded| {
+    let mut api = JoinSet::new();
+    if let Some(embedded) = assembly.embedded.take() {
         start_own_node(&mut tasks, &assembly, &config);
         let end = last.clone();
-        tokio::spawn(async move {
+        api.spawn(async move {
             let Embedded {
                 api,
                 listener,
                 credentials,
             } = embedded;
             kubeapi::loopback::serve(listener, api, &credentials, end).await
-        })
-    });
+        });
+    }
     introduce(&assembly).await;
     let announced = start_discovery(&mut tasks, &assembly, &config);
     if let Some(publication) = Publication::new(&assembly, &config, announced) {
@@ -103,14 +104,16 @@ pub(super) async fn run(config: Config, target: Target) -> Result<(), Error> {
     start_tunnel(&mut tasks, &assembly);
     start_controllers(&mut tasks, &assembly);
     start_services(&mut tasks, assembly);
-    wait_for_signal(&mut tasks.running).await;
+    let outcome = tokio::select! {
+        () = wait_for_signal(&mut tasks.running) => Ok(()),
+        // By itself it ends only when it cannot serve.
+        Some(Ok(ended)) = api.join_next() => ended,
+    };
     tracing::info!("Stopping");
     tasks.end().await;
     last.cancel();
-    if let Some(api) = api {
-        drop(tokio::time::timeout(API_FAREWELL, api).await);
-    }
-    Ok(())
+    drop(tokio::time::timeout(API_FAREWELL, api.join_next()).await);
+    Ok(outcome?)
 }
 
 /// Says in the log and to `landbridge status` who runs here.
