@@ -13,8 +13,9 @@
 //! | peer endpoint | shutdown, after running requests |
 //! | own node (embedded only) | shutdown |
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
+use futures::FutureExt as _;
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::watch,
@@ -52,24 +53,48 @@ const ROTATION: Duration = Duration::from_hours(1);
 
 /// Every task of the daemon, and what ends them.
 struct Tasks {
-    running: JoinSet<()>,
+    running: JoinSet<&'static str>,
+    /// The names of those that have not ended.
+    names: BTreeSet<&'static str>,
     stop: CancellationToken,
 }
 
 impl Tasks {
-    fn start<F>(&mut self, task: impl FnOnce(CancellationToken) -> F)
+    fn start<F>(&mut self, name: &'static str, task: impl FnOnce(CancellationToken) -> F)
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        self.running.spawn(task(self.stop.clone()));
+        self.names.insert(name);
+        self.running
+            .spawn(task(self.stop.clone()).map(move |()| name));
+    }
+
+    /// Waits for SIGTERM or SIGINT. A task that ends by itself before is a fault of ours, and ends
+    /// the daemon so that whoever supervises it starts a new one.
+    async fn until_signal(&mut self) {
+        tokio::select! {
+            () = arrival(SignalKind::terminate()) => {}
+            () = arrival(SignalKind::interrupt()) => {}
+            Some(ended) = self.running.join_next() => match ended {
+                Ok(name) => {
+                    self.names.remove(name);
+                    tracing::error!(name, "A task ended before the shutdown");
+                }
+                Err(error) => tracing::error!(%error, "A task failed"),
+            },
+        }
     }
 
     /// Tells all tasks to end, and waits for them.
     async fn end(mut self) {
         self.stop.cancel();
-        let ended = async { while self.running.join_next().await.is_some() {} };
+        let ended = async {
+            while let Some(ended) = self.running.join_next().await {
+                self.names.retain(|name| ended.as_ref().ok() != Some(name));
+            }
+        };
         if tokio::time::timeout(FAREWELL, ended).await.is_err() {
-            tracing::warn!("Some tasks did not end in time");
+            tracing::warn!(tasks = ?self.names, "Some tasks did not end in time");
         }
     }
 }
@@ -80,6 +105,7 @@ pub(super) async fn run(config: Config, target: Target) -> Result<(), Error> {
     let mut assembly = assemble(&config, target).await?;
     let mut tasks = Tasks {
         running: JoinSet::new(),
+        names: BTreeSet::new(),
         stop: CancellationToken::new(),
     };
     let last = CancellationToken::new();
@@ -99,13 +125,13 @@ pub(super) async fn run(config: Config, target: Target) -> Result<(), Error> {
     introduce(&assembly).await;
     let announced = start_discovery(&mut tasks, &assembly, &config);
     if let Some(publication) = Publication::new(&assembly, &config, announced) {
-        tasks.start(|stop| publication.run(stop));
+        tasks.start("publication", |stop| publication.run(stop));
     }
     start_tunnel(&mut tasks, &assembly);
     start_controllers(&mut tasks, &assembly);
     start_services(&mut tasks, assembly);
     let outcome = tokio::select! {
-        () = wait_for_signal(&mut tasks.running) => Ok(()),
+        () = tasks.until_signal() => Ok(()),
         // By itself it ends only when it cannot serve.
         Some(Ok(ended)) = api.join_next() => ended,
     };
@@ -145,10 +171,12 @@ fn start_discovery(
     let lan = config.lan.enabled.then(|| {
         let (source, handle) = Mdns::new(assembly.rules.clone(), announced.clone());
         let events = events.clone();
-        tasks.start(|stop| Box::new(source).run(events, stop));
+        tasks.start("LAN discovery", |stop| Box::new(source).run(events, stop));
         let client = assembly.platform.client.clone();
         let (health, clock) = (handle.health(), Arc::clone(&assembly.context.clock));
-        tasks.start(|stop| lan_health::run(client, health, clock, stop));
+        tasks.start("LAN health", |stop| {
+            lan_health::run(client, health, clock, stop)
+        });
         handle
     });
     let search = search_domain::Settings {
@@ -157,13 +185,19 @@ fn start_discovery(
         events: events.clone(),
     };
     let context = Arc::clone(&assembly.context);
-    tasks.start(|stop| search_domain::run(context, search, stop));
+    tasks.start("SearchDomains", |stop| {
+        search_domain::run(context, search, stop)
+    });
     let context = Arc::clone(&assembly.context);
     let boot = assembly.boot.clone();
-    tasks.start(|stop| roster::run(context, boot, lan, found, stop));
+    tasks.start("roster", |stop| {
+        roster::run(context, boot, lan, found, stop)
+    });
     // The roster ends when nobody can report to it any more, so one sender stays here.
     let context = Arc::clone(&assembly.context);
-    tasks.start(|stop| announcement::follow_policy(context, announce, events, stop));
+    tasks.start("announcement", |stop| {
+        announcement::follow_policy(context, announce, events, stop)
+    });
     announced
 }
 
@@ -176,15 +210,21 @@ fn start_tunnel(tasks: &mut Tasks, assembly: &Assembly) {
     settings.mtu = own.tunnel.as_ref().map_or(0, |tunnel| tunnel.mtu);
     let client = assembly.platform.client.clone();
     let clock = Arc::clone(&assembly.context.clock);
-    tasks.start(|stop| tunnel_endpoint::run(client, driver, settings, clock, stop));
+    tasks.start("tunnels", |stop| {
+        tunnel_endpoint::run(client, driver, settings, clock, stop)
+    });
 }
 
 fn start_controllers(tasks: &mut Tasks, assembly: &Assembly) {
     let context = || Arc::clone(&assembly.context);
-    tasks.start(|stop| foreign_cluster::run(context(), stop));
-    tasks.start(|stop| peering_request::run(context(), stop));
-    tasks.start(|stop| tokens::run(context(), stop));
-    tasks.start(|stop| suspicions::run(context(), stop));
+    tasks.start("ForeignClusters", |stop| {
+        foreign_cluster::run(context(), stop)
+    });
+    tasks.start("PeeringRequests", |stop| {
+        peering_request::run(context(), stop)
+    });
+    tasks.start("tokens", |stop| tokens::run(context(), stop));
+    tasks.start("suspicions", |stop| suspicions::run(context(), stop));
 }
 
 /// Networks, policy, fleet secret, certificates and the peer endpoint.
@@ -200,17 +240,17 @@ fn start_services(tasks: &mut Tasks, assembly: Assembly) {
         follower,
         ..
     } = assembly;
-    tasks.start(|stop| follower.run(stop));
+    tasks.start("networks", |stop| follower.run(stop));
     let client = platform.client.clone();
-    tasks.start(|stop| cluster_config::run(client, policy, stop));
+    tasks.start("policy", |stop| cluster_config::run(client, policy, stop));
     if let Some(fleet) = fleet {
         let client = platform.client.clone();
-        tasks.start(|stop| fleet::run(client, fleet, stop));
+        tasks.start("fleet secret", |stop| fleet::run(client, fleet, stop));
     }
-    tasks.start(|stop| self_description::follow_name(context, stop));
+    tasks.start("name", |stop| self_description::follow_name(context, stop));
     let leaf = Arc::clone(&credentials);
-    tasks.start(|stop| keep_fresh(leaf, stop));
-    tasks.start(|stop| async move {
+    tasks.start("leaf certificates", |stop| keep_fresh(leaf, stop));
+    tasks.start("peer endpoint", |stop| async move {
         // The lock on the data directory is held as long as peers are served.
         let _platform = platform;
         if let Err(error) = listener::serve(listener, credentials, endpoint, stop).await {
@@ -241,20 +281,9 @@ fn start_own_node(tasks: &mut Tasks, assembly: &Assembly, config: &Config) {
     let clock = Arc::clone(&assembly.context.clock);
     let directory = config.data_dir.clone();
     let machine = Arc::new(move || own_node::machine::read(&directory));
-    tasks.start(|stop| own_node::run(client, machine, clock, stop));
-}
-
-/// Waits for SIGTERM or SIGINT. A task that ends by itself before is a fault of ours, and ends the
-/// daemon so that whoever supervises it starts a new one.
-async fn wait_for_signal(tasks: &mut JoinSet<()>) {
-    tokio::select! {
-        () = arrival(SignalKind::terminate()) => {}
-        () = arrival(SignalKind::interrupt()) => {}
-        Some(ended) = tasks.join_next() => match ended {
-            Ok(()) => tracing::error!("A task ended before the shutdown"),
-            Err(error) => tracing::error!(%error, "A task failed"),
-        },
-    }
+    tasks.start("own node", |stop| {
+        own_node::run(client, machine, clock, stop)
+    });
 }
 
 /// Waits for a signal; for ever, when the system does not let us listen for it.
