@@ -278,7 +278,7 @@ async fn prove(context: &Arc<Context>, candidate: &Candidate) -> Vec<Proof> {
                 let id = connected.cluster_id.clone();
                 let found = (connected, connection);
                 if let Err(error) = admit(context, candidate, endpoint.source, found).await {
-                    tracing::warn!(%error, "A cluster that was found could not be recorded");
+                    tracing::warn!(%id, %error, "A cluster that was found could not be recorded");
                 }
                 suspect_others(context, candidate, endpoint.address);
                 return vec![proof(Some(id))];
