@@ -1,22 +1,10 @@
 //! `landbridge approve NAME`: accepts the identity of a cluster.
 
-use kube::{
-    Api, Client, ResourceExt as _,
-    api::{Patch, PatchParams},
-};
-use serde_json::{Value, json};
+use kube::ResourceExt as _;
+use serde_json::json;
 
-use super::{
-    Failure,
-    args::Named,
-    connection::{connect, explain},
-    output, peers,
-};
-use crate::api::{
-    ForeignCluster,
-    foreign_cluster::{IncomingPeering, TrustMode},
-    labels,
-};
+use super::{Failure, args::Named, connection::connect, output, peers};
+use crate::api::foreign_cluster::{IncomingPeering, TrustMode};
 
 /// Does what `kubectl patch ... trustMode: Trusted, incomingPeeringEnabled: Auto` does. Since the id is made from the key,
 /// approving the object pins the key.
@@ -41,7 +29,7 @@ pub(super) async fn approve(options: Named) -> Result<(), Failure> {
             &json!({"incomingPeeringEnabled": IncomingPeering::Auto}),
         );
     }
-    write(&client, &name, spec).await?;
+    peers::write(&client, &name, spec).await?;
     let fingerprint = cluster
         .status
         .as_ref()
@@ -55,20 +43,4 @@ pub(super) async fn approve(options: Named) -> Result<(), Failure> {
     output::print(&format!(
         "foreigncluster/{name} approved{lifted}: only the key {fingerprint} can be {id} from now on\n"
     ))
-}
-
-/// Writes a part of the spec of a ForeignCluster.
-pub(super) async fn write(client: &Client, name: &str, spec: Value) -> Result<(), Failure> {
-    let api: Api<ForeignCluster> = Api::all(client.clone());
-    let patch = Patch::Merge(json!({ "spec": spec }));
-    let written = api.patch(name, &manager(), &patch).await;
-    written.map(drop).map_err(|error| explain(&error))
-}
-
-/// Says who writes.
-pub(super) fn manager() -> PatchParams {
-    PatchParams {
-        field_manager: Some(labels::MANAGER.to_owned()),
-        ..PatchParams::default()
-    }
 }

@@ -3,7 +3,7 @@
 use kube::ResourceExt as _;
 use serde_json::json;
 
-use super::{Failure, approve::write, args::Named, connection::connect, output, peers};
+use super::{Failure, args::Named, connection::connect, output, peers};
 use crate::api::foreign_cluster::{IncomingPeering, TrustMode};
 
 /// Does what `kubectl patch ... incomingPeeringEnabled: No` does: what the cluster asks for is
@@ -16,7 +16,7 @@ pub(super) async fn deny(options: Named) -> Result<(), Failure> {
         return output::print(&format!("foreigncluster/{name} is denied already\n"));
     }
     let spec = json!({"incomingPeeringEnabled": IncomingPeering::No});
-    write(&client, &name, spec).await?;
+    peers::write(&client, &name, spec).await?;
     output::print(&format!(
         "foreigncluster/{name} denied: it is refused, and so it stays; landbridge approve {name} lifts it\n"
     ))
@@ -33,7 +33,7 @@ pub(super) async fn block(options: Named) -> Result<(), Failure> {
         "trustMode": TrustMode::Untrusted,
         "join": false,
     });
-    write(&client, &name, spec).await?;
+    peers::write(&client, &name, spec).await?;
     output::print(&format!(
         "foreigncluster/{name} blocked: it is refused, not trusted and not joined; landbridge approve {name} lifts it, and landbridge join {name} joins it again\n"
     ))

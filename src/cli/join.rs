@@ -1,15 +1,9 @@
 //! `landbridge join NAME` and `landbridge leave NAME`: what is wanted from a cluster.
 
-use kube::{Api, ResourceExt as _, api::Patch};
+use kube::ResourceExt as _;
 use serde_json::json;
 
-use super::{
-    Failure,
-    approve::manager,
-    args::Named,
-    connection::{connect, explain},
-    output, peers,
-};
+use super::{Failure, args::Named, connection::connect, output, peers};
 use crate::api::{
     ForeignCluster,
     foreign_cluster::{AuthStatus, IncomingPeering, Phase, TrustMode},
@@ -19,12 +13,8 @@ use crate::api::{
 pub(super) async fn set(options: Named, join: bool) -> Result<(), Failure> {
     let client = connect(&options.connect).await?;
     let before = peers::find(&client, &options.name).await?;
-    let api: Api<ForeignCluster> = Api::all(client.clone());
-    let patch = Patch::Merge(json!({"spec": {"join": join}}));
     let name = before.name_any();
-    api.patch(&name, &manager(), &patch)
-        .await
-        .map_err(|error| explain(&error))?;
+    peers::write(&client, &name, json!({ "join": join })).await?;
     let text = if join {
         joining(&before)
     } else {

@@ -1,9 +1,13 @@
 //! The ForeignClusters, and which one a person means.
 
-use kube::{Api, Client, ResourceExt as _, api::ListParams};
+use kube::{
+    Api, Client, ResourceExt as _,
+    api::{ListParams, Patch, PatchParams},
+};
+use serde_json::{Value, json};
 
 use super::{Failure, connection::explain};
-use crate::api::ForeignCluster;
+use crate::api::{ForeignCluster, labels};
 
 /// Lists all that are known, by name.
 pub(super) async fn list(client: &Client) -> Result<Vec<ForeignCluster>, Failure> {
@@ -25,6 +29,16 @@ pub(super) async fn find(client: &Client, wanted: &str) -> Result<ForeignCluster
 pub(super) fn id(cluster: &ForeignCluster) -> Option<&str> {
     let identity = cluster.spec.cluster_identity.as_ref()?;
     Some(identity.cluster_id.as_str()).filter(|id| !id.is_empty())
+}
+
+/// Writes a part of the spec of one.
+pub(super) async fn write(client: &Client, name: &str, spec: Value) -> Result<(), Failure> {
+    let api: Api<ForeignCluster> = Api::all(client.clone());
+    let patch = Patch::Merge(json!({ "spec": spec }));
+    let written = api
+        .patch(name, &PatchParams::apply(labels::MANAGER), &patch)
+        .await;
+    written.map(drop).map_err(|error| explain(&error))
 }
 
 fn cluster_name(cluster: &ForeignCluster) -> Option<&str> {
