@@ -37,7 +37,7 @@ fn joining(before: &ForeignCluster) -> String {
         "is joined already".to_owned()
     } else if before.spec.incoming_peering_enabled == IncomingPeering::No {
         format!(
-            "shall be joined, but is blocked here: kubectl patch foreignclusters {name} --type merge -p '{{\"spec\":{{\"incomingPeeringEnabled\":\"Auto\"}}}}' unblocks it"
+            "shall be joined, but is denied here: landbridge approve {name} lifts that, and trusts it"
         )
     } else if refused {
         "shall be joined: it refused us before and is asked again".to_owned()
