@@ -17,6 +17,8 @@ use crate::{
 
 /// The longest text from a peer that goes into a message.
 const MESSAGE_LIMIT: usize = 256;
+/// Why a cluster is refused.
+const DENIED: &str = "spec.incomingPeeringEnabled is No";
 
 /// One condition before it is compared with the present one.
 #[derive(Debug)]
@@ -110,33 +112,19 @@ fn discovered(view: &View<'_>) -> Verdict {
 }
 
 fn reachable(view: &View<'_>) -> Verdict {
+    let kind = condition::ENDPOINT_REACHABLE;
     if view.is_own() {
-        return verdict(
-            condition::ENDPOINT_REACHABLE,
-            false,
-            reason::OWN_IDENTITY,
-            "this is our own cluster id",
-        );
+        let message = "this is our own cluster id";
+        return verdict(kind, false, reason::OWN_IDENTITY, message);
     }
     if let Some(connected) = view.connected {
-        if !view.is_alive() {
-            let message = format!("{} is silent", connected.url);
-            return verdict(
-                condition::ENDPOINT_REACHABLE,
-                false,
-                reason::PEER_SILENT,
-                message,
-            );
-        }
-        let message = format!("{} answered", connected.url);
-        return verdict(
-            condition::ENDPOINT_REACHABLE,
-            true,
-            reason::ANSWERED,
-            message,
-        );
+        let url = &connected.url;
+        return if view.is_alive() {
+            verdict(kind, true, reason::ANSWERED, format!("{url} answered"))
+        } else {
+            verdict(kind, false, reason::PEER_SILENT, format!("{url} is silent"))
+        };
     }
-    let kind = condition::ENDPOINT_REACHABLE;
     if !view.needs_contact() {
         // It is not tried any more, so that a failure of then says nothing of now.
         let kept = present(view, kind).filter(|one| one.holds != Some(false));
@@ -156,45 +144,21 @@ fn reachable(view: &View<'_>) -> Verdict {
 }
 
 fn identity(view: &View<'_>) -> Verdict {
-    let mismatch = view
-        .facts
-        .link
-        .failures
-        .values()
-        .find(|one| one.reason == reason::IDENTITY_MISMATCH);
+    let kind = condition::IDENTITY_VERIFIED;
     if let Some(connected) = view.connected {
         let message = format!("the endpoint holds the key {}", connected.fingerprint);
-        return verdict(
-            condition::IDENTITY_VERIFIED,
-            true,
-            reason::KEY_PROVEN,
-            message,
-        );
+        return verdict(kind, true, reason::KEY_PROVEN, message);
     }
-    if view.is_visitor() && mismatch.is_none() {
-        let message = "it proved its key when it came to us";
-        return verdict(
-            condition::IDENTITY_VERIFIED,
-            true,
-            reason::KEY_PROVEN,
-            message,
-        );
-    }
-    if let Some(failure) = mismatch {
+    let mut failures = view.facts.link.failures.values();
+    if let Some(failure) = failures.find(|one| one.reason == reason::IDENTITY_MISMATCH) {
         let message = shown(&failure.message);
-        return verdict(
-            condition::IDENTITY_VERIFIED,
-            false,
-            reason::IDENTITY_MISMATCH,
-            message,
-        );
+        return verdict(kind, false, reason::IDENTITY_MISMATCH, message);
     }
-    present(view, condition::IDENTITY_VERIFIED).unwrap_or_else(|| {
-        unknown(
-            condition::IDENTITY_VERIFIED,
-            "no endpoint has proven its key yet",
-        )
-    })
+    if view.is_visitor() {
+        let message = "it proved its key when it came to us";
+        return verdict(kind, true, reason::KEY_PROVEN, message);
+    }
+    present(view, kind).unwrap_or_else(|| unknown(kind, "no endpoint has proven its key yet"))
 }
 
 /// The condition as it stands, where nothing new is known.
@@ -217,6 +181,7 @@ fn present(view: &View<'_>, kind: &'static str) -> Option<Verdict> {
 }
 
 fn trusted(view: &View<'_>) -> Verdict {
+    let kind = condition::TRUSTED;
     match &view.trust {
         Trust::Accepted(why) => {
             let message = match why.as_str() {
@@ -229,20 +194,10 @@ fn trusted(view: &View<'_>) -> Verdict {
                 }
                 _ => "spec.trustMode is Trusted",
             };
-            verdict(condition::TRUSTED, true, why, message)
+            verdict(kind, true, why, message)
         }
-        Trust::Waiting => verdict(
-            condition::TRUSTED,
-            false,
-            reason::APPROVAL_NEEDED,
-            approval_needed(view),
-        ),
-        Trust::Refused => verdict(
-            condition::TRUSTED,
-            false,
-            reason::BLOCKED,
-            "spec.incomingPeeringEnabled is No",
-        ),
+        Trust::Waiting => verdict(kind, false, reason::APPROVAL_NEEDED, approval_needed(view)),
+        Trust::Refused => verdict(kind, false, reason::BLOCKED, DENIED),
     }
 }
 
@@ -270,25 +225,17 @@ fn waits_there(view: &View<'_>, said: &str) -> String {
 }
 
 fn outgoing_peered(view: &View<'_>) -> Verdict {
-    let no = |reason: &str, message: &str| {
-        verdict(condition::OUTGOING_PEERED, false, reason, shown(message))
-    };
     let kind = condition::OUTGOING_PEERED;
+    let no = |reason: &str, message: &str| verdict(kind, false, reason, shown(message));
     if let Some(verdict) = suspended(view, kind).filter(|_| view.object.spec.join) {
         return verdict;
     }
     if !view.wants_join() {
-        let message = if view.owes_withdrawal() {
-            "the peering is being taken down"
+        return if view.owes_withdrawal() {
+            no(reason::LEAVING, "the peering is being taken down")
         } else {
-            "spec.join is false"
+            no(reason::NOT_JOINED, "spec.join is false")
         };
-        let why = if view.owes_withdrawal() {
-            reason::LEAVING
-        } else {
-            reason::NOT_JOINED
-        };
-        return no(why, message);
     }
     // Whether a person here accepts it does not matter to whom it has refused.
     if let Some(answer) = view.pending_answer().filter(|_| view.is_refused_there()) {
@@ -311,20 +258,10 @@ fn outgoing_peered(view: &View<'_>) -> Verdict {
             return no(reason::PENDING, "the virtual node is being made");
         }
         if view.is_alive() {
-            return verdict(
-                condition::OUTGOING_PEERED,
-                true,
-                reason::PEERED,
-                "its offer is accepted",
-            );
+            return verdict(kind, true, reason::PEERED, "its offer is accepted");
         }
         let message = "the session with the peer is silent; tunnel and intent stay";
-        return verdict(
-            condition::OUTGOING_PEERED,
-            true,
-            reason::PEER_SILENT,
-            message,
-        );
+        return verdict(kind, true, reason::PEER_SILENT, message);
     }
     offer_verdict(view)
 }
@@ -364,37 +301,22 @@ fn offer_verdict(view: &View<'_>) -> Verdict {
 }
 
 fn incoming_peered(view: &View<'_>) -> Verdict {
+    let kind = condition::INCOMING_PEERED;
+    let no = |reason: &str, message: &str| verdict(kind, false, reason, message);
     if view.facts.request.is_none() {
         let message = "the peer has not asked for our resources";
-        return verdict(
-            condition::INCOMING_PEERED,
-            false,
-            reason::NOT_REQUESTED,
-            message,
-        );
+        return no(reason::NOT_REQUESTED, message);
     }
-    if let Some(verdict) = suspended(view, condition::INCOMING_PEERED) {
+    if let Some(verdict) = suspended(view, kind) {
         return verdict;
     }
     match &view.admitted {
-        Trust::Accepted(_) => verdict(
-            condition::INCOMING_PEERED,
-            true,
-            reason::PEERED,
-            "the peer may consume what we offer",
-        ),
-        Trust::Waiting => verdict(
-            condition::INCOMING_PEERED,
-            false,
-            reason::APPROVAL_NEEDED,
-            "a person has to approve it",
-        ),
-        Trust::Refused => verdict(
-            condition::INCOMING_PEERED,
-            false,
-            reason::BLOCKED,
-            "spec.incomingPeeringEnabled is No",
-        ),
+        Trust::Accepted(_) => {
+            let message = "the peer may consume what we offer";
+            verdict(kind, true, reason::PEERED, message)
+        }
+        Trust::Waiting => no(reason::APPROVAL_NEEDED, "a person has to approve it"),
+        Trust::Refused => no(reason::BLOCKED, DENIED),
     }
 }
 
