@@ -291,39 +291,6 @@ fn only_what_discovery_made_and_nothing_holds_is_forgotten() {
 }
 
 #[test]
-fn a_nearer_place_is_tried_once_while_the_one_in_use_stands() {
-    let mut model = Model::peered();
-    let near = "https://192.168.1.77:5870";
-    let neighbour = model.facts.neighbour.as_mut().expect("it was found");
-    neighbour.endpoints[0].source = "WAN".to_owned();
-    neighbour.endpoints.push(PeerEndpoint {
-        url: near.to_owned(),
-        source: "LAN".to_owned(),
-        ..PeerEndpoint::default()
-    });
-    let plan = model.plan();
-    let [Step::Connect { dials, .. }] = &plan.steps[..] else {
-        panic!("{:?}", plan.steps);
-    };
-    assert_eq!((dials.len(), dials[0].url.as_str()), (1, near));
-    let stands = |kind: &str| {
-        let mut conditions = plan.status.conditions.iter();
-        conditions.any(|one| one.type_ == kind && one.status == "True")
-    };
-    assert!(stands(condition::OUTGOING_PEERED), "nothing is lost");
-    let scores: Vec<Option<u8>> = plan.status.endpoints.iter().map(|one| one.score).collect();
-    assert_eq!(scores, [Some(100), Some(80)]);
-    let failure = Failure {
-        reason: reason::PEER_SILENT.to_owned(),
-        message: "no".to_owned(),
-    };
-    model.facts.link.failures.insert(near.to_owned(), failure);
-    let plan = model.plan();
-    assert!(plan.steps.is_empty(), "{:?}", plan.steps);
-    assert_eq!(plan.status.endpoints[1].score, Some(30));
-}
-
-#[test]
 fn a_failure_of_then_is_not_told_when_nothing_is_wanted_any_more() {
     let mut model = Model::found();
     run(&mut model);
