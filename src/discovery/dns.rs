@@ -20,7 +20,7 @@ use hickory_proto::rr::{Name, RData, RecordType};
 use tokio::time::{Instant, timeout_at};
 
 use crate::engine::domain::{
-    BROWSE_DOMAINS, Entry, INSTANCES, Look, Problem, SERVICE_TYPES, Service,
+    BROWSE_DOMAINS, Claim, Entry, INSTANCES, Look, Problem, SERVICE_TYPES, Service,
 };
 pub use anchors::AnchorsError;
 use ask::{Answer, Ask, Asker};
@@ -208,7 +208,7 @@ impl<A: Ask> Looker<A> {
         }
         let (services, claim) = tokio::join!(self.services(&listed.name), async {
             if !listed.described {
-                return Ok(read::nothing());
+                return Ok(Claim::default());
             }
             let records = self.ask(&listed.name, RecordType::TXT).await?;
             read::claim(&records)

@@ -30,11 +30,6 @@ pub(super) fn check_label(name: &Name) -> Result<(), Problem> {
     }
 }
 
-/// Returns the claim of an instance without a TXT record.
-pub(super) fn nothing() -> Claim {
-    Claim::default()
-}
-
 /// Returns the addresses among the records, in order and not too many.
 pub(super) fn addresses(records: &[RData]) -> Vec<IpAddr> {
     let mut addresses: Vec<IpAddr> = records.iter().filter_map(RData::ip_addr).collect();
@@ -61,7 +56,7 @@ pub(super) fn claim(records: &[RData]) -> Result<Claim, Problem> {
             }
         }
     }
-    refusal.map_or_else(|| Ok(nothing()), Err)
+    refusal.map_or_else(|| Ok(Claim::default()), Err)
 }
 
 /// Returns the SRV records that are worth following: those of lowest priority. All are looked at,
