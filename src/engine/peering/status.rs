@@ -11,6 +11,7 @@ use crate::api::{
     ForeignClusterStatus,
     foreign_cluster::{AuthStatus, Phase},
     labels::{condition, reason},
+    tunnel_endpoint,
     wire::Decision,
 };
 
@@ -105,7 +106,7 @@ fn joined_phase(view: &View<'_>, network: bool, peered: bool) -> Phase {
     if was_peered && view.may_consume() {
         return Phase::Degraded;
     }
-    let tunnel_cannot = view.tunnel_status() == Some("error");
+    let tunnel_cannot = view.tunnel_status() == Some(tunnel_endpoint::ERROR);
     if peered && tunnel_cannot {
         return Phase::Degraded;
     }
