@@ -251,6 +251,7 @@ fn fill(home: &Path, count: u64) {
                 key: format!("/configmaps/default/c{number}"),
                 operation: Operation::Added,
                 object: object.to_string().into(),
+                replaces: None,
             }
         })
         .collect();

@@ -33,7 +33,7 @@ impl Branch {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Fields<'a>(&'a Map<String, Value>);
 
-impl<'a> Fields<'a> {
+impl Fields<'_> {
     /// Whether the field after this one step is in the set.
     pub(super) fn has(self, step: &str) -> bool {
         at(self.0, step).is_some_and(has_itself)

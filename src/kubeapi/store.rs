@@ -89,6 +89,8 @@ pub struct Change {
     pub operation: Operation,
     /// The object after the change, or before it when it was deleted, as JSON.
     pub object: Bytes,
+    /// The revision of the object that this takes the place of, if there was one.
+    pub replaces: Option<u64>,
 }
 
 /// An object as it was last stored.

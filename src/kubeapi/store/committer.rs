@@ -59,12 +59,12 @@ impl Committer {
     }
 
     /// Carries out a batch with one commit. The outcomes have the order of the wishes.
-    pub(super) fn run(&mut self, batch: Vec<Write>) -> Vec<Outcome> {
+    pub(super) fn run(&mut self, writes: Vec<Write>) -> Vec<Outcome> {
         let mut revision = self.live.revision();
         let mut ahead: BTreeMap<String, Option<u64>> = BTreeMap::new();
-        let mut changes = Vec::new();
+        let (mut batch, mut changes) = (Vec::new(), Vec::new());
         let mut outcomes = Vec::new();
-        for mut write in batch {
+        for mut write in writes {
             let standing = ahead
                 .get(&write.key)
                 .copied()
@@ -88,9 +88,16 @@ impl Committer {
             let stored = Arc::new(Stored::new(revision, operation, &write.object));
             ahead.insert(write.key.clone(), (!write.deletes).then_some(revision));
             outcomes.push(Ok(Arc::clone(&stored)));
+            batch.push(Change {
+                revision,
+                key: write.key.clone(),
+                operation,
+                object: stored.json(),
+                replaces: standing,
+            });
             changes.push((write.key, operation, stored));
         }
-        match self.persist(&changes) {
+        match self.persist(&batch) {
             Ok(()) => {
                 self.live.publish(changes);
                 outcomes
@@ -102,21 +109,12 @@ impl Committer {
         }
     }
 
-    fn persist(&mut self, changes: &[(String, Operation, Arc<Stored>)]) -> Result<(), Rejected> {
-        if changes.is_empty() {
+    fn persist(&mut self, batch: &[Change]) -> Result<(), Rejected> {
+        if batch.is_empty() {
             return Ok(());
         }
-        let batch: Vec<Change> = changes
-            .iter()
-            .map(|(key, operation, stored)| Change {
-                revision: stored.revision,
-                key: key.clone(),
-                operation: *operation,
-                object: stored.json(),
-            })
-            .collect();
-        let forget = self.due(changes.len() as u64);
-        self.backend.commit(&batch, forget).map_err(|error| {
+        let forget = self.due(batch.len() as u64);
+        self.backend.commit(batch, forget).map_err(|error| {
             tracing::error!(%error, changes = batch.len(), "Could not store changes");
             Rejected::NotStored(error.to_string())
         })?;

@@ -6,8 +6,9 @@ use super::{Backend, Change, Current, Loaded, Operation};
 use crate::kubeapi::Error;
 use axum::body::Bytes;
 use journal::Journal;
-use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, params};
+use rusqlite::{Connection, ErrorCode, OpenFlags, params};
 use std::{
+    collections::{BTreeMap, BTreeSet},
     fs::{File, OpenOptions, TryLockError},
     io,
     os::unix::fs::OpenOptionsExt,
@@ -15,23 +16,21 @@ use std::{
 };
 
 /// What the tables are: `log` has the kept changes and, for ever, the last change of each object
-/// that is there; `cur` says which those are.
+/// that is there.
 const LAYOUT: &str = "
 create table if not exists log (rv integer primary key, key text not null, op text not null, obj blob not null);
-create table if not exists cur (key text primary key, rv integer not null) without rowid;
 create table if not exists meta (name text primary key, value integer not null) without rowid;
-insert or ignore into meta values ('layout', 2), ('revision', 0), ('compacted', 0);
+insert or ignore into meta values ('layout', 3), ('revision', 0), ('compacted', 0);
 ";
 
-/// From the layout in which `cur` had a copy of each object.
-const FROM_LAYOUT_1: &str = "
-insert or ignore into log select rv, key, 'MODIFIED', obj from cur;
-create table fresh (key text primary key, rv integer not null) without rowid;
-insert into fresh select key, rv from cur;
-drop table cur;
-alter table fresh rename to cur;
-update meta set value = 2 where name = 'layout';
-";
+/// From the layout in which a table `cur` had a copy of each object to that in which it only said
+/// which change was the last one.
+const FROM_LAYOUT_1: &str = "insert or ignore into log select rv, key, 'MODIFIED', obj from cur;";
+
+/// From the layout that had this table.
+const FROM_LAYOUT_2: &str = "drop table cur; update meta set value = 3 where name = 'layout';";
+
+const FORGET: &str = "delete from log where rv = ?";
 
 /// A store in a file that no other process may open meanwhile.
 #[derive(Debug)]
@@ -44,6 +43,8 @@ pub struct Sqlite {
     _keeper: File,
     /// Up to here the log has only what is still there.
     compacted: u64,
+    /// The changes after that which later ones replaced; they are kept for the watches.
+    replaced: BTreeSet<u64>,
 }
 
 struct LogRow {
@@ -70,6 +71,7 @@ impl Sqlite {
             connection,
             _keeper: keeper,
             compacted: 0,
+            replaced: BTreeSet::new(),
         };
         store.check()?;
         store.compacted = store.number("compacted")?;
@@ -84,14 +86,17 @@ impl Sqlite {
         if verdict != "ok" {
             return Err(self.damaged(verdict));
         }
-        match self.number("layout")? {
-            1 => self
-                .connection
-                .execute_batch(&format!("begin immediate; {FROM_LAYOUT_1} commit;"))
-                .map_err(|error| self.explain(&error)),
-            2 => Ok(()),
-            layout => Err(self.damaged(format!("its layout {layout} is of another version"))),
-        }
+        let steps = match self.number("layout")? {
+            1 => [FROM_LAYOUT_1, FROM_LAYOUT_2].concat(),
+            2 => FROM_LAYOUT_2.to_owned(),
+            3 => return Ok(()),
+            layout => {
+                return Err(self.damaged(format!("its layout {layout} is of another version")));
+            }
+        };
+        self.connection
+            .execute_batch(&format!("begin immediate; {steps} commit;"))
+            .map_err(|error| self.explain(&error))
     }
 
     fn number(&self, name: &str) -> Result<u64, Error> {
@@ -102,17 +107,6 @@ impl Sqlite {
             })
             .map_err(|error| self.explain(&error))?;
         u64::try_from(value).map_err(|_| self.damaged(format!("meta {name} is {value}")))
-    }
-
-    /// The revision and key of each object that is there, oldest first.
-    fn current(&self) -> rusqlite::Result<Vec<(u64, String)>> {
-        let mut query = self.connection.prepare("select rv, key from cur")?;
-        let rows = query.query_map([], |row| {
-            Ok((row.get::<_, i64>(0)?.unsigned_abs(), row.get(1)?))
-        })?;
-        let mut current: Vec<_> = rows.collect::<rusqlite::Result<_>>()?;
-        current.sort_unstable();
-        Ok(current)
     }
 
     /// Calls `visit` with every row of the log, oldest first.
@@ -155,9 +149,39 @@ impl Sqlite {
     fn fill(&self, batch: &[Change], forget: u64) -> rusqlite::Result<()> {
         put(&self.connection, batch, self.compacted)?;
         if forget > self.compacted {
-            shorten(&self.connection, self.compacted, forget)?;
+            let replaced = self.replaced.range(..=forget).copied();
+            shorten(&self.connection, replaced, forget)?;
         }
         Ok(())
+    }
+
+    /// Keeps in mind what changes replaced.
+    fn note(&mut self, change: &Change) {
+        self.replaced.extend(change.replaces);
+        if change.operation == Operation::Deleted {
+            self.replaced.insert(change.revision);
+        }
+    }
+
+    /// Reads a row as the change that it is, of which it is not known yet what it replaces.
+    fn change(&self, row: LogRow) -> Result<Change, Error> {
+        let LogRow {
+            revision,
+            key,
+            word,
+            object,
+        } = row;
+        serde_json::from_slice::<serde::de::IgnoredAny>(&object)
+            .map_err(|error| self.damaged(format!("{key} is no JSON: {error}")))?;
+        let operation = Operation::parse(&word)
+            .ok_or_else(|| self.damaged(format!("change {revision} is called {word}")))?;
+        Ok(Change {
+            revision,
+            key,
+            operation,
+            object,
+            replaces: None,
+        })
     }
 
     fn explain(&self, error: &rusqlite::Error) -> Error {
@@ -179,46 +203,31 @@ impl Backend for Sqlite {
             compacted: self.number("compacted")?,
             ..Loaded::default()
         };
-        let current = self.current().map_err(|error| self.explain(&error))?;
-        let mut expected = current.into_iter().peekable();
+        let mut standing: BTreeMap<String, Current> = BTreeMap::new();
+        let mut changes = Vec::new();
         self.each_row(|row| {
-            let LogRow {
-                revision,
-                key,
-                word,
-                object,
-            } = row;
-            serde_json::from_slice::<serde::de::IgnoredAny>(&object)
-                .map_err(|error| self.damaged(format!("{key} is no JSON: {error}")))?;
-            let operation = Operation::parse(&word)
-                .ok_or_else(|| self.damaged(format!("change {revision} is called {word}")))?;
-            loaded.revision = loaded.revision.max(revision);
-            if expected
-                .next_if(|current| current.0 == revision && current.1 == key)
-                .is_some()
-            {
-                loaded.objects.push(Current {
-                    key: key.clone(),
-                    revision,
-                    object: object.clone(),
-                });
+            let mut change = self.change(row)?;
+            let before = standing.remove(&change.key);
+            change.replaces = before.map(|before| before.revision);
+            if change.operation != Operation::Deleted {
+                let current = Current {
+                    key: change.key.clone(),
+                    revision: change.revision,
+                    object: change.object.clone(),
+                };
+                standing.insert(change.key.clone(), current);
             }
-            if revision > loaded.compacted {
-                loaded.log.push(Change {
-                    revision,
-                    key,
-                    operation,
-                    object,
-                });
-            }
+            loaded.revision = loaded.revision.max(change.revision);
+            changes.push(change);
             Ok(())
         })?;
-        match expected.next() {
-            Some((revision, key)) => {
-                Err(self.damaged(format!("change {revision} of {key} is not there")))
-            }
-            None => Ok(loaded),
+        for change in &changes {
+            self.note(change);
         }
+        changes.retain(|change| change.revision > loaded.compacted);
+        loaded.objects = standing.into_values().collect();
+        loaded.log = changes;
+        Ok(loaded)
     }
 
     fn commit(&mut self, batch: &[Change], forget: u64) -> Result<(), Error> {
@@ -226,7 +235,13 @@ impl Backend for Sqlite {
             path: self.path.clone(),
             reason: error.to_string(),
         })?;
-        self.compacted = self.compacted.max(forget);
+        if forget > self.compacted {
+            self.compacted = forget;
+            self.replaced = self.replaced.split_off(&(forget + 1));
+        }
+        for change in batch {
+            self.note(change);
+        }
         Ok(())
     }
 }
@@ -278,43 +293,31 @@ fn prepare(connection: &Connection) -> rusqlite::Result<()> {
 fn put(connection: &Connection, batch: &[Change], compacted: u64) -> rusqlite::Result<()> {
     let mut log =
         connection.prepare_cached("insert into log (rv, key, op, obj) values (?, ?, ?, ?)")?;
-    let mut known = connection.prepare_cached("select rv from cur where key = ?")?;
-    let mut put =
-        connection.prepare_cached("insert or replace into cur (key, rv) values (?, ?)")?;
-    let mut remove = connection.prepare_cached("delete from cur where key = ?")?;
-    let mut forget = connection.prepare_cached("delete from log where rv = ?")?;
+    let mut forget = connection.prepare_cached(FORGET)?;
     for change in batch {
-        let revision = change.revision.cast_signed();
-        let key = &change.key;
-        if change.operation != Operation::Added {
-            let before: Option<i64> = known.query_row([key], |row| row.get(0)).optional()?;
-            if let Some(before) = before.filter(|before| *before <= compacted.cast_signed()) {
-                forget.execute([before])?;
-            }
+        if let Some(before) = change.replaces.filter(|before| *before <= compacted) {
+            forget.execute([before.cast_signed()])?;
         }
-        let word = change.operation.as_str();
-        log.execute(params![revision, key, word, &change.object[..]])?;
-        if change.operation == Operation::Deleted {
-            remove.execute([key])?;
-        } else {
-            put.execute(params![key, revision])?;
-        }
+        let (revision, word) = (change.revision.cast_signed(), change.operation.as_str());
+        log.execute(params![revision, change.key, word, &change.object[..]])?;
     }
     Ok(())
 }
 
-/// Takes from the log what is older and not the last change of an object.
-fn shorten(connection: &Connection, from: u64, through: u64) -> rusqlite::Result<()> {
-    let (from, through) = (from.cast_signed(), through.cast_signed());
-    let mut shorten = connection.prepare_cached(
-        "delete from log where rv > ? and rv <= ?
-         and not exists (select 1 from cur where cur.key = log.key and cur.rv = log.rv)",
-    )?;
-    shorten.execute([from, through])?;
+/// Takes from the log what was replaced and is older.
+fn shorten(
+    connection: &Connection,
+    replaced: impl Iterator<Item = u64>,
+    through: u64,
+) -> rusqlite::Result<()> {
+    let mut forget = connection.prepare_cached(FORGET)?;
+    for revision in replaced {
+        forget.execute([revision.cast_signed()])?;
+    }
     let mut note = connection.prepare_cached(
         "update meta set value = max(value, ?) where name in ('revision', 'compacted')",
     )?;
-    note.execute([through])?;
+    note.execute([through.cast_signed()])?;
     Ok(())
 }
 

@@ -258,17 +258,18 @@ fn the_file_keeps_the_last_change_of_what_is_there_and_no_more() {
     let mut store = Sqlite::open(&path).unwrap();
     store.commit(&[change(1, "a"), change(2, "b")], 0).unwrap();
     store.commit(&[], 2).unwrap();
-    let again = |revision, key: &str, operation| Change {
+    let again = |revision, key: &str, replaces, operation| Change {
         key: key.to_owned(),
         operation,
+        replaces: Some(replaces),
         ..change(revision, "c")
     };
     let first = "g/kinds//o1";
     store
-        .commit(&[again(3, first, Operation::Modified)], 2)
+        .commit(&[again(3, first, 1, Operation::Modified)], 2)
         .unwrap();
     store
-        .commit(&[again(4, "g/kinds//o2", Operation::Deleted)], 2)
+        .commit(&[again(4, "g/kinds//o2", 2, Operation::Deleted)], 2)
         .unwrap();
     let loaded = store.load().unwrap();
     let kept: Vec<(&str, u64)> = loaded
@@ -293,32 +294,67 @@ fn the_file_keeps_the_last_change_of_what_is_there_and_no_more() {
 }
 
 #[test]
-fn a_file_of_the_first_layout_is_taken_over() {
+fn files_of_older_layouts_are_taken_over() {
+    let log = "create table log (rv integer primary key, key text not null, op text not null, obj blob not null);
+        create table meta (name text primary key, value integer not null) without rowid;
+        insert into log values (8, 'g/kinds//new', 'ADDED', x'7b7d'), (9, 'g/kinds//gone', 'DELETED', x'7b7d');";
+    let first = "create table cur (key text primary key, rv integer not null, obj blob not null) without rowid;
+        insert into meta values ('layout', 1), ('revision', 9), ('compacted', 7);
+        insert into cur values ('g/kinds//old', 3, x'7b7d'), ('g/kinds//new', 8, x'7b7d');";
+    let second = "create table cur (key text primary key, rv integer not null) without rowid;
+        insert into meta values ('layout', 2), ('revision', 9), ('compacted', 7);
+        insert into log values (3, 'g/kinds//old', 'MODIFIED', x'7b7d');
+        insert into cur values ('g/kinds//old', 3), ('g/kinds//new', 8);";
+    for layout in [first, second] {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("store.db");
+        let file = rusqlite::Connection::open(&path).unwrap();
+        file.execute_batch(log).unwrap();
+        file.execute_batch(layout).unwrap();
+        drop(file);
+        for _ in 0..2 {
+            let mut store = Sqlite::open(&path).unwrap();
+            let loaded = store.load().unwrap();
+            assert_eq!((loaded.revision, loaded.compacted), (9, 7));
+            let kept: Vec<(&str, u64)> = loaded
+                .objects
+                .iter()
+                .map(|object| (object.key.as_str(), object.revision))
+                .collect();
+            assert_eq!(kept, [("g/kinds//new", 8), ("g/kinds//old", 3)]);
+            assert_eq!(loaded.log.len(), 2);
+        }
+    }
+}
+
+#[test]
+fn the_file_shrinks_also_after_a_restart_in_between() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("store.db");
+    let mut store = Sqlite::open(&path).unwrap();
+    let next = |revision| Change {
+        key: "g/kinds//o".to_owned(),
+        operation: Operation::Modified,
+        replaces: Some(revision - 1),
+        ..change(revision, "x")
+    };
+    let first = Change {
+        key: "g/kinds//o".to_owned(),
+        ..change(1, "x")
+    };
+    store.commit(&[first, next(2), next(3)], 0).unwrap();
+    drop(store);
+    let mut store = Sqlite::open(&path).unwrap();
+    assert_eq!(store.load().unwrap().log.len(), 3);
+    store.commit(&[next(4)], 0).unwrap();
+    store.commit(&[], 4).unwrap();
+    drop(store);
     let file = rusqlite::Connection::open(&path).unwrap();
-    file.execute_batch(
-        "create table log (rv integer primary key, key text not null, op text not null, obj blob not null);
-         create table cur (key text primary key, rv integer not null, obj blob not null) without rowid;
-         create table meta (name text primary key, value integer not null) without rowid;
-         insert into meta values ('layout', 1), ('revision', 9), ('compacted', 7);
-         insert into cur values ('g/kinds//old', 3, x'7b7d'), ('g/kinds//new', 8, x'7b7d');
-         insert into log values (8, 'g/kinds//new', 'ADDED', x'7b7d'), (9, 'g/kinds//gone', 'DELETED', x'7b7d');",
-    )
-    .unwrap();
-    drop(file);
-    for _ in 0..2 {
-        let mut store = Sqlite::open(&path).unwrap();
-        let loaded = store.load().unwrap();
-        assert_eq!((loaded.revision, loaded.compacted), (9, 7));
-        let kept: Vec<(&str, u64)> = loaded
-            .objects
-            .iter()
-            .map(|object| (object.key.as_str(), object.revision))
-            .collect();
-        assert_eq!(kept, [("g/kinds//old", 3), ("g/kinds//new", 8)]);
-        assert_eq!(loaded.log.len(), 2);
-    }
+    let rows: Vec<i64> = file
+        .prepare("select rv from log")
+        .and_then(|mut query| query.query_map([], |row| row.get(0))?.collect())
+        .unwrap();
+    assert_eq!(rows, [4]);
 }
 
 #[test]
@@ -356,5 +392,6 @@ fn change(revision: u64, text: &str) -> Change {
         key: format!("g/kinds//o{revision}"),
         operation: Operation::Added,
         object: Value::from(text).to_string().into(),
+        replaces: None,
     }
 }
