@@ -94,6 +94,9 @@ pub enum Error {
     /// Indicates a tunnel key that cannot be had.
     #[error("cannot load the tunnel's key: {0}")]
     TunnelKey(#[from] crate::tunnel::driver::Error),
+    /// Indicates a part of the daemon that did not last as long as the daemon.
+    #[error("{0} before the shutdown, which is a fault of landbridge: the log says more")]
+    Task(String),
     /// Indicates a tunnel mode that is not served.
     #[error("tunnel.mode kernel is not served by this version; use auto or userspace")]
     KernelTunnel,

@@ -71,17 +71,18 @@ impl Tasks {
 
     /// Waits for SIGTERM or SIGINT. A task that ends by itself before is a fault of ours, and ends
     /// the daemon so that whoever supervises it starts a new one.
-    async fn until_signal(&mut self) {
+    async fn until_signal(&mut self) -> Result<(), Error> {
         tokio::select! {
-            () = arrival(SignalKind::terminate()) => {}
-            () = arrival(SignalKind::interrupt()) => {}
-            Some(ended) = self.running.join_next() => match ended {
-                Ok(name) => {
+            () = arrival(SignalKind::terminate()) => Ok(()),
+            () = arrival(SignalKind::interrupt()) => Ok(()),
+            Some(ended) = self.running.join_next() => {
+                let what = ended.map_or_else(|error| error.to_string(), |name| {
                     self.names.remove(name);
-                    tracing::error!(name, "A task ended before the shutdown");
-                }
-                Err(error) => tracing::error!(%error, "A task failed"),
-            },
+                    format!("the task {name} ended")
+                });
+                tracing::error!(what, "A task did not last until the shutdown");
+                Err(Error::Task(what))
+            }
         }
     }
 
@@ -131,15 +132,18 @@ pub(super) async fn run(config: Config, target: Target) -> Result<(), Error> {
     start_controllers(&mut tasks, &assembly);
     start_services(&mut tasks, assembly);
     let outcome = tokio::select! {
-        () = tasks.until_signal() => Ok(()),
+        outcome = tasks.until_signal() => outcome,
         // By itself it ends only when it cannot serve.
-        Some(Ok(ended)) = api.join_next() => ended,
+        Some(ended) = api.join_next() => match ended {
+            Ok(outcome) => outcome.map_err(Error::from),
+            Err(error) => Err(Error::Task(error.to_string())),
+        },
     };
     tracing::info!("Stopping");
     tasks.end().await;
     last.cancel();
     drop(tokio::time::timeout(API_FAREWELL, api.join_next()).await);
-    Ok(outcome?)
+    outcome
 }
 
 /// Says in the log and to `landbridge status` who runs here.
@@ -293,6 +297,29 @@ async fn arrival(kind: SignalKind) {
         Err(error) => {
             tracing::warn!(%error, "A signal cannot be listened for");
             futures::future::pending::<()>().await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_task_that_does_not_last_ends_the_daemon_with_an_error() {
+        for broken in [false, true] {
+            let mut tasks = Tasks {
+                running: JoinSet::new(),
+                names: BTreeSet::new(),
+                stop: CancellationToken::new(),
+            };
+            tasks.start("lasting", |stop| async move { stop.cancelled().await });
+            tasks.start("short", move |_| async move {
+                assert!(!broken, "on purpose");
+            });
+            let outcome = tasks.until_signal().await;
+            assert!(matches!(outcome, Err(Error::Task(_))), "{outcome:?}");
+            tasks.end().await;
         }
     }
 }
