@@ -40,6 +40,7 @@ mod openapi;
 mod options;
 mod patch;
 mod path;
+mod pattern;
 mod present;
 mod protobuf;
 mod read;

@@ -1,6 +1,6 @@
 //! Checks an object against its schema and names every field that is wrong.
 
-use super::{path::Path, refusal::FieldError, schema::Schema};
+use super::{path::Path, pattern, refusal::FieldError, schema::Schema};
 use crate::kubeapi::tree::Tree;
 use serde_json::Value;
 
@@ -140,7 +140,7 @@ fn check_text(schema: Schema<'_>, text: &str, path: Path<'_>, errors: &mut Vec<F
         wrong(format!("should be at most {maximum} chars long"));
     }
     if let Some(pattern) = schema.get("pattern").and_then(Value::as_str)
-        && !regex::Regex::new(pattern).is_ok_and(|pattern| pattern.is_match(text))
+        && !pattern::matches(pattern, text)
     {
         wrong(format!("should match '{pattern}'"));
     }
