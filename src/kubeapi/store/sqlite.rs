@@ -155,14 +155,6 @@ impl Sqlite {
         Ok(())
     }
 
-    /// Keeps in mind what changes replaced.
-    fn note(&mut self, change: &Change) {
-        self.replaced.extend(change.replaces);
-        if change.operation == Operation::Deleted {
-            self.replaced.insert(change.revision);
-        }
-    }
-
     /// Reads a row as the change that it is, of which it is not known yet what it replaces.
     fn change(&self, row: LogRow) -> Result<Change, Error> {
         let LogRow {
@@ -204,9 +196,10 @@ impl Backend for Sqlite {
             ..Loaded::default()
         };
         let mut standing: BTreeMap<String, Current> = BTreeMap::new();
-        let mut changes = Vec::new();
+        let mut replaced = BTreeSet::new();
         self.each_row(|row| {
             let mut change = self.change(row)?;
+            loaded.revision = loaded.revision.max(change.revision);
             let before = standing.remove(&change.key);
             change.replaces = before.map(|before| before.revision);
             if change.operation != Operation::Deleted {
@@ -217,16 +210,14 @@ impl Backend for Sqlite {
                 };
                 standing.insert(change.key.clone(), current);
             }
-            loaded.revision = loaded.revision.max(change.revision);
-            changes.push(change);
+            note(&change, &mut replaced);
+            if change.revision > loaded.compacted {
+                loaded.log.push(change);
+            }
             Ok(())
         })?;
-        for change in &changes {
-            self.note(change);
-        }
-        changes.retain(|change| change.revision > loaded.compacted);
         loaded.objects = standing.into_values().collect();
-        loaded.log = changes;
+        self.replaced = replaced;
         Ok(loaded)
     }
 
@@ -240,9 +231,17 @@ impl Backend for Sqlite {
             self.replaced = self.replaced.split_off(&(forget + 1));
         }
         for change in batch {
-            self.note(change);
+            note(change, &mut self.replaced);
         }
         Ok(())
+    }
+}
+
+/// Keeps in mind what a change replaced.
+fn note(change: &Change, replaced: &mut BTreeSet<u64>) {
+    replaced.extend(change.replaces);
+    if change.operation == Operation::Deleted {
+        replaced.insert(change.revision);
     }
 }
 
