@@ -12,7 +12,7 @@ use kube::{
 use serde_json::json;
 use std::{
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicI64, Ordering},
     },
     time::Duration,
@@ -124,7 +124,7 @@ impl store::Backend for Gated {
         batch: &[store::Change],
         forget: u64,
     ) -> Result<(), crate::kubeapi::Error> {
-        let _open = self.gate.lock().unwrap();
+        let _open = self.gate.lock().unwrap_or_else(PoisonError::into_inner);
         self.memory.commit(batch, forget)
     }
 }
