@@ -1,6 +1,7 @@
 //! Whose turn it is to be asked for a proof, when more wait than can be asked at the same time.
 //!
-//! Whoever floods a LAN with clusters that never answer waits behind those who have failed less.
+//! Whoever floods a LAN with clusters that never answer waits behind those at whose address nobody
+//! else has failed.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -17,8 +18,16 @@ const ADDRESSES: usize = 4096;
 pub struct Turns {
     waiting: BTreeMap<Key, Waiting>,
     running: BTreeMap<Key, Vec<IpAddr>>,
-    failures: BTreeMap<IpAddr, u32>,
+    failures: BTreeMap<IpAddr, Failures>,
     arrivals: u64,
+}
+
+/// The proofs that were not had at an address.
+#[derive(Debug)]
+struct Failures {
+    count: u32,
+    /// Whose they were, as long as there is only one.
+    only: Option<Key>,
 }
 
 #[derive(Debug)]
@@ -45,16 +54,17 @@ impl Turns {
     }
 
     /// Returns whose turn it is: those who are known or proven first, then those at the addresses
-    /// that have failed least, then those who wait longest. Nobody is asked twice at the same time.
+    /// at which others have failed least, then those who wait longest. Nobody is asked twice at the
+    /// same time.
     pub fn pop(&mut self, known: &BTreeSet<crate::api::ClusterId>) -> Option<Candidate> {
         let key = self
             .waiting
             .iter()
             .filter(|(key, _)| !self.running.contains_key(key))
-            .min_by_key(|(_, waiting)| {
+            .min_by_key(|(key, waiting)| {
                 let id = waiting.candidate.cluster_id.as_ref();
                 let first = waiting.candidate.proven || id.is_some_and(|id| known.contains(id));
-                (!first, self.crowd(&waiting.candidate), waiting.arrival)
+                (!first, self.crowd(key, &waiting.candidate), waiting.arrival)
             })
             .map(|(key, _)| key.clone())?;
         let candidate = self.waiting.remove(&key)?.candidate;
@@ -72,8 +82,12 @@ impl Turns {
             if self.failures.len() >= ADDRESSES {
                 self.failures.clear();
             }
-            let count = self.failures.entry(address).or_default();
-            *count = count.saturating_add(1);
+            let failures = self.failures.entry(address).or_insert_with(|| Failures {
+                count: 0,
+                only: Some(key.clone()),
+            });
+            failures.count = failures.count.saturating_add(1);
+            failures.only = failures.only.take().filter(|only| only == key);
         }
     }
 
@@ -82,10 +96,13 @@ impl Turns {
         self.running.len()
     }
 
-    /// How often the best address of a candidate has failed, with those that are tried right now.
-    fn crowd(&self, candidate: &Candidate) -> usize {
+    /// How often others have failed at the best address of a candidate, with those that are tried
+    /// right now. Its own failures do not count: who was busy once must not wait behind a flood.
+    fn crowd(&self, key: &Key, candidate: &Candidate) -> usize {
         let crowds = addresses(candidate).into_iter().map(|address| {
-            let failed = self.failures.get(&address).copied().unwrap_or_default();
+            let failures = self.failures.get(&address);
+            let of_others = failures.filter(|failures| failures.only.as_ref() != Some(key));
+            let failed = of_others.map_or(0, |failures| failures.count);
             let tried = self.running.values().filter(|all| all.contains(&address));
             usize::try_from(failed).unwrap_or(usize::MAX) + tried.count()
         });
@@ -169,6 +186,34 @@ mod tests {
         turns.done(&Key::Cluster(id(100)), false);
         turns.push(candidate(101, 10));
         assert_eq!(next(&mut turns), Some(id(101)));
+    }
+
+    #[test]
+    fn who_has_failed_alone_at_its_address_does_not_wait_behind_a_flood() {
+        let mut turns = Turns::default();
+        for _ in 0..3 {
+            turns.push(candidate(100, 9));
+            assert_eq!(next(&mut turns), Some(id(100)));
+            turns.done(&Key::Cluster(id(100)), false);
+        }
+        for number in 0..4 {
+            turns.push(candidate(
+                number,
+                60 + u8::try_from(number % 2).expect("small"),
+            ));
+        }
+        for _ in 0..2 {
+            let key = next(&mut turns).expect("one of the flood");
+            turns.done(&Key::Cluster(key), false);
+        }
+        turns.push(candidate(100, 9));
+        assert_eq!(next(&mut turns), Some(id(100)));
+        turns.done(&Key::Cluster(id(100)), false);
+        // Who comes to the address of failures waits for all others.
+        turns.push(candidate(101, 9));
+        turns.push(candidate(100, 9));
+        let order: Vec<_> = std::iter::from_fn(|| next(&mut turns)).collect();
+        assert_eq!(order.last(), Some(&id(101)), "{order:?}");
     }
 
     #[test]

@@ -122,7 +122,7 @@ fn differ_in_items(
     new: Option<&Value>,
     found: &mut Difference,
 ) {
-    let index = |list: Option<&'_ Value>| -> BTreeMap<String, Value> {
+    let index = |list: Option<&Value>| -> BTreeMap<String, Value> {
         let list = list.and_then(Value::as_array).into_iter().flatten();
         list.map(|item| (step(shape, schema, item), item.clone()))
             .collect()
