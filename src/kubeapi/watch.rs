@@ -192,8 +192,7 @@ impl Stream {
             }
         }
         for event in backlog {
-            let line = self.tell(event);
-            self.ready.extend(line);
+            self.tell(event);
         }
     }
 
@@ -205,11 +204,7 @@ impl Stream {
             let bookmark = self.bookmark;
             tokio::select! {
                 biased;
-                event = self.events.recv() => {
-                    let event = event?;
-                    let line = self.tell(&event);
-                    self.ready.extend(line);
-                }
+                event = self.events.recv() => self.tell(&*event?),
                 () = sleep_until(self.end) => return None,
                 () = sleep_until(bookmark.unwrap_or(self.end)), if bookmark.is_some() => {
                     self.mark();
@@ -238,8 +233,7 @@ impl Stream {
     fn next_ready(&mut self) -> Option<Bytes> {
         while self.ready.is_empty() {
             let event = self.events.try_recv().ok()?;
-            let line = self.tell(&event);
-            self.ready.extend(line);
+            self.tell(&event);
         }
         self.ready.pop_front()
     }
@@ -253,10 +247,7 @@ impl Stream {
         };
         loop {
             match self.events.try_recv() {
-                Ok(event) => {
-                    let line = self.tell(&event);
-                    self.ready.extend(line);
-                }
+                Ok(event) => self.tell(&event),
                 Err(TryRecvError::Empty) => break,
                 Err(TryRecvError::Disconnected) => return,
             }
@@ -287,24 +278,25 @@ impl Stream {
         event_line("BOOKMARK", object.to_string().as_bytes())
     }
 
-    /// The line of an event, if it concerns what is watched.
-    fn tell(&mut self, event: &Event) -> Option<Bytes> {
+    /// Adds the line of an event, if it concerns what is watched.
+    fn tell(&mut self, event: &Event) {
         self.revision = event.revision;
         if event.revision <= self.floor {
-            return None;
+            return;
         }
         let is = event.operation != Operation::Deleted && self.selects(Some(&event.object));
         let was = event.operation != Operation::Added && self.selects(event.previous.as_ref());
-        match (was, is) {
-            (false, false) => None,
-            (false, true) => Some(self.line(Operation::Added, &event.object, event.revision)),
-            (true, true) => Some(self.line(Operation::Modified, &event.object, event.revision)),
+        let line = match (was, is) {
+            (false, false) => return,
+            (false, true) => self.line(Operation::Added, &event.object, event.revision),
+            (true, true) => self.line(Operation::Modified, &event.object, event.revision),
             (true, false) => {
                 // The watcher last saw the old state; what it is now is none of its business.
                 let last = event.previous.as_ref().unwrap_or(&event.object);
-                Some(self.line(Operation::Deleted, last, event.revision))
+                self.line(Operation::Deleted, last, event.revision)
             }
-        }
+        };
+        self.ready.push_back(line);
     }
 
     /// Whether an object is watched; one that is not known any more may have been.
