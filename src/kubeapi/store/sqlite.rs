@@ -4,7 +4,6 @@ mod journal;
 
 use super::{Backend, Change, Current, Loaded, Operation};
 use crate::kubeapi::Error;
-use axum::body::Bytes;
 use journal::Journal;
 use rusqlite::{Connection, ErrorCode, OpenFlags, params};
 use std::{
@@ -47,12 +46,8 @@ pub struct Sqlite {
     replaced: BTreeSet<u64>,
 }
 
-struct LogRow {
-    revision: u64,
-    key: String,
-    word: String,
-    object: Bytes,
-}
+/// A row of the log: revision, key, word and object.
+type Row = (i64, String, String, Vec<u8>);
 
 impl Sqlite {
     /// Opens or creates the file, takes it for this process alone and checks it.
@@ -109,8 +104,8 @@ impl Sqlite {
         u64::try_from(value).map_err(|_| self.damaged(format!("meta {name} is {value}")))
     }
 
-    /// Calls `visit` with every row of the log, oldest first.
-    fn each_row(&self, mut visit: impl FnMut(LogRow) -> Result<(), Error>) -> Result<(), Error> {
+    /// Calls `visit` with every change in the log, oldest first.
+    fn each_change(&self, mut visit: impl FnMut(Change)) -> Result<(), Error> {
         let explain = |error: rusqlite::Error| self.explain(&error);
         let mut query = self
             .connection
@@ -118,15 +113,7 @@ impl Sqlite {
             .map_err(explain)?;
         let mut rows = query.query([]).map_err(explain)?;
         while let Some(row) = rows.next().map_err(explain)? {
-            let read = || -> rusqlite::Result<LogRow> {
-                Ok(LogRow {
-                    revision: row.get::<_, i64>(0)?.unsigned_abs(),
-                    key: row.get(1)?,
-                    word: row.get(2)?,
-                    object: row.get::<_, Vec<u8>>(3)?.into(),
-                })
-            };
-            visit(read().map_err(explain)?)?;
+            visit(self.change(row.try_into().map_err(explain)?)?);
         }
         Ok(())
     }
@@ -156,13 +143,8 @@ impl Sqlite {
     }
 
     /// Reads a row as the change that it is, of which it is not known yet what it replaces.
-    fn change(&self, row: LogRow) -> Result<Change, Error> {
-        let LogRow {
-            revision,
-            key,
-            word,
-            object,
-        } = row;
+    fn change(&self, (revision, key, word, object): Row) -> Result<Change, Error> {
+        let revision = revision.unsigned_abs();
         serde_json::from_slice::<serde::de::IgnoredAny>(&object)
             .map_err(|error| self.damaged(format!("{key} is no JSON: {error}")))?;
         let operation = Operation::parse(&word)
@@ -171,7 +153,7 @@ impl Sqlite {
             revision,
             key,
             operation,
-            object,
+            object: object.into(),
             replaces: None,
         })
     }
@@ -197,8 +179,7 @@ impl Backend for Sqlite {
         };
         let mut standing: BTreeMap<String, Current> = BTreeMap::new();
         let mut replaced = BTreeSet::new();
-        self.each_row(|row| {
-            let mut change = self.change(row)?;
+        self.each_change(|mut change| {
             loaded.revision = loaded.revision.max(change.revision);
             let before = standing.remove(&change.key);
             change.replaces = before.map(|before| before.revision);
@@ -214,7 +195,6 @@ impl Backend for Sqlite {
             if change.revision > loaded.compacted {
                 loaded.log.push(change);
             }
-            Ok(())
         })?;
         loaded.objects = standing.into_values().collect();
         self.replaced = replaced;
