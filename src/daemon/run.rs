@@ -52,6 +52,7 @@ const API_FAREWELL: Duration = Duration::from_secs(2);
 const ROTATION: Duration = Duration::from_hours(1);
 
 /// Every task of the daemon, and what ends them.
+#[derive(Default)]
 struct Tasks {
     running: JoinSet<&'static str>,
     /// The names of those that have not ended.
@@ -104,11 +105,7 @@ impl Tasks {
 pub(super) async fn run(config: Config, target: Target) -> Result<(), Error> {
     secret_files::warn_of_readers(&config);
     let mut assembly = assemble(&config, target).await?;
-    let mut tasks = Tasks {
-        running: JoinSet::new(),
-        names: BTreeSet::new(),
-        stop: CancellationToken::new(),
-    };
+    let mut tasks = Tasks::default();
     let last = CancellationToken::new();
     let mut api = JoinSet::new();
     if let Some(embedded) = assembly.embedded.take() {
@@ -308,11 +305,7 @@ mod tests {
     #[tokio::test]
     async fn a_task_that_does_not_last_ends_the_daemon_with_an_error() {
         for broken in [false, true] {
-            let mut tasks = Tasks {
-                running: JoinSet::new(),
-                names: BTreeSet::new(),
-                stop: CancellationToken::new(),
-            };
+            let mut tasks = Tasks::default();
             tasks.start("lasting", |stop| async move { stop.cancelled().await });
             tasks.start("short", move |_| async move {
                 assert!(!broken, "on purpose");
