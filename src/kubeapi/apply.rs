@@ -6,10 +6,9 @@ use super::{
     managed::{Manager, Managers, Operation, Setting, take, write},
     refusal::Refusal,
     tree::Tree,
-    typed::{complaints, fields_of, merge, with_parents, without},
+    typed::{Comparison, complaints, fields_of, merge, with_parents, without},
 };
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
 
 /// The content type of an applied object; JSON is YAML too.
 pub(super) const MEDIA_TYPE: &str = "application/apply-patch+yaml";
@@ -123,27 +122,35 @@ impl Application {
         managers: &mut Managers,
     ) -> Result<(), Refusal> {
         let change = setting.compare(live, object);
-        let changed = change.added.clone().union(&change.modified);
-        let mut conflicts: BTreeMap<Manager, FieldSet> = BTreeMap::new();
-        for (manager, owned) in &managers.0 {
-            let common = owned.fields.intersection(&changed);
-            if *manager != self.manager && !common.is_empty() {
-                conflicts.insert(manager.clone(), common);
-            }
-        }
         if !self.force {
-            let forgiven = self.forgiven(setting, live);
-            let conflicts = conflicts
-                .into_iter()
-                .map(|(manager, fields)| (manager, fields.difference(&forgiven)))
-                .filter(|(_, fields)| !fields.is_empty());
-            let conflicts: Vec<_> = conflicts.collect();
+            let conflicts = self.conflicts(setting, live, &change, managers);
             if !conflicts.is_empty() {
                 return Err(conflict(&conflicts));
             }
         }
         managers.release(setting, Some(&self.manager), &change);
         Ok(())
+    }
+
+    /// The owners of changed fields, each with these.
+    fn conflicts<'a>(
+        &self,
+        setting: Setting<'_>,
+        live: &Value,
+        change: &Comparison,
+        managers: &'a Managers,
+    ) -> Vec<(&'a Manager, FieldSet)> {
+        let changed = change.added.clone().union(&change.modified);
+        let forgiven = self.forgiven(setting, live);
+        let owners = managers.0.iter();
+        let others = owners.filter(|(manager, _)| **manager != self.manager);
+        others
+            .map(|(manager, owned)| {
+                let lost = owned.fields.intersection(&changed);
+                (manager, lost.difference(&forgiven))
+            })
+            .filter(|(_, lost)| !lost.is_empty())
+            .collect()
     }
 
     /// The fields that the same kubectl wrote before it began to apply on the server.
@@ -213,7 +220,7 @@ fn prune(setting: Setting<'_>, merged: &Value, managers: &Managers, last: FieldS
     without(schema, merged, &gone)
 }
 
-fn conflict(conflicts: &[(Manager, FieldSet)]) -> Refusal {
+fn conflict(conflicts: &[(&Manager, FieldSet)]) -> Refusal {
     let mut causes = Vec::new();
     let mut texts = Vec::new();
     let mut single = String::new();
