@@ -9,11 +9,13 @@ use std::borrow::Cow;
 /// The mark of a field that is itself in the set while fields below it are too.
 const ITSELF: &str = ".";
 
+type Steps = Map<String, Value>;
+
 /// A set of fields, kept as FieldsV1. A step is `f:NAME`, `k:{KEYS}` or `v:VALUE`, in one spelling each;
 /// what a step leads to is an object: an empty one for a field without any below it, and one with
 /// `ITSELF` only where that must be told.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct FieldSet(Map<String, Value>);
+pub(super) struct FieldSet(Steps);
 
 /// What one step leads to: a field, the fields below it, or both.
 #[derive(Debug, Default)]
@@ -31,7 +33,7 @@ impl Branch {
 
 /// A look at the fields below some step.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Fields<'a>(&'a Map<String, Value>);
+pub(super) struct Fields<'a>(&'a Steps);
 
 impl Fields<'_> {
     /// Whether the field after this one step is in the set.
@@ -61,12 +63,16 @@ impl FieldSet {
         Fields(&self.0)
     }
 
-    /// Puts a branch after a step that is not in the set yet.
+    /// Adds what a step leads to.
     pub(super) fn attach(&mut self, step: String, branch: Branch) {
-        if !branch.is_empty() {
-            let mut fields = branch.below.0;
-            mark(&mut fields, branch.itself);
-            self.0.insert(step, Value::Object(fields));
+        if branch.is_empty() {
+            return;
+        }
+        let mut below = branch.below.0;
+        mark(&mut below, branch.itself);
+        match at_mut(&mut self.0, &step) {
+            Some(known) => join(known, &below),
+            None => drop(self.0.insert(step, Value::Object(below))),
         }
     }
 
@@ -136,8 +142,6 @@ impl FieldSet {
     }
 }
 
-type Steps = Map<String, Value>;
-
 fn at<'a>(fields: &'a Steps, step: &str) -> Option<&'a Steps> {
     fields.get(step)?.as_object()
 }
@@ -166,14 +170,18 @@ fn mark(below: &mut Steps, itself: bool) {
 
 fn unite(mine: &mut Steps, theirs: &Steps) {
     for (step, theirs) in steps(theirs) {
-        if let Some(mine) = at_mut(mine, step) {
-            let itself = has_itself(mine) || has_itself(theirs);
-            unite(mine, theirs);
-            mark(mine, itself);
-        } else {
-            mine.insert(step.clone(), Value::Object(theirs.clone()));
+        match at_mut(mine, step) {
+            Some(mine) => join(mine, theirs),
+            None => drop(mine.insert(step.clone(), Value::Object(theirs.clone()))),
         }
     }
+}
+
+/// Adds to what a step leads to what it leads to in another set.
+fn join(mine: &mut Steps, theirs: &Steps) {
+    let itself = has_itself(mine) || has_itself(theirs);
+    unite(mine, theirs);
+    mark(mine, itself);
 }
 
 fn common(mine: &Steps, theirs: &Steps) -> Steps {

@@ -39,6 +39,22 @@ fn sets_are_added_and_taken_away_field_by_field() {
 }
 
 #[test]
+fn what_one_step_leads_to_may_come_in_parts() {
+    let branch = |itself, fields: &Value| Branch {
+        itself,
+        below: set(fields),
+    };
+    let mut spec = FieldSet::default();
+    spec.attach(named("list"), branch(false, &json!({"f:a": {}})));
+    spec.attach(named("list"), branch(true, &json!({"f:b": {}})));
+    spec.attach(named("list"), Branch::default());
+    assert_eq!(
+        spec.encode(),
+        json!({"f:list": {".": {}, "f:a": {}, "f:b": {}}})
+    );
+}
+
+#[test]
 fn what_is_not_a_set_is_noticed() {
     assert!(FieldSet::decode(json!({"x:spec": {}})).is_none());
     assert!(FieldSet::decode(json!({"f:spec": 1})).is_none());
