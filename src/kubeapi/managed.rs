@@ -306,6 +306,7 @@ fn entry(manager: Manager, owned: Owned) -> Value {
 fn standing(setting: Setting<'_>, old: &Value, sent: Value) -> Managers {
     let known = old.field("metadata").field("managedFields");
     let decode_known = || Managers::decode(known.clone()).unwrap_or_default();
+    // A subresource cannot send others; the same ones are read without a copy.
     if setting.part != Part::Main && sent != *known {
         return decode_known();
     }
