@@ -163,8 +163,8 @@ impl tower::Service<Request<Body>> for KubeApi {
                 return Ok(server.answer(request).await);
             }
             let work = Uninterrupted::new(async move { server.answer(request).await });
-            let answer = work.await.unwrap_or_else(|_| {
-                tracing::error!("A request to the embedded API failed");
+            let answer = work.await.unwrap_or_else(|error| {
+                tracing::error!(error, "A request to the embedded API failed");
                 Refusal::internal("the request failed; the log of the daemon says why")
                     .into_response()
             });
