@@ -18,19 +18,20 @@ mod process;
 use futures::TryStreamExt;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::{
-    Api, Client, Config,
+    Api, Client, Config, Resource,
     api::{
         ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams,
         WatchEvent, WatchParams,
     },
     config::{KubeConfigOptions, Kubeconfig},
-    core::GroupVersionKind,
+    core::{self, GroupVersionKind},
 };
 use landbridge::kubeapi::{
     KubeApi, Options, loopback,
     store::{Backend, Change, Commit, Operation, Sqlite},
 };
 use process::Process;
+use serde::Deserialize;
 use serde_json::{Value, json};
 use std::{
     collections::HashMap,
@@ -48,6 +49,10 @@ use tokio_util::sync::CancellationToken;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const DEFINITION: &str = include_str!("../tests/kubeapi/data/definition.yaml");
+
+/// What it defines.
+const KIND: &str = "LbCluster";
+const API_VERSION: &str = "discovery.lb.test/v1alpha1";
 
 /// How long and how often everything is measured.
 #[derive(Clone, Copy)]
@@ -360,7 +365,7 @@ async fn load<F, R>(
     deed: F,
 ) -> Figures
 where
-    F: Fn(Api<DynamicObject>, String, u64, Sent) -> R + Copy + Send + 'static,
+    F: Fn(Client, String, u64, Sent) -> R + Copy + Send + 'static,
     R: Future<Output = ()> + Send,
 {
     let (sent, watch) = watch(kubeconfig, word).await;
@@ -383,7 +388,7 @@ where
 /// Lets every client do one thing again and again; returns how often a second.
 async fn run<F, R>(writers: &[Client], lasts: Duration, sent: &Sent, deed: F) -> f64
 where
-    F: Fn(Api<DynamicObject>, String, u64, Sent) -> R + Copy + Send + 'static,
+    F: Fn(Client, String, u64, Sent) -> R + Copy + Send + 'static,
     R: Future<Output = ()> + Send,
 {
     let begun = Instant::now();
@@ -391,7 +396,7 @@ where
         .iter()
         .enumerate()
         .map(|(index, client)| {
-            let (api, sent) = (clusters(client), Arc::clone(sent));
+            let (api, sent) = (client.clone(), Arc::clone(sent));
             tokio::spawn(async move {
                 let mut count = 0;
                 while begun.elapsed() < lasts {
@@ -409,38 +414,35 @@ where
     f64::from(u32::try_from(total).unwrap()) / begun.elapsed().as_secs_f64()
 }
 
-async fn create(api: Api<DynamicObject>, client: String, number: u64, sent: Sent) {
+async fn create(api: Client, client: String, number: u64, sent: Sent) {
     let name = format!("{client}-{number}");
-    sent.lock().unwrap().insert(name.clone(), Instant::now());
-    api.create(&PostParams::default(), &cluster(&name))
-        .await
-        .unwrap();
+    let object = json!({"apiVersion": API_VERSION, "kind": KIND, "metadata": {"name": name},
+        "spec": {"authUrl": "https://10.0.0.2:5870", "join": true}});
+    let request = collection().create(&PostParams::default(), object.to_string().into_bytes());
+    send(&api, request.unwrap(), name, &sent).await;
 }
 
-async fn merge(api: Api<DynamicObject>, client: String, number: u64, sent: Sent) {
+async fn merge(api: Client, client: String, number: u64, sent: Sent) {
     let name = format!("{client}-0");
-    sent.lock()
-        .unwrap()
-        .insert(format!("{name}/{number}"), Instant::now());
     let patch = Patch::Merge(json!({"status": status(number)}));
-    api.patch_status(&name, &PatchParams::default(), &patch)
-        .await
-        .unwrap();
+    let request = collection().patch_subresource("status", &name, &PatchParams::default(), &patch);
+    send(&api, request.unwrap(), format!("{name}/{number}"), &sent).await;
 }
 
-async fn apply(api: Api<DynamicObject>, client: String, number: u64, sent: Sent) {
-    let number = number + 1_000_000;
-    let patch = Patch::Apply(
-        json!({"apiVersion": "discovery.lb.test/v1alpha1", "kind": "LbCluster",
-        "status": {"ttl": number, "authStatus": "Accepted"}}),
-    );
-    sent.lock()
-        .unwrap()
-        .insert(format!("{client}-0/{number}"), Instant::now());
+async fn apply(api: Client, client: String, number: u64, sent: Sent) {
+    let (name, number) = (format!("{client}-0"), number + 1_000_000);
+    let patch = Patch::Apply(json!({"apiVersion": API_VERSION, "kind": KIND,
+        "status": {"ttl": number, "authStatus": "Accepted"}}));
     let params = PatchParams::apply("bench").force();
-    api.patch_status(&format!("{client}-0"), &params, &patch)
-        .await
-        .unwrap();
+    let request = collection().patch_subresource("status", &name, &params, &patch);
+    send(&api, request.unwrap(), format!("{name}/{number}"), &sent).await;
+}
+
+/// Sends a write and hears the answer out. It is not read as an object: what the clients do is taken
+/// from the processors that the servers have, too, and most of all from the faster one's.
+async fn send(client: &Client, request: axum::http::Request<Vec<u8>>, key: String, sent: &Sent) {
+    sent.lock().unwrap().insert(key, Instant::now());
+    client.request_text(request).await.unwrap();
 }
 
 async fn write(writers: &[Client], count: u64) {
@@ -449,7 +451,7 @@ async fn write(writers: &[Client], count: u64) {
         .iter()
         .enumerate()
         .map(|(index, client)| {
-            let api = clusters(client);
+            let api = client.clone();
             tokio::spawn(async move {
                 for number in 0..each {
                     let client = format!("c{index}");
@@ -464,17 +466,35 @@ async fn write(writers: &[Client], count: u64) {
     }
 }
 
+/// What the watch reads of an object.
+#[derive(Clone, Deserialize)]
+struct Told {
+    metadata: Named,
+    #[serde(default)]
+    status: Counted,
+}
+
+#[derive(Clone, Deserialize)]
+struct Named {
+    name: String,
+}
+
+#[derive(Clone, Default, Deserialize)]
+struct Counted {
+    ttl: u64,
+}
+
 type Latencies = tokio::task::JoinHandle<Vec<Duration>>;
 
 /// Watches from now on, and takes the time from a request's sending to its event.
 async fn watch(kubeconfig: &Path, word: &'static str) -> (Sent, (CancellationToken, Latencies)) {
-    let api = clusters(&client(kubeconfig).await.unwrap());
-    let list = api
-        .list_metadata(&ListParams::default().limit(1))
-        .await
-        .unwrap();
+    let client = client(kubeconfig).await.unwrap();
+    let newest = ListParams::default().limit(1);
+    let list = clusters(&client).list_metadata(&newest).await.unwrap();
     let revision = list.metadata.resource_version.unwrap();
-    let stream = api.watch(&WatchParams::default(), &revision).await.unwrap();
+    let request = collection().watch(&WatchParams::default(), &revision);
+    let stream = client.request_events::<Told>(request.unwrap());
+    let stream = stream.await.unwrap();
     let (sent, stop) = (Sent::default(), CancellationToken::new());
     let (known, end) = (Arc::clone(&sent), stop.clone());
     let task = tokio::spawn(async move {
@@ -486,10 +506,9 @@ async fn watch(kubeconfig: &Path, word: &'static str) -> (Sent, (CancellationTok
                 event = stream.try_next() => event.unwrap(),
             };
             let key = match (word, event) {
-                ("ADDED", Some(WatchEvent::Added(object))) => object.metadata.name.unwrap(),
-                ("MODIFIED", Some(WatchEvent::Modified(object))) => {
-                    let number = object.data["status"]["ttl"].as_u64().unwrap_or_default();
-                    format!("{}/{number}", object.metadata.name.unwrap())
+                ("ADDED", Some(WatchEvent::Added(told))) => told.metadata.name,
+                ("MODIFIED", Some(WatchEvent::Modified(told))) => {
+                    format!("{}/{}", told.metadata.name, told.status.ttl)
                 }
                 (_, None) => return latencies,
                 _ => continue,
@@ -550,14 +569,14 @@ fn clusters(client: &Client) -> Api<DynamicObject> {
     Api::all_with(client.clone(), &resource())
 }
 
-fn resource() -> ApiResource {
-    let kind = GroupVersionKind::gvk("discovery.lb.test", "v1alpha1", "LbCluster");
-    ApiResource::from_gvk_with_plural(&kind, "lbclusters")
+/// The requests for these objects, not sent yet.
+fn collection() -> core::Request {
+    core::Request::new(DynamicObject::url_path(&resource(), None))
 }
 
-fn cluster(name: &str) -> DynamicObject {
-    DynamicObject::new(name, &resource())
-        .data(json!({"spec": {"authUrl": "https://10.0.0.2:5870", "join": true}}))
+fn resource() -> ApiResource {
+    let kind = GroupVersionKind::gvk("discovery.lb.test", "v1alpha1", KIND);
+    ApiResource::from_gvk_with_plural(&kind, "lbclusters")
 }
 
 /// A full status, about as large as that of a peer that is joined.
