@@ -2,6 +2,7 @@
 
 mod access;
 mod committer;
+mod feed;
 mod live;
 mod memory;
 #[cfg(test)]
@@ -15,6 +16,7 @@ pub use sqlite::Sqlite;
 
 pub(super) use access::Store;
 pub(super) use committer::{Expectation, Rejected, Write};
+pub(super) use feed::Events;
 pub(super) use live::{Event, Start, Stored};
 
 use super::Error;

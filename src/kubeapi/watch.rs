@@ -9,7 +9,7 @@ use super::{
     refusal::{FieldError, Refusal},
     routes::{Parameters, Target},
     selector::Selector,
-    store::{Event, Operation, Start, Stored},
+    store::{Event, Events, Operation, Start, Stored},
     table::Include,
 };
 use crate::kubeapi::tree::Tree;
@@ -18,11 +18,8 @@ use axum::{
     http::{Response, StatusCode},
 };
 use serde_json::{Value, json};
-use std::{collections::VecDeque, sync::Arc, time::Duration};
-use tokio::{
-    sync::mpsc::error::TryRecvError,
-    time::{Instant, sleep_until},
-};
+use std::{collections::VecDeque, mem, sync::Arc, time::Duration, vec};
+use tokio::time::{Instant, sleep_until};
 
 /// How long a watch lasts when the client does not say it.
 const LONGEST: Duration = Duration::from_hours(1);
@@ -73,13 +70,16 @@ impl Server {
         let now = Instant::now();
         let bookmarks = parameters.flag("allowWatchBookmarks");
         let end = now + lasts;
-        let mut stream = Stream {
+        let stream = Stream {
             store: Arc::downgrade(&self.store),
             resource: Arc::clone(&target.resource),
             format: presenter.format,
             include: presenter.include,
             clock: Arc::clone(&self.clock),
             selector,
+            objects: subscription.objects.into_iter(),
+            marks_initial_end: opening.marks_initial_end && bookmarks,
+            backlog: subscription.backlog,
             ready: VecDeque::new(),
             revision: subscription.revision,
             floor: match opening.start {
@@ -93,10 +93,6 @@ impl Server {
                 .then(|| next_bookmark(now, end))
                 .flatten(),
         };
-        stream.begin(subscription.objects, &subscription.backlog);
-        if opening.marks_initial_end && bookmarks {
-            stream.ready.push_back(stream.initial_end());
-        }
         let lines = futures::stream::unfold(stream, |mut stream| async {
             let line = stream.next().await?;
             Some((Ok::<_, std::convert::Infallible>(line), stream))
@@ -172,39 +168,36 @@ struct Stream {
     include: Include,
     clock: super::Clock,
     selector: Selector,
+    /// What was there when it began and is not told yet; kept as it is stored, since lines of it may
+    /// be copies, and the reader may be slow.
+    objects: vec::IntoIter<Arc<Stored>>,
+    marks_initial_end: bool,
+    /// What happened before it began and is not told yet.
+    backlog: VecDeque<Arc<Event>>,
     ready: VecDeque<Bytes>,
     /// The revision up to which everything has been told.
     revision: u64,
     /// The revision that the client knows; it may be one of the future.
     floor: u64,
-    events: tokio::sync::mpsc::Receiver<Arc<Event>>,
+    events: Events,
     first: bool,
     end: Instant,
     bookmark: Option<Instant>,
 }
 
 impl Stream {
-    fn begin(&mut self, objects: Vec<Arc<Stored>>, backlog: &VecDeque<Arc<Event>>) {
-        for stored in objects {
-            if self.selects(Some(&stored)) {
-                let line = self.line(Operation::Added, &stored, stored.revision);
-                self.ready.push_back(line);
-            }
-        }
-        for event in backlog {
-            self.tell(event);
-        }
-    }
-
     async fn next(&mut self) -> Option<Bytes> {
         loop {
+            if Instant::now() >= self.end {
+                return None;
+            }
             if let Some(lines) = self.take_ready() {
                 return Some(lines);
             }
             let bookmark = self.bookmark;
             tokio::select! {
                 biased;
-                event = self.events.recv() => self.tell(&*event?),
+                event = self.events.next() => self.tell(&*event?),
                 () = sleep_until(self.end) => return None,
                 () = sleep_until(bookmark.unwrap_or(self.end)), if bookmark.is_some() => {
                     self.mark();
@@ -231,11 +224,22 @@ impl Stream {
 
     /// The next line, if there is one by now.
     fn next_ready(&mut self) -> Option<Bytes> {
-        while self.ready.is_empty() {
-            let event = self.events.try_recv().ok()?;
+        loop {
+            if let Some(line) = self.ready.pop_front() {
+                return Some(line);
+            }
+            if let Some(stored) = self.objects.next() {
+                if self.selects(Some(&stored)) {
+                    return Some(self.line(Operation::Added, &stored, stored.revision));
+                }
+                continue;
+            }
+            if mem::take(&mut self.marks_initial_end) {
+                return Some(self.initial_end());
+            }
+            let event = self.backlog.pop_front().or_else(|| self.events.ready())?;
             self.tell(&event);
         }
-        self.ready.pop_front()
     }
 
     /// Adds a bookmark after everything that happened up to now.
@@ -245,12 +249,12 @@ impl Stream {
         let Some(reached) = self.store.upgrade().map(|store| store.revision()) else {
             return;
         };
-        loop {
-            match self.events.try_recv() {
-                Ok(event) => self.tell(&event),
-                Err(TryRecvError::Empty) => break,
-                Err(TryRecvError::Disconnected) => return,
-            }
+        while let Some(event) = self.events.ready() {
+            self.tell(&event);
+        }
+        // Who is cut off does not get what was in the channel.
+        if self.events.has_ended() {
+            return;
         }
         self.revision = self.revision.max(reached);
         let line = self.bookmark_line(&json!({}));

@@ -1,6 +1,9 @@
 //! The state that requests see: objects, the recent changes, and who watches them.
 
-use super::{Change, LOG_BYTES, LOG_LENGTH, LOG_MINUTES, Loaded, Operation};
+use super::{
+    Change, LOG_BYTES, LOG_LENGTH, LOG_MINUTES, Loaded, Operation,
+    feed::{Events, Feed, feed},
+};
 use crate::kubeapi::Clock;
 use crate::kubeapi::tree::Tree;
 use axum::body::Bytes;
@@ -12,11 +15,6 @@ use std::{
     ops::Bound,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
-use tokio::sync::mpsc;
-
-/// How far a watcher may fall behind before it is cut off and has to come back: a burst of
-/// a thousand changes between two polls is normal, more than that is a reader that stopped.
-const WATCHER_CAPACITY: usize = 1_024;
 
 /// An object in the form in which it is sent: compact JSON, in the line that tells watchers of it.
 #[derive(Debug)]
@@ -136,6 +134,14 @@ pub(in crate::kubeapi) struct Event {
     at: Timestamp,
 }
 
+impl Event {
+    /// How much memory its objects take, about.
+    pub(super) fn size(&self) -> usize {
+        let previous = self.previous.as_ref().map_or(0, |previous| previous.size());
+        self.object.size() + previous
+    }
+}
+
 /// Where a subscription begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::kubeapi) enum Start {
@@ -152,14 +158,14 @@ pub(in crate::kubeapi) enum Start {
 pub(in crate::kubeapi) struct Subscription {
     pub(in crate::kubeapi) objects: Vec<Arc<Stored>>,
     pub(in crate::kubeapi) backlog: VecDeque<Arc<Event>>,
-    pub(in crate::kubeapi) events: mpsc::Receiver<Arc<Event>>,
+    pub(in crate::kubeapi) events: Events,
     /// The revision at which the subscription was made.
     pub(in crate::kubeapi) revision: u64,
 }
 
 pub(super) struct Watcher {
     prefix: String,
-    sender: mpsc::Sender<Arc<Event>>,
+    feed: Feed,
 }
 
 #[derive(Default)]
@@ -255,9 +261,9 @@ impl Watcher {
     /// Hands over a change; false when the watcher is gone or too slow.
     fn offer(&self, event: &Arc<Event>) -> bool {
         if event.key.starts_with(&self.prefix) {
-            self.sender.try_send(Arc::clone(event)).is_ok()
+            self.feed.offer(event)
         } else {
-            !self.sender.is_closed()
+            !self.feed.is_closed()
         }
     }
 }
@@ -386,10 +392,10 @@ impl State {
         } else {
             Vec::new()
         };
-        let (sender, events) = mpsc::channel(WATCHER_CAPACITY);
+        let (feed, events) = feed();
         self.watchers.push(Watcher {
             prefix: prefix.to_owned(),
-            sender,
+            feed,
         });
         Some(Subscription {
             objects,

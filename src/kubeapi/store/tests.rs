@@ -127,13 +127,31 @@ async fn a_watcher_that_stops_reading_is_cut_off() {
             .unwrap();
     }
     let mut seen = 0;
-    while let Some(event) = watched.events.recv().await {
+    while let Some(event) = watched.events.next().await {
         seen += 1;
         assert_eq!(event.revision, seen);
     }
     assert!(seen < 2_000);
     let resumed = store.subscribe("g/", Start::After(seen)).unwrap();
     assert_eq!(resumed.backlog.front().unwrap().revision, seen + 1);
+}
+
+#[tokio::test]
+async fn a_watcher_keeps_no_more_bytes_than_the_log() {
+    let store = open(Box::new(Memory::default()));
+    let mut watched = store.subscribe("g/", Start::Now).unwrap();
+    let mut reader = store.subscribe("g/", Start::Now).unwrap();
+    for number in 0..40 {
+        let mut write = create(&format!("g/kinds//o{number}"));
+        write.object["data"] = json!("x".repeat(1_000_000));
+        let stored = store.write(write).await.unwrap();
+        assert_eq!(
+            reader.events.next().await.unwrap().revision,
+            stored.revision
+        );
+    }
+    assert!(watched.events.next().await.is_none());
+    assert!(watched.events.has_ended() && !reader.events.has_ended());
 }
 
 #[tokio::test]
