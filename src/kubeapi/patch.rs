@@ -4,6 +4,7 @@ use super::{apply, bounds, catalog::Resource, path::Path, refusal::Refusal};
 use crate::kubeapi::tree::Tree;
 use json_patch::PatchOperation as Operation;
 use serde_json::{Map, Value};
+use std::collections::{BTreeMap, BTreeSet};
 
 const JSON: &str = "application/json-patch+json";
 const MERGE: &str = "application/merge-patch+json";
@@ -13,6 +14,8 @@ const STRATEGIC: &str = "application/strategic-merge-patch+json";
 const OPERATIONS: usize = 10_000;
 /// How many bytes a JSON patch may copy, about: as many as a body may have, as with a real server.
 const COPIED_BYTES: usize = 3 * 1024 * 1024;
+/// How many bytes it may move: that makes nothing larger, but each time all of it is looked through.
+const MOVED_BYTES: usize = 32 * COPIED_BYTES;
 
 /// A patch that can be carried out on any state of the object, also after a conflict.
 #[derive(Debug, Clone)]
@@ -89,7 +92,10 @@ fn carry_out(patch: &json_patch::Patch, object: &mut Value) -> Result<(), Refusa
     if patch.0.len() > OPERATIONS {
         return Err(Refusal::too_many_operations(OPERATIONS, patch.0.len()));
     }
-    let mut room = COPIED_BYTES;
+    let mut room = Room {
+        copied: COPIED_BYTES,
+        moved: MOVED_BYTES,
+    };
     for operation in &patch.0 {
         check_growth(operation, object, &mut room)?;
         if !is_test_for_nothing(operation, object) {
@@ -100,9 +106,15 @@ fn carry_out(patch: &json_patch::Patch, object: &mut Value) -> Result<(), Refusa
     Ok(())
 }
 
+/// How many bytes the operations of a patch may still copy and move.
+struct Room {
+    copied: usize,
+    moved: usize,
+}
+
 /// Refuses an operation that puts something deeper than an object may be, or that copies more than
 /// there is room for: by copies alone a patch doubles an object with each operation.
-fn check_growth(operation: &Operation, object: &Value, room: &mut usize) -> Result<(), Refusal> {
+fn check_growth(operation: &Operation, object: &Value, room: &mut Room) -> Result<(), Refusal> {
     let there = |from: &str| object.pointer(from).unwrap_or(&Value::Null);
     let (path, value) = match operation {
         Operation::Add(add) => (&add.path, &add.value),
@@ -114,11 +126,14 @@ fn check_growth(operation: &Operation, object: &Value, room: &mut usize) -> Resu
     let levels = bounds::LEVELS.checked_sub(path.count());
     let bytes = levels.and_then(|levels| bounds::weigh(value, levels));
     let bytes = bytes.ok_or_else(Refusal::too_deep)?;
-    if matches!(operation, Operation::Copy(_)) {
-        *room = room
-            .checked_sub(bytes)
-            .ok_or_else(Refusal::too_much_copied)?;
-    }
+    let room = match operation {
+        Operation::Copy(_) => &mut room.copied,
+        Operation::Move(_) => &mut room.moved,
+        _ => return Ok(()),
+    };
+    *room = room
+        .checked_sub(bytes)
+        .ok_or_else(Refusal::too_much_copied)?;
     Ok(())
 }
 
@@ -197,21 +212,33 @@ fn merge_list(list: &mut Value, items: &[Value], key: &str) {
             .collect();
         return;
     }
+    let mut places: BTreeMap<String, usize> = BTreeMap::new();
+    for (place, item) in list.iter().enumerate() {
+        places.entry(text_of(item.field(key))).or_insert(place);
+    }
+    let mut gone = BTreeSet::new();
     for item in items {
-        let place = list
-            .iter()
-            .position(|known| known.field(key) == item.field(key));
+        let name = text_of(item.field(key));
         if item.field("$patch") == "delete" {
-            list.retain(|known| known.field(key) != item.field(key));
-        } else if let Some(known) = place.and_then(|place| list.get_mut(place)) {
+            gone.insert(name);
+        } else if let Some(known) = places.get(&name).and_then(|place| list.get_mut(*place)) {
             merge_strategic(known, item, Path::Root, &[]);
         } else {
+            places.insert(name, list.len());
             list.push(
                 item.as_object()
                     .map_or_else(|| item.clone(), without_directives),
             );
         }
     }
+    if !gone.is_empty() {
+        list.retain(|item| !gone.contains(&text_of(item.field(key))));
+    }
+}
+
+/// A value as a text that only equal ones have.
+fn text_of(value: &Value) -> String {
+    value.to_string()
 }
 
 fn merge_set(fields: &mut Map<String, Value>, name: &str, change: &Value) {
@@ -219,42 +246,39 @@ fn merge_set(fields: &mut Map<String, Value>, name: &str, change: &Value) {
         .entry(name)
         .or_insert_with(|| Value::Array(Vec::new()));
     if let (Some(set), Some(items)) = (set.as_array_mut(), change.as_array()) {
-        for item in items {
-            if !set.contains(item) {
-                set.push(item.clone());
-            }
-        }
+        let mut known: BTreeSet<String> = set.iter().map(text_of).collect();
+        set.extend(
+            items
+                .iter()
+                .filter(|item| known.insert(text_of(item)))
+                .cloned(),
+        );
     }
 }
 
 fn delete_from_list(fields: &mut Map<String, Value>, directive: &str, change: &Value) {
+    let listed: BTreeSet<String> = change
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(text_of)
+        .collect();
     if let Some(list) = directive.strip_prefix("$deleteFromPrimitiveList/")
         && let Some(items) = fields.get_mut(list).and_then(Value::as_array_mut)
-        && let Some(gone) = change.as_array()
     {
-        items.retain(|item| !gone.contains(item));
-    } else if directive == "$retainKeys"
-        && let Some(kept) = change.as_array()
-    {
-        fields.retain(|name, _| kept.iter().any(|keep| keep == name.as_str()));
+        items.retain(|item| !listed.contains(&text_of(item)));
+    } else if directive == "$retainKeys" && change.is_array() {
+        fields.retain(|name, _| listed.contains(&text_of(&Value::from(name.as_str()))));
     }
 }
 
 fn order(items: &mut [Value], wanted: &Value, key: Option<&str>) {
-    let identity = |item: &Value| key.map_or_else(|| item.clone(), |key| item.field(key).clone());
-    let wanted: Vec<Value> = wanted
-        .as_array()
-        .into_iter()
-        .flatten()
-        .map(identity)
-        .collect();
-    items.sort_by_key(|item| {
-        let identity = identity(item);
-        wanted
-            .iter()
-            .position(|known| *known == identity)
-            .unwrap_or(wanted.len())
-    });
+    let identity = |item: &Value| text_of(key.map_or(item, |key| item.field(key)));
+    let mut places = BTreeMap::new();
+    for (place, item) in wanted.as_array().into_iter().flatten().enumerate() {
+        places.entry(identity(item)).or_insert(place);
+    }
+    items.sort_by_cached_key(|item| places.get(&identity(item)).copied().unwrap_or(usize::MAX));
 }
 
 fn without_directives(fields: &Map<String, Value>) -> Value {
@@ -335,6 +359,16 @@ mod tests {
             json!({"op": "add", "path": format!("/x{path}/b"), "value": {}})
         };
         assert_eq!(bomb(&nested, 200), 400, "each is one level deeper");
+        let large = json!({"x": {"a": "t".repeat(COPIED_BYTES / 2)}});
+        let there_and_back = |count: usize| -> Value {
+            let places = ["/x", "/y"];
+            (0..count)
+                .map(|n| json!({"op": "move", "from": places[n % 2], "path": places[(n + 1) % 2]}))
+                .collect()
+        };
+        assert!(json_patched(&large, there_and_back(40)).is_ok());
+        let refusal = json_patched(&large, there_and_back(120)).unwrap_err();
+        assert_eq!(refusal.status()["code"], 413, "it moves too much");
         let many = |_: usize| json!({"op": "test", "path": "/x/a", "value": "text"});
         assert_eq!(bomb(&many, 10_001), 413, "they are too many");
     }

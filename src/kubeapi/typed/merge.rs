@@ -6,7 +6,7 @@ use crate::kubeapi::{
     schema::Schema,
 };
 use serde_json::{Map, Value};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The live object with everything that the applied one names.
 pub(in crate::kubeapi) fn merge(schema: Schema<'_>, live: &Value, applied: &Value) -> Value {
@@ -38,10 +38,14 @@ fn lists(schema: Described<'_>, shape: &Shape<'_>, live: &[Value], applied: &[Va
     };
     let (live_steps, applied_steps) = (named(live), named(applied));
     let known: BTreeSet<&String> = applied_steps.iter().collect();
+    let mut places = BTreeMap::new();
+    for (place, step) in live_steps.iter().enumerate() {
+        places.entry(step).or_insert(place);
+    }
     let mut merged = Vec::new();
     let mut standing = live_steps.iter().zip(live).peekable();
     for (wanted, item) in applied_steps.iter().zip(applied) {
-        let shared = live_steps.iter().position(|step| step == wanted);
+        let shared = places.get(wanted).copied();
         // Items of others stay before what comes after them: up to the next shared item.
         while let Some((step, other)) = standing
             .next_if(|(step, _)| !known.contains(step) || (shared.is_some() && *step != wanted))
