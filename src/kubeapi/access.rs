@@ -3,6 +3,8 @@
 mod escalation;
 mod impersonation;
 
+pub(super) use escalation::moved_role;
+
 use super::{Server, catalog::Resource, refusal::Refusal, routes::Target, tree::Tree};
 use serde_json::Value;
 
@@ -182,8 +184,15 @@ impl Server {
                 reads && is_below(path, PUBLIC)
                     || reads && user.is_in(AUTHENTICATED) && is_below(path, DISCOVERY)
             }
-            Deed::Objects { verb, resource, .. } => {
-                verb == "create" && resource.starts_with("selfsubject") && user.is_in(AUTHENTICATED)
+            Deed::Objects {
+                verb,
+                group,
+                resource,
+                ..
+            } => {
+                let asks = matches!(group, "authentication.k8s.io" | "authorization.k8s.io")
+                    && resource.starts_with("selfsubject");
+                verb == "create" && asks && user.is_in(AUTHENTICATED)
             }
         };
         let namespace = match deed {
@@ -214,24 +223,24 @@ impl Server {
                     .flatten()
                     .any(|one| is_subject(user, one))
                 {
-                    rules.extend(self.rules_in(binding.field("roleRef"), namespace));
+                    let granted = self.rules_in(binding.field("roleRef"), namespace);
+                    rules.extend(granted.into_iter().flatten());
                 }
             }
         }
         rules
     }
 
-    /// The rules of the role that a binding refers to.
-    pub(super) fn rules_in(&self, reference: &Value, namespace: &str) -> Vec<Value> {
+    /// The rules of the role that a binding refers to, if there is such a role.
+    pub(super) fn rules_in(&self, reference: &Value, namespace: &str) -> Option<Vec<Value>> {
         let (plural, namespace) = match reference.text("kind") {
             "ClusterRole" => ("clusterroles", ""),
             "Role" => ("roles", namespace),
-            _ => return Vec::new(),
+            _ => return None,
         };
         let key = format!("{RBAC}/{plural}/{namespace}/{}", reference.text("name"));
-        let role = self.store.get(&key).map(|stored| stored.value());
-        role.and_then(|role| role.field("rules").as_array().cloned())
-            .unwrap_or_default()
+        let role = self.store.get(&key)?.value();
+        Some(role.field("rules").as_array().cloned().unwrap_or_default())
     }
 }
 

@@ -93,7 +93,7 @@ fn objects(catalog: &Catalog, group: &str, version: &str, path: &[&str]) -> Resu
     } else {
         !namespace.is_empty() && resource.role != Role::Namespace
     };
-    if misplaced {
+    if misplaced || watch && subresource.is_some() {
         return Err(Refusal::unknown_path());
     }
     Ok(Route::Objects(Target {

@@ -1,6 +1,6 @@
 //! Users: certificates issued for others, roles and bindings, reviews.
 
-use crate::rig::{CLUSTERS, Server, cluster, post, send};
+use crate::rig::{CLUSTERS, Server, cluster, merge, post, send};
 use kube::Client;
 use serde_json::{Value, json};
 
@@ -237,5 +237,71 @@ async fn acting_as_somebody_else_gives_their_rights_to_whoever_may() {
     assert_eq!(
         send(&admin, "GET", "/version", &[group], "").await.status,
         500
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_right_to_a_part_of_objects_watches_none_of_them_whole() {
+    let server = Server::start().await;
+    let admin = server.client("admin", &[]).await;
+    let bob = server.client("bob", &[]).await;
+    let rules =
+        json!([{"verbs": ["*"], "apiGroups": ["*"], "resources": ["*/status", "*/finalizers"]}]);
+    let roles = format!("{RBAC}/clusterroles");
+    post(&admin, &roles, &role("ClusterRole", "parts", &rules)).await;
+    let user = json!({"kind": "User", "apiGroup": "rbac.authorization.k8s.io", "name": "bob"});
+    let bound = binding("ClusterRoleBinding", "parts", "ClusterRole", &user);
+    post(&admin, &format!("{RBAC}/clusterrolebindings"), &bound).await;
+    let secrets = "/api/v1/watch/namespaces/default/secrets/x";
+    for part in ["status", "finalizers"] {
+        let path = format!("{secrets}/{part}?timeoutSeconds=1");
+        assert_eq!(code(&bob, "GET", &path).await, 404, "{part}");
+    }
+    assert_eq!(code(&bob, "GET", secrets).await, 403);
+    assert_eq!(
+        code(&admin, "POST", "/api/v1/watch/namespaces/default/secrets").await,
+        405
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_is_bound_to_a_role_that_is_still_to_come_or_another() {
+    let server = Server::start().await;
+    let admin = server.client("admin", &[]).await;
+    let bob = server.client("bob", &[]).await;
+    let rules = json!([{"verbs": ["*"], "apiGroups": ["rbac.authorization.k8s.io"],
+        "resources": ["clusterrolebindings"]}]);
+    let user = json!({"kind": "User", "apiGroup": "rbac.authorization.k8s.io", "name": "bob"});
+    let bindings = format!("{RBAC}/clusterrolebindings");
+    for name in ["binder", "empty"] {
+        let rules = if name == "binder" {
+            rules.clone()
+        } else {
+            json!([])
+        };
+        let made = role("ClusterRole", name, &rules);
+        post(&admin, &format!("{RBAC}/clusterroles"), &made).await;
+    }
+    post(
+        &admin,
+        &bindings,
+        &binding("ClusterRoleBinding", "binder", "ClusterRole", &user),
+    )
+    .await;
+    let future = binding("ClusterRoleBinding", "future", "ClusterRole", &user);
+    let refused = post(&bob, &bindings, &future).await;
+    assert_eq!(refused.status, 404, "{refused:?}");
+    assert!(
+        refused.body.contains("\\\"future\\\" not found"),
+        "{refused:?}"
+    );
+    let empty = binding("ClusterRoleBinding", "empty", "ClusterRole", &user);
+    assert_eq!(post(&bob, &bindings, &empty).await.status, 201);
+    let other = json!({"roleRef": {"name": "binder"}});
+    let refused = merge(&bob, &format!("{bindings}/empty"), &other).await;
+    assert_eq!(refused.status, 422, "{refused:?}");
+    assert!(
+        refused.body.contains("cannot change roleRef"),
+        "{refused:?}"
     );
 }

@@ -1,7 +1,11 @@
 //! Nobody grants rights that they do not have, unless a rule says that they may.
 
 use super::{Deed, RBAC, Server, User};
-use crate::kubeapi::{catalog::Resource, refusal::Refusal, tree::Tree};
+use crate::kubeapi::{
+    catalog::Resource,
+    refusal::{FieldError, Refusal, Subject},
+    tree::Tree,
+};
 use serde_json::Value;
 
 impl Server {
@@ -31,7 +35,7 @@ impl Server {
             let rules = object.field("rules").as_array().cloned();
             (
                 "escalate",
-                rules.unwrap_or_default(),
+                Some(rules.unwrap_or_default()),
                 name,
                 resource.plural.as_str(),
             )
@@ -46,6 +50,13 @@ impl Server {
         if self.allows(user, may) {
             return Ok(());
         }
+        let granted = granted.ok_or_else(|| {
+            Refusal::not_found(Subject {
+                group: RBAC,
+                kind,
+                name: role,
+            })
+        })?;
         let own = self.rules_of(user, namespace);
         let missing: Vec<String> = granted
             .iter()
@@ -63,6 +74,19 @@ impl Server {
         );
         Err(Refusal::forbidden(resource.subject(name), &why))
     }
+}
+
+/// What is wrong with a change of the role that a binding gives: it would give others all that its
+/// subjects were let have by somebody else.
+pub(in crate::kubeapi) fn moved_role(
+    resource: &Resource,
+    old: &Value,
+    object: &Value,
+) -> Option<FieldError> {
+    let binds = resource.group == RBAC && resource.plural.ends_with("bindings");
+    let reference = object.field("roleRef");
+    (binds && old.field("roleRef") != reference)
+        .then(|| FieldError::invalid("roleRef", reference, "cannot change roleRef"))
 }
 
 /// Whether everything that a rule allows is allowed by one of these.
