@@ -147,7 +147,7 @@ impl Server {
             let answer = self.review(parsed.object, &asked.user);
             return Ok(respond_json(StatusCode::CREATED, &answer));
         }
-        if resource.verbs != Verbs::All && !resource.verbs.names().contains(&verb) {
+        if !answers(target, verb) {
             return Err(Refusal::method_not_allowed(resource.subject(""), verb));
         }
         let presenter = self.presenter(target, &asked.parameters, asked.headers)?;
@@ -209,6 +209,19 @@ impl Server {
     }
 }
 
+/// Whether a path has this verb: a real server creates built-in objects only at the path of all, and
+/// deletes all of them only in one namespace.
+fn answers(target: &Target, verb: &str) -> bool {
+    let resource = &target.resource;
+    let built_in = resource.rules.merge_keys.is_some();
+    let everywhere = resource.namespaced && target.namespace.is_empty();
+    match verb {
+        "create" if built_in && target.name.is_some() => false,
+        "deletecollection" if built_in && (everywhere || resource.role == Role::Namespace) => false,
+        _ => resource.verbs == Verbs::All || resource.verbs.names().contains(&verb),
+    }
+}
+
 /// The namespace that rights are asked for: a namespace is in itself.
 fn place(target: &Target) -> &str {
     if target.resource.role == Role::Namespace {
@@ -235,6 +248,9 @@ fn name(target: &Target, verb: &str, parameters: &Parameters) -> String {
 
 fn verb(target: &Target, asked: &Asked<'_>) -> &'static str {
     let watches = target.watch || asked.parameters.flag("watch");
+    if target.watch && !matches!(*asked.method, Method::GET | Method::HEAD) {
+        return "this method";
+    }
     match (asked.method.as_str(), target.name.is_some()) {
         ("GET" | "HEAD", true) if target.watch => "watch",
         ("GET" | "HEAD", true) => "get",

@@ -69,7 +69,13 @@ impl Server {
         let catalog = self.catalog();
         let case = self.case(&catalog, target, intent, &parsed.duplicates);
         let admitted = case.admit_new(parsed.object)?;
-        self.check_namespace(target, &name_of(&admitted.object))?;
+        let name = name_of(&admitted.object);
+        if let Some(wanted) = target.name.as_deref().filter(|wanted| *wanted != name) {
+            return Err(Refusal::bad_request(format!(
+                "the name of the object ({name}) does not match the name on the URL ({wanted})"
+            )));
+        }
+        self.check_namespace(target, &name)?;
         let warnings = admitted.warnings.clone();
         let written = self.insert(resource, target, intent, admitted).await?;
         Ok(warn(
