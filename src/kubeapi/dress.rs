@@ -52,16 +52,24 @@ fn encode_texts(object: &mut Value) {
         return;
     };
     fields.entry("type").or_insert_with(|| json!("Opaque"));
-    let Some(Value::Object(texts)) = fields.remove("stringData") else {
+    let texts = fields.remove("stringData");
+    let Some(Value::Object(mut texts)) = texts else {
         return;
     };
     let data = fields.entry("data").or_insert_with(|| json!({}));
     if let Some(data) = data.as_object_mut() {
-        for (key, text) in texts {
-            let text = text.as_str().unwrap_or_default();
+        texts.retain(|key, text| {
+            let Some(text) = text.as_str() else {
+                return !text.is_null();
+            };
             let encoded = base64::engine::general_purpose::STANDARD.encode(text);
-            data.insert(key, json!(encoded));
-        }
+            data.insert(key.clone(), json!(encoded));
+            false
+        });
+    }
+    if !texts.is_empty() {
+        // What is no text is left for its schema to refuse.
+        fields.insert("stringData".to_owned(), Value::Object(texts));
     }
 }
 
