@@ -3,7 +3,8 @@
 mod identity;
 
 use super::{
-    bounds,
+    access::moved_role,
+    bounds::COMPLAINTS,
     catalog::{Catalog, Resource, Role, check_definition},
     dress::dress,
     managed::{self, Manager, Operation, Setting},
@@ -15,6 +16,7 @@ use super::{
 };
 use crate::kubeapi::tree::Tree;
 use serde_json::{Map, Value, json};
+use std::collections::BTreeSet;
 
 /// Which part of an object a request writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,9 +76,6 @@ pub(super) struct Case<'a> {
     pub(super) origin: Origin<'a>,
 }
 
-/// How many unknown and doubled fields a client is told of at most, as by a real server.
-const MOST_COMPLAINTS: usize = 100;
-
 /// Where the fields of a write come from.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Origin<'a> {
@@ -89,7 +88,6 @@ pub(super) enum Origin<'a> {
 impl Case<'_> {
     /// Makes a sent object into one that can be created.
     pub(super) fn admit_new(&self, mut object: Value) -> Result<Admitted, Refusal> {
-        bounds::check(&object)?;
         self.check_kind(&object)?;
         self.settle_namespace(&mut object)?;
         let metadata = metadata_of(&mut object)?;
@@ -127,6 +125,7 @@ impl Case<'_> {
         if self.resource.rules.generation {
             metadata.insert("generation".to_owned(), json!(1));
         }
+        managed::fit(&mut object)?;
         Ok(Admitted {
             object: as_stored(self.resource, object),
             warnings,
@@ -140,18 +139,19 @@ impl Case<'_> {
         mut object: Value,
         part: Part,
     ) -> Result<Admitted, Refusal> {
-        bounds::check(&object)?;
         self.check_kind(&object)?;
         self.settle_namespace(&mut object)?;
-        let mistakes = self.check_identity(old, &mut object)?;
+        let mut mistakes = self.check_identity(old, &mut object)?;
         self.keep_other_parts(old, &mut object, part);
         dress(self.resource, &mut object, Some(old), self.now);
         let mut warnings = self.normalise(&mut object)?;
+        mistakes.extend(moved_role(self.resource, old, &object));
         self.check(Some(old), &object, mistakes, part)?;
         self.check_finalizers(old, &object)?;
         warnings.extend(naming::finalizer_warnings(&object, Some(old)));
         self.count(old, &mut object);
         self.track(Some(old), &mut object, part);
+        managed::fit(&mut object)?;
         Ok(Admitted { object, warnings })
     }
 
@@ -181,7 +181,7 @@ impl Case<'_> {
             .duplicates
             .iter()
             .map(|field| format!("duplicate field \"{field}\""));
-        let complaints: Vec<String> = unknown.chain(duplicates).take(MOST_COMPLAINTS).collect();
+        let complaints: Vec<String> = unknown.chain(duplicates).take(COMPLAINTS).collect();
         match self.strictness {
             Strictness::Ignore => Ok(Vec::new()),
             Strictness::Strict if !complaints.is_empty() => Err(Refusal::bad_request(format!(
@@ -206,7 +206,7 @@ impl Case<'_> {
             self.resource,
         ));
         let name = &name_of(old.unwrap_or(object));
-        errors.extend(validate(self.catalog.schema(self.resource), object));
+        errors.extend(validate(self.catalog.schema(self.resource), object, old));
         if errors.is_empty()
             && let Some(rules) = &self.resource.cel
         {
@@ -237,15 +237,11 @@ impl Case<'_> {
         if old.field("metadata").field("deletionTimestamp").is_null() {
             return Ok(());
         }
-        let known = old.field("metadata").field("finalizers").as_array();
-        let new: Vec<String> = object
-            .field("metadata")
-            .field("finalizers")
-            .as_array()
-            .into_iter()
-            .flatten()
-            .filter(|finalizer| !known.is_some_and(|known| known.contains(finalizer)))
-            .map(ToString::to_string)
+        let known: BTreeSet<&str> = naming::finalizers(old).collect();
+        let new: Vec<String> = naming::finalizers(object)
+            .filter(|finalizer| !known.contains(finalizer))
+            .take(COMPLAINTS)
+            .map(|finalizer| format!("{finalizer:?}"))
             .collect();
         if new.is_empty() {
             return Ok(());

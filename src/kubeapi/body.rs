@@ -1,6 +1,7 @@
 //! Reads request bodies: JSON with its duplicate keys noticed, YAML and the protobuf of kubectl.
 
 use super::{
+    bounds::COMPLAINTS,
     catalog::Resource,
     path::Path,
     protobuf::{self, Message},
@@ -199,6 +200,15 @@ struct Node<'a> {
     duplicates: &'a RefCell<BTreeSet<String>>,
 }
 
+impl Node<'_> {
+    fn note(&self, path: Path<'_>) {
+        let mut duplicates = self.duplicates.borrow_mut();
+        if duplicates.len() < COMPLAINTS {
+            duplicates.insert(path.to_string());
+        }
+    }
+}
+
 impl<'de> DeserializeSeed<'de> for Node<'_> {
     type Value = Value;
 
@@ -254,7 +264,7 @@ impl<'de> Visitor<'de> for Node<'_> {
         while let Some(name) = entries.next_key::<String>()? {
             let path = Path::Field(&self.path, &name);
             if fields.contains_key(&name) {
-                self.duplicates.borrow_mut().insert(path.to_string());
+                self.note(path);
             }
             let value = entries.next_value_seed(Node {
                 path,
@@ -289,6 +299,18 @@ mod tests {
                 .unwrap();
         assert_eq!(parsed.duplicates, ["spec.url"]);
         assert_eq!(parsed.object["spec"]["url"], "y");
+    }
+
+    #[test]
+    fn of_many_duplicate_keys_below_a_long_one_little_is_kept() {
+        let long = "x".repeat(100_000);
+        let twice: Vec<String> = (0..1_000)
+            .map(|number| format!(r#""{number}":0,"{number}":0"#))
+            .collect();
+        let body = format!(r#"{{"kind":"A","{long}":{{{}}}}}"#, twice.join(","));
+        let duplicates = json(body.as_bytes()).unwrap().duplicates;
+        assert_eq!(duplicates.len(), COMPLAINTS);
+        assert!(duplicates.concat().len() < 100_000);
     }
 
     #[test]

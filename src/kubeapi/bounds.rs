@@ -2,6 +2,7 @@
 
 use super::refusal::Refusal;
 use serde_json::Value;
+use std::fmt::{self, Display, Write};
 
 /// How many levels an object may have. A reader of JSON takes 128, and lists and watches put an
 /// object a few levels down.
@@ -9,6 +10,13 @@ pub(super) const LEVELS: usize = 100;
 
 /// How many bytes an object may have, about: what etcd takes of a real server (1.5 MiB).
 const BYTES: usize = 3 * 512 * 1024;
+
+/// How many unknown, doubled and wrong fields a client is told of at most: a real server stops
+/// decoding there.
+pub(super) const COMPLAINTS: usize = 100;
+
+/// How many bytes of a value a client is told.
+const QUOTED: usize = 1_024;
 
 /// What a value counts for besides its text.
 const OVERHEAD: usize = 4;
@@ -44,6 +52,31 @@ pub(super) fn weigh(value: &Value, levels: usize) -> Option<usize> {
     Some(OVERHEAD + content)
 }
 
+/// A value as a complaint quotes it: a long one only by its beginning.
+pub(super) fn quote(value: &impl Display) -> String {
+    let mut quoted = Quoted(String::new());
+    if write!(quoted, "{value}").is_err() {
+        quoted.0.push_str("...");
+    }
+    quoted.0
+}
+
+/// A text that takes no more than is quoted.
+struct Quoted(String);
+
+impl Write for Quoted {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let room = QUOTED - self.0.len();
+        let part = text.get(..text.floor_char_boundary(room));
+        let part = part.unwrap_or_default();
+        self.0.push_str(part);
+        if part.len() < text.len() {
+            return Err(fmt::Error);
+        }
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -67,6 +100,14 @@ mod tests {
         assert!(check(&json!({"a": "x".repeat(BYTES - 100)})).is_ok());
         let refusal = check(&json!({"a": "x".repeat(BYTES)})).unwrap_err();
         assert_eq!(refusal.status()["code"], 413);
+    }
+
+    #[test]
+    fn of_a_long_value_the_beginning_is_quoted() {
+        assert_eq!(quote(&json!({"a": [1, "x"]})), r#"{"a":[1,"x"]}"#);
+        let long = quote(&json!(["ä".repeat(QUOTED)]));
+        assert!(long.starts_with("[\"ää") && long.ends_with("ä..."));
+        assert!(long.len() <= QUOTED + 3, "{}", long.len());
     }
 
     #[test]

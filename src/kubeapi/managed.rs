@@ -1,10 +1,11 @@
 //! `metadata.managedFields`: who owns which field, kept up with every write.
 
 use super::{
-    catalog::Resource,
-    catalog::View,
+    bounds,
+    catalog::{Resource, View},
     fields::{Branch, FieldSet, named},
     naming,
+    refusal::Refusal,
     schema::Schema,
     tree::Tree,
     typed::{Comparison, compare},
@@ -238,7 +239,7 @@ impl Managers {
                 continue;
             };
             if let Some(known) = self.0.remove(&ancient) {
-                owned.fields = owned.fields.union(&known.fields);
+                owned.fields = known.fields.union(&owned.fields);
                 owned.time = owned.time.max(known.time);
                 count -= 1;
             }
@@ -375,6 +376,18 @@ fn differ_only_in_managers(old: &Value, object: &Value) -> bool {
     let (before, after) = (old.field("metadata"), object.field("metadata"));
     same_fields(old, object, |name| name != "metadata")
         && same_fields(before, after, |name| name != "managedFields")
+}
+
+/// Refuses an object that is too large or too deep. One that is so only by its managers loses them, as
+/// on a real server: who owns what is worth less than the object.
+pub(super) fn fit(object: &mut Value) -> Result<(), Refusal> {
+    let Err(refusal) = bounds::check(object) else {
+        return Ok(());
+    };
+    if take(object).is_null() {
+        return Err(refusal);
+    }
+    bounds::check(object)
 }
 
 /// Takes the managers out of an object.

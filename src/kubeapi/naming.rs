@@ -1,10 +1,10 @@
 //! Names, uids and times of objects, and the rules for names and labels.
 
-use super::{catalog::Resource, refusal::FieldError};
+use super::{bounds::COMPLAINTS, catalog::Resource, refusal::FieldError};
 use crate::kubeapi::tree::Tree;
 use ring::rand::{SecureRandom, SystemRandom};
 use serde_json::{Map, Value, json};
-use std::fmt::Write;
+use std::{collections::BTreeSet, fmt::Write};
 
 const SUFFIX_LETTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
 
@@ -113,24 +113,21 @@ pub(super) fn check_metadata(metadata: &Value, resource: &Resource) -> Vec<Field
 
 /// Warns of new finalizers that could be anybody's.
 pub(super) fn finalizer_warnings(object: &Value, old: Option<&Value>) -> Vec<String> {
-    let of = |object: &Value| {
-        object
-            .field("metadata")
-            .field("finalizers")
-            .as_array()
-            .cloned()
-    };
-    let known = old.and_then(of).unwrap_or_default();
-    let finalizers = of(object).unwrap_or_default();
-    finalizers
-        .iter()
-        .filter(|finalizer| !known.contains(finalizer))
-        .filter_map(Value::as_str)
+    let known: BTreeSet<&str> = old.into_iter().flat_map(finalizers).collect();
+    finalizers(object)
         .filter(|name| !name.contains('/') && !COMMON_FINALIZERS.contains(name))
+        .filter(|name| !known.contains(name))
+        .take(COMPLAINTS)
         .map(|name| {
             format!("metadata.finalizers: \"{name}\": prefer a domain-qualified finalizer name to avoid accidental conflicts with other finalizer writers")
         })
         .collect()
+}
+
+/// The finalizers of an object.
+pub(super) fn finalizers(object: &Value) -> impl Iterator<Item = &str> {
+    let finalizers = object.field("metadata").field("finalizers").as_array();
+    finalizers.into_iter().flatten().filter_map(Value::as_str)
 }
 
 fn is_label(text: &str) -> bool {

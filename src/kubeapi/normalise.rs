@@ -1,9 +1,10 @@
 //! Brings an object into the form of its schema: unknown fields go, defaults come.
 
-use super::{path::Path, schema::Schema};
+use super::{bounds::COMPLAINTS, path::Path, schema::Schema};
 use serde_json::{Map, Value};
 
-/// Removes nulls and unknown fields, fills in defaults, and returns the paths of what was unknown.
+/// Removes nulls and unknown fields, fills in defaults, and returns the paths of what was unknown, as
+/// far as anybody is told of it.
 pub(super) fn normalise(schema: Schema<'_>, object: &mut Value) -> Vec<String> {
     let mut unknown = Vec::new();
     walk(schema, object, Path::Root, &mut unknown);
@@ -42,7 +43,7 @@ fn prune(
         }
         let kept =
             keeps || (embedded && matches!(name.as_str(), "apiVersion" | "kind" | "metadata"));
-        if !kept {
+        if !kept && unknown.len() < COMPLAINTS {
             unknown.push(Path::Field(&path, name).to_string());
         }
         kept

@@ -1,4 +1,6 @@
 //! Where in an object something is: `spec.list[0].name`, written out only for those who must be told.
+//! Of a long name the beginning is written: a client chooses names, and sees them in every complaint
+//! of what is below.
 
 use std::fmt;
 
@@ -15,8 +17,8 @@ impl fmt::Display for Path<'_> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Root => Ok(()),
-            Self::Field(Self::Root, name) => formatter.write_str(name),
-            Self::Field(parent, name) => write!(formatter, "{parent}.{name}"),
+            Self::Field(Self::Root, name) => write!(formatter, "{name:.256}"),
+            Self::Field(parent, name) => write!(formatter, "{parent}.{name:.256}"),
             Self::Item(parent, index) => write!(formatter, "{parent}[{index}]"),
         }
     }
@@ -34,5 +36,8 @@ mod tests {
         let name = Path::Field(&item, "name");
         assert_eq!(name.to_string(), "spec.list[0].name");
         assert_eq!(Path::Root.to_string(), "");
+        let long = "x".repeat(1_000);
+        let long = Path::Field(&item, &long);
+        assert_eq!(long.to_string().len(), "spec.list[0].".len() + 256);
     }
 }

@@ -1,6 +1,6 @@
 //! Every answer that is not the one asked for, as the Status that kube clients expect.
 
-use super::protobuf;
+use super::{bounds::quote, protobuf};
 use axum::{
     body::Body,
     http::{HeaderValue, Response, StatusCode, header},
@@ -29,7 +29,7 @@ impl FieldError {
         Self {
             field: field.to_string(),
             reason: "FieldValueInvalid",
-            message: format!("Invalid value: {value}: {}", why.as_ref()),
+            message: format!("Invalid value: {}: {}", quote(value), why.as_ref()),
         }
     }
 

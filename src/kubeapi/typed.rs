@@ -10,6 +10,7 @@ pub(super) use compare::{Comparison, compare};
 pub(super) use merge::{merge, without};
 
 use super::{
+    bounds::{COMPLAINTS, quote},
     fields::{Branch, FieldSet, named},
     path::Path,
     schema::Schema,
@@ -137,6 +138,9 @@ pub(super) fn complaints(schema: Schema<'_>, object: &Value) -> Vec<String> {
 }
 
 fn check(schema: Schema<'_>, value: &Value, path: Path<'_>, found: &mut Vec<String>) {
+    if found.len() >= COMPLAINTS {
+        return;
+    }
     let expected = schema.kind().unwrap_or_default();
     let fits = match value {
         Value::Null => true,
@@ -161,10 +165,8 @@ fn check(schema: Schema<'_>, value: &Value, path: Path<'_>, found: &mut Vec<Stri
         };
         let shown = value
             .as_str()
-            .map_or_else(|| value.to_string(), str::to_owned);
+            .map_or_else(|| quote(value), |text| quote(&text));
         found.push(format!(".{path}: expected {wanted}, got &{{{shown}}}"));
-    }
-    if !fits {
         return;
     }
     if let Value::Object(fields) = value {
@@ -173,7 +175,10 @@ fn check(schema: Schema<'_>, value: &Value, path: Path<'_>, found: &mut Vec<Stri
             match schema.field(name) {
                 Some(described) => check(described, below, path, found),
                 None if schema.keeps_unknown_fields() => {}
-                None => found.push(format!(".{path}: field not declared in schema")),
+                None if found.len() < COMPLAINTS => {
+                    found.push(format!(".{path}: field not declared in schema"));
+                }
+                None => {}
             }
         }
     } else if let (Value::Array(list), Some(described)) = (value, schema.items()) {

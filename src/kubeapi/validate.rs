@@ -1,18 +1,36 @@
 //! Checks an object against its schema and names every field that is wrong.
 
-use super::{path::Path, pattern, refusal::FieldError, schema::Schema};
+use super::{
+    bounds::{COMPLAINTS, quote},
+    path::Path,
+    pattern,
+    refusal::FieldError,
+    schema::Schema,
+};
 use crate::kubeapi::tree::Tree;
+use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
 
-/// Checks a whole object; the result is empty when it is as the schema wants it.
-pub(super) fn validate(schema: Schema<'_>, object: &Value) -> Vec<FieldError> {
+/// Checks a whole object; the result is empty when it is as the schema wants it. What is as it was
+/// in the old state is let be: a schema that has become stricter must not lock what was stored before.
+pub(super) fn validate(schema: Schema<'_>, object: &Value, old: Option<&Value>) -> Vec<FieldError> {
     let mut errors = Vec::new();
-    check(schema, object, Path::Root, &mut errors);
+    check(schema, object, old, Path::Root, &mut errors);
     errors
 }
 
-fn check(schema: Schema<'_>, value: &Value, path: Path<'_>, errors: &mut Vec<FieldError>) {
-    if value.is_null() && schema.flag("nullable") {
+fn check(
+    schema: Schema<'_>,
+    value: &Value,
+    old: Option<&Value>,
+    path: Path<'_>,
+    errors: &mut Vec<FieldError>,
+) {
+    if old == Some(value)
+        || errors.len() >= COMPLAINTS
+        || value.is_null() && schema.flag("nullable")
+    {
         return;
     }
     if let Some(expected) = schema.kind()
@@ -28,11 +46,12 @@ fn check(schema: Schema<'_>, value: &Value, path: Path<'_>, errors: &mut Vec<Fie
     } else if let Some(number) = value.as_f64() {
         check_number(schema, value, number, path, errors);
     } else if let Some(items) = value.as_array() {
-        check_list(schema, items, path, errors);
+        check_list(schema, items, old, path, errors);
     } else if let Some(fields) = value.as_object() {
         for (name, field) in fields {
             if let Some(described) = schema.field(name) {
-                check(described, field, Path::Field(&path, name), errors);
+                let old = old.and_then(|old| old.get(name));
+                check(described, field, old, Path::Field(&path, name), errors);
             }
         }
         check_object(schema, fields, path, errors);
@@ -79,11 +98,7 @@ fn check_choice(schema: Schema<'_>, value: &Value, path: Path<'_>, errors: &mut 
         && !allowed.contains(value)
     {
         let supported: Vec<String> = allowed.iter().map(ToString::to_string).collect();
-        errors.push(FieldError::unsupported(
-            &path,
-            &value.to_string(),
-            &supported,
-        ));
+        errors.push(FieldError::unsupported(&path, &quote(value), &supported));
     }
 }
 
@@ -95,12 +110,12 @@ fn check_combination(
 ) {
     let holds = |part: Schema<'_>| {
         let mut found = Vec::new();
-        check(part, value, path, &mut found);
+        check(part, value, None, path, &mut found);
         found.is_empty()
     };
     if let Some(parts) = schema.alternatives("allOf") {
         for part in parts {
-            check(part, value, path, errors);
+            check(part, value, None, path, errors);
         }
     }
     if let Some(mut parts) = schema.alternatives("anyOf")
@@ -144,10 +159,14 @@ fn check_text(schema: Schema<'_>, text: &str, path: Path<'_>, errors: &mut Vec<F
     {
         wrong(format!("should match '{pattern}'"));
     }
-    if schema.get("format").and_then(Value::as_str) == Some("date-time")
-        && text.parse::<jiff::Timestamp>().is_err()
-    {
-        wrong(format!("must be of type date-time: \"{text}\""));
+    match schema.get("format").and_then(Value::as_str) {
+        Some("date-time") if text.parse::<jiff::Timestamp>().is_err() => {
+            wrong(format!("must be of type date-time: \"{}\"", quote(&text)));
+        }
+        Some("byte") if STANDARD.decode(text).is_err() => {
+            wrong("must be of type byte: it is no base64".to_owned());
+        }
+        _ => {}
     }
 }
 
@@ -191,10 +210,18 @@ fn check_number(
     }
 }
 
-fn check_list(schema: Schema<'_>, items: &[Value], path: Path<'_>, errors: &mut Vec<FieldError>) {
+fn check_list(
+    schema: Schema<'_>,
+    items: &[Value],
+    old: Option<&Value>,
+    path: Path<'_>,
+    errors: &mut Vec<FieldError>,
+) {
     if let Some(described) = schema.items() {
+        let standing = standing(schema, old);
         for (index, item) in items.iter().enumerate() {
-            check(described, item, Path::Item(&path, index), errors);
+            let path = Path::Item(&path, index);
+            check(described, item, standing(item), path, errors);
         }
     }
     if let Some(minimum) = schema
@@ -220,32 +247,64 @@ fn check_list(schema: Schema<'_>, items: &[Value], path: Path<'_>, errors: &mut 
     check_unique(schema, items, path, errors);
 }
 
-fn check_unique(schema: Schema<'_>, items: &[Value], path: Path<'_>, errors: &mut Vec<FieldError>) {
-    let identity: Box<dyn Fn(&Value) -> Value> =
+/// Finds the old states of the items of a list, which only those that have keys have.
+fn standing<'a>(
+    schema: Schema<'a>,
+    old: Option<&'a Value>,
+) -> impl Fn(&Value) -> Option<&'a Value> {
+    let identity = Identity::of(schema).filter(|identity| matches!(identity, Identity::Keys(_)));
+    let name = move |item: &Value| Some(identity.as_ref()?.name(item).to_string());
+    let old = old.and_then(Value::as_array).into_iter().flatten();
+    let known: BTreeMap<String, &Value> =
+        old.filter_map(|item| Some((name(item)?, item))).collect();
+    move |item| known.get(&name(item)?).copied()
+}
+
+/// By what the items of a list are told apart.
+enum Identity<'a> {
+    Whole,
+    Keys(Vec<&'a str>),
+}
+
+impl<'a> Identity<'a> {
+    fn of(schema: Schema<'a>) -> Option<Self> {
         match schema.get("x-kubernetes-list-type").and_then(Value::as_str) {
-            Some("set") => Box::new(Value::clone),
+            Some("set") => Some(Self::Whole),
             Some("map") => {
-                let keys = schema.get("x-kubernetes-list-map-keys").cloned();
-                Box::new(move |item| {
-                    let keys = keys.iter().filter_map(Value::as_array).flatten();
-                    keys.filter_map(Value::as_str)
-                        .map(|key| (key.to_owned(), item.field(key).clone()))
-                        .collect()
-                })
+                let keys = schema.get("x-kubernetes-list-map-keys");
+                let keys = keys.and_then(Value::as_array).into_iter().flatten();
+                Some(Self::Keys(keys.filter_map(Value::as_str).collect()))
             }
-            _ => return,
-        };
-    let mut seen = Vec::new();
+            _ => None,
+        }
+    }
+
+    fn name(&self, item: &Value) -> Value {
+        match self {
+            Self::Whole => item.clone(),
+            Self::Keys(keys) => keys
+                .iter()
+                .map(|key| ((*key).to_owned(), item.field(key).clone()))
+                .collect(),
+        }
+    }
+}
+
+fn check_unique(schema: Schema<'_>, items: &[Value], path: Path<'_>, errors: &mut Vec<FieldError>) {
+    let Some(identity) = Identity::of(schema) else {
+        return;
+    };
+    let mut seen = BTreeSet::new();
     for (index, item) in items.iter().enumerate() {
-        let identity = identity(item);
-        if seen.contains(&identity) {
+        let name = identity.name(item);
+        // Equal values are written alike.
+        if !seen.insert(name.to_string()) && errors.len() < COMPLAINTS {
             errors.push(FieldError {
                 field: format!("{path}[{index}]"),
                 reason: "FieldValueDuplicate",
-                message: format!("Duplicate value: {identity}"),
+                message: format!("Duplicate value: {}", quote(&name)),
             });
         }
-        seen.push(identity);
     }
 }
 
@@ -257,7 +316,7 @@ fn check_object(
 ) {
     let required = schema.get("required").and_then(Value::as_array);
     for name in required.into_iter().flatten().filter_map(Value::as_str) {
-        if !fields.contains_key(name) {
+        if !fields.contains_key(name) && errors.len() < COMPLAINTS {
             errors.push(FieldError::required(&Path::Field(&path, name), ""));
         }
     }
@@ -280,7 +339,7 @@ mod tests {
 
     fn errors(schema: &Value, object: &Value) -> Vec<(String, &'static str, String)> {
         let components = Components::new();
-        validate(Schema::new(schema, &components), object)
+        validate(Schema::new(schema, &components), object, None)
             .into_iter()
             .map(|error| (error.field, error.reason, error.message))
             .collect()
@@ -332,6 +391,43 @@ mod tests {
         assert!(errors(&schema, &json!("10.0.0.0/16")).is_empty());
         assert_eq!(errors(&schema, &json!("rome")).len(), 1);
         assert_eq!(errors(&schema, &json!("10.100.100.100/16")).len(), 1);
+    }
+
+    #[test]
+    fn what_was_wrong_before_may_stay_and_what_changes_may_not_be_wrong() {
+        let schema = json!({"type": "object", "properties": {
+            "a": {"type": "string", "maxLength": 1},
+            "list": {"type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["key"],
+                "items": {"type": "object", "properties": {"key": {"type": "string"}, "n": {"type": "integer"}}}}
+        }});
+        let components = Components::new();
+        let schema = Schema::new(&schema, &components);
+        let old = json!({"a": "long", "b": 1, "list": [{"key": "x", "n": "one"}]});
+        let fields = |object: &Value| -> Vec<String> {
+            let errors = validate(schema, object, Some(&old)).into_iter();
+            errors.map(|error| error.field).collect()
+        };
+        let others = json!({"a": "long", "b": 2, "list": [{"key": "y"}, {"key": "x", "n": "one"}]});
+        assert_eq!(fields(&others), [""; 0]);
+        let worse = json!({"a": "longer", "list": [{"key": "y"}, {"key": "x", "n": "two"}]});
+        assert_eq!(fields(&worse), ["a", "list[1].n"]);
+    }
+
+    #[test]
+    fn data_of_bytes_is_base64() {
+        let schema = json!({"type": "string", "format": "byte"});
+        assert!(errors(&schema, &json!("cm9tZQ==")).is_empty());
+        assert_eq!(errors(&schema, &json!("%%%")).len(), 1);
+    }
+
+    #[test]
+    fn of_many_errors_a_client_is_told_some() {
+        let schema =
+            json!({"type": "array", "x-kubernetes-list-type": "set", "items": {"type": "integer"}});
+        let list: Value = (0..1_000).map(|number| json!(number.to_string())).collect();
+        assert_eq!(errors(&schema, &list).len(), COMPLAINTS);
+        let list: Value = (0..1_000).map(|_| json!(1)).collect();
+        assert_eq!(errors(&schema, &list).len(), COMPLAINTS);
     }
 
     #[test]

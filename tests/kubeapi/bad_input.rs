@@ -1,6 +1,6 @@
 //! Input that no honest client sends: a clear refusal, and nobody else notices.
 
-use crate::rig::{CLUSTERS, Server, cluster, post, raw, send};
+use crate::rig::{CLUSTERS, Server, cluster, merge, post, raw, send};
 use kube::Client;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -78,13 +78,20 @@ async fn a_json_patch_that_grows_without_end_is_refused() {
 async fn an_object_that_nobody_could_read_is_refused() {
     let server = Server::start().await;
     let admin = server.client("admin", &[]).await;
-    let map = |depth: usize| {
-        let labels = (0..depth).fold(json!("end"), |inner, _| json!({"a": inner}));
-        json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "deep"}, "other": labels})
+    let open = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
+    let definition = json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": {"name": "boats.sea.test"}, "spec": {"group": "sea.test", "scope": "Cluster",
+            "names": {"kind": "Boat", "plural": "boats"},
+            "versions": [{"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": open}}]}});
+    let definitions = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+    assert_eq!(post(&admin, definitions, &definition).await.status, 201);
+    let boat = |depth: usize| {
+        let hull = (0..depth).fold(json!("end"), |inner, _| json!({"a": inner}));
+        json!({"apiVersion": "sea.test/v1", "kind": "Boat", "metadata": {"name": "deep"}, "hull": hull})
     };
-    let maps = "/api/v1/namespaces/default/configmaps";
-    assert_eq!(post(&admin, maps, &map(110)).await.status, 400);
-    assert_eq!(post(&admin, maps, &map(90)).await.status, 201);
+    let boats = "/apis/sea.test/v1/boats";
+    assert_eq!(post(&admin, boats, &boat(110)).await.status, 400);
+    assert_eq!(post(&admin, boats, &boat(90)).await.status, 201);
     let mut large = cluster("large");
     large["spec"]["authUrl"] = json!("x".repeat(2_000_000));
     assert_eq!(post(&admin, CLUSTERS, &large).await.status, 413);
@@ -122,6 +129,22 @@ async fn ten_thousand_labels_are_kept_like_few() {
         "{}",
         answer.status
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_object_that_only_its_managers_make_too_large_loses_them() {
+    let server = Server::start().await;
+    let admin = server.client("admin", &[]).await;
+    let data: serde_json::Map<String, Value> = (0..60_000)
+        .map(|number| (format!("k{number}"), json!("")))
+        .collect();
+    let many = json!({"metadata": {"name": "many", "finalizers": ["x.test/held"]}, "data": data});
+    let maps = "/api/v1/namespaces/default/configmaps";
+    assert_eq!(post(&admin, maps, &many).await.status, 201);
+    let freed = json!({"metadata": {"finalizers": null}});
+    let answer = merge(&admin, &format!("{maps}/many"), &freed).await;
+    assert_eq!(answer.status, 200, "{}", answer.status);
+    assert_eq!(answer.json()["data"].as_object().unwrap().len(), 60_000);
 }
 
 #[tokio::test(flavor = "multi_thread")]

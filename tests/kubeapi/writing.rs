@@ -406,3 +406,86 @@ async fn pods_and_service_accounts_are_kept_and_secrets_take_text() {
     assert_eq!(told["status"]["phase"], "Running");
     assert_eq!(read(&admin, &one).await["status"]["phase"], "Running");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_secret_takes_nothing_but_text_and_base64() {
+    let (_server, admin) = started().await;
+    let secrets = "/api/v1/namespaces/default/secrets";
+    for wrong in [
+        json!({"stringData": {"pin": 1234}}),
+        json!({"data": {"pin": "%%%"}}),
+    ] {
+        let mut secret = json!({"metadata": {"name": "a"}});
+        secret
+            .as_object_mut()
+            .unwrap()
+            .extend(wrong.as_object().unwrap().clone());
+        let refused = post(&admin, secrets, &secret).await;
+        assert_eq!(refused.status, 422, "{refused:?}");
+        assert!(refused.body.contains("pin"), "{refused:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn built_in_kinds_have_the_verbs_of_a_real_server() {
+    let (_server, admin) = started().await;
+    let code = async |method: &str, path: &str, body: &Value| {
+        let headers = [("content-type", "application/json")];
+        send(&admin, method, path, &headers, body.to_string())
+            .await
+            .status
+            .as_u16()
+    };
+    let evil = json!({"metadata": {"name": "evil"}});
+    assert_eq!(code("POST", "/api/v1/namespaces/default", &evil).await, 405);
+    assert_eq!(
+        code("POST", "/api/v1/namespaces/default/configmaps/evil", &evil).await,
+        405
+    );
+    let options = json!({});
+    assert_eq!(code("DELETE", "/api/v1/namespaces", &options).await, 405);
+    assert_eq!(code("DELETE", "/api/v1/configmaps", &options).await, 405);
+    assert_eq!(
+        code("DELETE", "/api/v1/namespaces/default/configmaps", &options).await,
+        200
+    );
+    assert_eq!(
+        code("POST", &format!("{CLUSTERS}/a"), &cluster("b")).await,
+        400
+    );
+    assert_eq!(
+        code("POST", &format!("{CLUSTERS}/a"), &cluster("a")).await,
+        201
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_schema_that_becomes_stricter_does_not_lock_what_is_there() {
+    let (_server, admin) = started().await;
+    let schema = |length: u64| {
+        json!({"type": "object", "properties": {"spec": {"type": "object",
+        "properties": {"name": {"type": "string", "maxLength": length}, "crew": {"type": "integer"}}}}})
+    };
+    let versions = |length: u64| {
+        let mut version = boat_version("v1", true);
+        version["schema"]["openAPIV3Schema"] = schema(length);
+        json!([version])
+    };
+    post(&admin, DEFINITIONS, &boats(&versions(100))).await;
+    let path = "/apis/sea.test/v1/boats";
+    let boat = json!({"apiVersion": "sea.test/v1", "kind": "Boat", "spec": {"name": "a long name"},
+        "metadata": {"name": "a", "finalizers": ["sea.test/held"]}});
+    let made = post(&admin, path, &boat).await;
+    assert_eq!(made.status, 201, "{made:?}");
+    let stricter = json!({"spec": {"versions": versions(3)}});
+    let definition = format!("{DEFINITIONS}/boats.sea.test");
+    assert_eq!(merge(&admin, &definition, &stricter).await.status, 200);
+    for (patch, status) in [
+        (json!({"spec": {"crew": 3}}), 200),
+        (json!({"spec": {"name": "a longer name"}}), 422),
+        (json!({"metadata": {"finalizers": null}}), 200),
+    ] {
+        let answer = merge(&admin, &format!("{path}/a"), &patch).await;
+        assert_eq!(answer.status, status, "{answer:?}");
+    }
+}
