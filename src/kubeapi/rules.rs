@@ -1,6 +1,6 @@
 //! The rules of a schema in CEL (`x-kubernetes-validations`), compiled once for each kind.
 
-use super::{refusal::FieldError, tree::Tree};
+use super::{bounds::quote, refusal::FieldError, tree::Tree};
 use kube::core::cel::{CompiledSchema, Validator, compile_schema};
 use serde_json::Value;
 
@@ -21,7 +21,8 @@ impl Rules {
         mistake(&self.0)
     }
 
-    /// What is wrong with an object, after its old state if it has one.
+    /// What is wrong with an object, after its old state if it has one. As with the rest of a schema,
+    /// what is as it was is let be.
     pub(super) fn check(&self, object: &Value, old: Option<&Value>) -> Vec<FieldError> {
         let Err(errors) = Validator::new().validate_compiled(&self.0, object, old) else {
             return Vec::new();
@@ -29,6 +30,10 @@ impl Rules {
         errors
             .into_vec()
             .into_iter()
+            .filter(|error| {
+                let now = at(object, &error.field_path);
+                now.is_null() || old.is_none_or(|old| at(old, &error.field_path) != now)
+            })
             .map(|error| {
                 let reason = match error.reason.as_deref() {
                     Some("FieldValueForbidden") => "FieldValueForbidden",
@@ -54,15 +59,18 @@ impl Rules {
 
 /// A value as refusals show it: maps and lists only by their type.
 fn shown(object: &Value, path: &str) -> String {
-    let value = path
-        .split('.')
-        .filter(|name| !name.is_empty())
-        .fold(object, |value, name| value.field(name));
-    match value {
+    match at(object, path) {
         Value::Object(_) | Value::Null => "\"object\"".to_owned(),
         Value::Array(_) => "\"array\"".to_owned(),
-        Value::Bool(_) | Value::Number(_) | Value::String(_) => value.to_string(),
+        value @ (Value::Bool(_) | Value::Number(_) | Value::String(_)) => quote(value),
     }
+}
+
+/// The value at a path, or null; of an item of a list it is not known.
+fn at<'a>(object: &'a Value, path: &str) -> &'a Value {
+    path.split('.')
+        .filter(|name| !name.is_empty())
+        .fold(object, |value, name| value.field(name))
 }
 
 fn has_rules(schema: &Value) -> bool {
@@ -125,6 +133,25 @@ mod tests {
                 .len(),
             1
         );
+    }
+
+    #[test]
+    fn a_new_rule_does_not_lock_what_stays_as_it_was() {
+        let schema = json!({"type": "object", "properties": {"spec": {"type": "object",
+            "properties": {"low": {"type": "integer"}},
+            "x-kubernetes-validations": [{"rule": "self.low > 5"}]}}});
+        let rules = Rules::of(&schema).unwrap();
+        let old = json!({"spec": {"low": 3}, "held": true});
+        assert!(
+            rules
+                .check(&json!({"spec": {"low": 3}}), Some(&old))
+                .is_empty()
+        );
+        assert_eq!(
+            rules.check(&json!({"spec": {"low": 4}}), Some(&old)).len(),
+            1
+        );
+        assert_eq!(rules.check(&old, None).len(), 1);
     }
 
     #[test]
