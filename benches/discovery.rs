@@ -259,7 +259,8 @@ impl Bench {
         let ended = |at: Timestamp, patience| {
             rome.logged_within(patience, at, &["Advertisement withdrawn"])
         };
-        self.time(GOODBYE, OURS, || milan.end(Signal::SIGTERM), ended);
+        let from = self.time(GOODBYE, OURS, || milan.end(Signal::SIGTERM), ended);
+        self.explain(GOODBYE, from, ended(from, Duration::ZERO), &rome);
 
         let quiet = self.quiet();
         let milan = lan.start("milan");
@@ -325,6 +326,16 @@ impl Bench {
         self.add(gone, OURS, at, withdrawn);
         let degraded = rome.logged_within(SILENCE, at, &["to=\"Degraded\""]);
         self.add(state, OURS, at, degraded);
+        self.explain(gone, at, withdrawn, rome);
+        self.explain(state, at, degraded, rome);
+    }
+
+    /// Shows the log of a machine when something did not come about.
+    fn explain(&self, row: &str, from: Timestamp, to: Option<Timestamp>, machine: &Machine) {
+        if to.is_none() {
+            let log = machine.log();
+            self.tell(&format!("{row}: not since {from}; the log says:\n{log}"));
+        }
     }
 }
 

@@ -271,7 +271,8 @@ impl Machine {
         names.collect::<BTreeSet<_>>().len()
     }
 
-    fn log(&self) -> String {
+    /// What it has logged.
+    pub(crate) fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap()
     }
 
