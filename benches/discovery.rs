@@ -256,9 +256,8 @@ impl Bench {
         sleep(MOMENT);
         let milan = self.meet(&lan, &rome);
         sleep(MOMENT);
-        let ended = |at: Timestamp, patience| {
-            rome.logged_within(patience, at, &["Advertisement withdrawn"])
-        };
+        let ended =
+            |at: Timestamp, patience| rome.logged_within(patience, at, &["Advertisement gone"]);
         let from = self.time(GOODBYE, OURS, || milan.end(Signal::SIGTERM), ended);
         self.explain(GOODBYE, from, ended(from, Duration::ZERO), &rome);
 
@@ -268,6 +267,8 @@ impl Bench {
         drop(quiet);
         self.add(RESTARTED, OURS, milan.started, Some(back));
         sleep(MOMENT);
+        // A tunnel to somebody who was away may need a moment longer on a busy machine.
+        rome.settled_within(SILENCE, "Peered");
         self.unplug(&lan, &rome, &ear);
         sleep(MOMENT);
         self.change_address(&lan, &rome, &ear);
@@ -322,11 +323,11 @@ impl Bench {
 
     /// Milan is silent from a time on.
     fn die(&self, rome: &Machine, at: Timestamp, (gone, state): (&'static str, &'static str)) {
-        let withdrawn = rome.logged_within(SILENCE, at, &["Advertisement withdrawn"]);
-        self.add(gone, OURS, at, withdrawn);
+        let vanished = rome.logged_within(SILENCE, at, &["Advertisement gone"]);
+        self.add(gone, OURS, at, vanished);
         let degraded = rome.logged_within(SILENCE, at, &["to=\"Degraded\""]);
         self.add(state, OURS, at, degraded);
-        self.explain(gone, at, withdrawn, rome);
+        self.explain(gone, at, vanished, rome);
         self.explain(state, at, degraded, rome);
     }
 
