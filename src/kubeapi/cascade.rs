@@ -6,6 +6,7 @@ use super::{
     catalog::{Resource, Role, Verbs},
     chores::{Chore, Chores},
     delete::DeleteOptions,
+    dependents::is_waiting,
     refusal::Refusal,
     retire::storage_of,
     store::{Expectation, Rejected, Write},
@@ -53,7 +54,8 @@ impl Server {
         Ok(())
     }
 
-    /// Whether an object has an owner other than the one with the uid `gone`, or needs none.
+    /// Whether an object has an owner other than the one with the uid `gone`, or needs none. An owner
+    /// that waits for its dependents keeps none of them.
     pub(super) fn has_owner(&self, object: &Value, gone: &str) -> bool {
         let catalog = self.catalog();
         let namespace = object.field("metadata").text("namespace");
@@ -63,19 +65,21 @@ impl Server {
         };
         references.iter().any(|reference| {
             let text = |field: &str| reference.text(field);
+            let kind = catalog.by_kind(text("apiVersion"), text("kind"));
             if !gone.is_empty() && text("uid") == gone {
                 return false;
             }
-            let Some(owner) = catalog.by_kind(text("apiVersion"), text("kind")) else {
+            let Some(kind) = kind else {
                 // Nothing is known of such owners, so nothing is deleted for their sake.
                 return true;
             };
-            let namespace = if owner.namespaced { namespace } else { "" };
-            self.store
-                .get(&owner.key(namespace, text("name")))
-                .is_some_and(|stored| {
-                    stored.value().field("metadata").field("uid") == reference.field("uid")
-                })
+            let namespace = if kind.namespaced { namespace } else { "" };
+            let owner = self.store.get(&kind.key(namespace, text("name")));
+            owner.is_some_and(|stored| {
+                let owner = stored.value();
+                owner.field("metadata").field("uid") == reference.field("uid")
+                    && !is_waiting(&owner)
+            })
         })
     }
 

@@ -95,15 +95,23 @@ impl Server {
         })
     }
 
+    /// Deletes the dependents of an owner that waits for them; those with another owner lose it.
     async fn delete_dependents(&self, owner: &str, chores: &mut Chores) -> Result<(), Refusal> {
         let options = DeleteOptions::with(Policy::Foreground);
+        let mut alone = Vec::new();
         for (key, stored) in self.store.dependents(owner) {
-            if self.waits_for(&stored.value()) {
+            let dependent = stored.value();
+            if self.has_owner(&dependent, owner) {
+                self.disown(&key, owner, chores).await?;
+                continue;
+            }
+            if self.waits_for(&dependent) {
                 self.unblock_owners(&key, chores).await?;
             }
+            alone.push((key, stored));
         }
-        let dependents = self.with_kinds(self.store.dependents(owner));
-        self.delete_all(dependents, &options, chores).await?;
+        let alone = self.with_kinds(alone);
+        self.delete_all(alone, &options, chores).await?;
         Ok(())
     }
 
@@ -135,21 +143,26 @@ impl Server {
 
     async fn orphan_dependents(&self, owner: &str, chores: &mut Chores) -> Result<(), Refusal> {
         for (key, _) in self.store.dependents(owner) {
-            self.edit(
-                &key,
-                &|object| {
-                    let list = object
-                        .pointer_mut("/metadata/ownerReferences")
-                        .and_then(Value::as_array_mut);
-                    if let Some(list) = list {
-                        list.retain(|reference| reference.text("uid") != owner);
-                    }
-                },
-                chores,
-            )
-            .await?;
+            self.disown(&key, owner, chores).await?;
         }
         Ok(())
+    }
+
+    /// Takes this owner from an object.
+    async fn disown(&self, key: &str, owner: &str, chores: &mut Chores) -> Result<(), Refusal> {
+        self.edit(
+            key,
+            &|object| {
+                let list = object
+                    .pointer_mut("/metadata/ownerReferences")
+                    .and_then(Value::as_array_mut);
+                if let Some(list) = list {
+                    list.retain(|reference| reference.text("uid") != owner);
+                }
+            },
+            chores,
+        )
+        .await
     }
 
     /// Takes a finalizer of the server itself off an object, which may end it.
@@ -239,7 +252,7 @@ impl Server {
 }
 
 /// Whether an object is to be deleted once its dependents are gone.
-fn is_waiting(object: &Value) -> bool {
+pub(super) fn is_waiting(object: &Value) -> bool {
     has_finalizer(object, FOREGROUND) && object.field("metadata").get("deletionTimestamp").is_some()
 }
 

@@ -1,9 +1,11 @@
 //! The API through a real kube client in this process, on paused time and without threads.
 
+mod collecting;
 mod watching;
 mod writing;
 
 use super::{KubeApi, Options, store};
+use axum::{body::Body, http::Request};
 use k8s_openapi::{
     api::core::v1::ConfigMap,
     apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
@@ -13,7 +15,7 @@ use kube::{
     api::{DynamicObject, WatchEvent},
     core::{ApiResource, GroupVersionKind},
 };
-use serde_json::json;
+use serde_json::{Value, json};
 use std::sync::{
     Arc,
     atomic::{AtomicI64, Ordering},
@@ -43,6 +45,44 @@ pub(super) async fn open() -> KubeApi {
     KubeApi::open(options(store::Memory::default()))
         .await
         .unwrap()
+}
+
+/// Sends a request as it is; what a body is, its method says.
+pub(super) async fn send(api: &KubeApi, method: &str, path: &str, body: Value) -> (u16, Value) {
+    let (code, told) = exchange(api, method, path, body).await;
+    (code, serde_json::from_str(&told).unwrap_or_default())
+}
+
+/// The lines that a watch tells until its end.
+pub(super) async fn lines(api: &KubeApi, path: &str) -> Vec<Value> {
+    let (_, told) = exchange(api, "GET", path, Value::Null).await;
+    let lines = told.lines().map(serde_json::from_str);
+    lines.collect::<Result<_, _>>().unwrap()
+}
+
+async fn exchange(api: &KubeApi, method: &str, path: &str, body: Value) -> (u16, String) {
+    let content = match method {
+        "PATCH" if path.contains("fieldManager") => "application/apply-patch+yaml",
+        "PATCH" => "application/merge-patch+json",
+        _ => "application/json",
+    };
+    let body = if body.is_null() {
+        Body::empty()
+    } else {
+        Body::from(body.to_string())
+    };
+    let request = Request::builder().method(method).uri(path);
+    let request = request.header("content-type", content).body(body).unwrap();
+    let answer = tower::Service::call(&mut api.clone(), request).await;
+    let (parts, body) = answer.unwrap().into_parts();
+    let bytes = axum::body::to_bytes(body, usize::MAX).await.unwrap();
+    let told = String::from_utf8(bytes.to_vec()).unwrap();
+    (parts.status.as_u16(), told)
+}
+
+pub(super) async fn read(api: &KubeApi, path: &str) -> Option<Value> {
+    let (code, object) = send(api, "GET", path, Value::Null).await;
+    (code == 200).then_some(object)
 }
 
 pub(super) fn definition() -> CustomResourceDefinition {
