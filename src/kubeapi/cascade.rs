@@ -66,11 +66,15 @@ impl Server {
         references.iter().any(|reference| {
             let text = |field: &str| reference.text(field);
             let kind = catalog.by_kind(text("apiVersion"), text("kind"));
+            if namespace.is_empty() && kind.is_some_and(|kind| kind.namespaced) {
+                // Which object that is cannot be said, so nothing is deleted for its sake.
+                return true;
+            }
             if !gone.is_empty() && text("uid") == gone {
                 return false;
             }
             let Some(kind) = kind else {
-                // Nothing is known of such owners, so nothing is deleted for their sake.
+                // Nothing is known of such owners either.
                 return true;
             };
             let namespace = if kind.namespaced { namespace } else { "" };

@@ -67,3 +67,17 @@ async fn an_owner_that_waits_for_its_dependents_keeps_none_of_them() {
     assert!(get(&api, "shared").await.is_none());
     assert!(get(&api, "a").await.is_some());
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_object_of_no_namespace_stays_whatever_owner_in_one_it_names() {
+    let memory = store::Memory::default();
+    let api = KubeApi::open(options(memory.clone())).await.unwrap();
+    let owner = map(&api, "a", &[], &[]).await;
+    let object = json!({"metadata": {"name": "n", "ownerReferences": [reference(&owner)]}});
+    let (code, _) = send(&api, "POST", "/api/v1/nodes", object).await;
+    assert_eq!(code, 201);
+    drop(api);
+    let api = KubeApi::open(options(memory)).await.unwrap();
+    delete(&api, "a", "Background").await;
+    assert!(read(&api, "/api/v1/nodes/n").await.is_some());
+}
