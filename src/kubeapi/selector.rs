@@ -52,6 +52,13 @@ impl Selector {
         self.labels.is_empty() && self.fields.is_empty()
     }
 
+    /// Whether an object that is selected once is selected as long as it is there.
+    pub(super) fn is_lasting(&self) -> bool {
+        let lasts =
+            |term: &FieldTerm| matches!(&*term.name, "metadata.name" | "metadata.namespace");
+        self.labels.is_empty() && self.fields.iter().all(lasts)
+    }
+
     /// The one name that it allows, when it does.
     pub(super) fn name(&self) -> Option<&str> {
         self.fields

@@ -67,6 +67,9 @@ impl Server {
         let Some(subscription) = self.store.subscribe(&prefix, opening.start) else {
             return Ok(expired(parameters, self.store.compacted()));
         };
+        if !selector.is_lasting() && subscription.backlog.iter().any(|event| event.is_unknown()) {
+            return Ok(expired(parameters, self.store.compacted()));
+        }
         let now = Instant::now();
         let bookmarks = parameters.flag("allowWatchBookmarks");
         let end = now + lasts;
@@ -229,7 +232,7 @@ impl Stream {
                 return Some(line);
             }
             if let Some(stored) = self.objects.next() {
-                if self.selects(Some(&stored)) {
+                if self.selects(&stored) {
                     return Some(self.line(Operation::Added, &stored, stored.revision));
                 }
                 continue;
@@ -288,28 +291,27 @@ impl Stream {
         if event.revision <= self.floor {
             return;
         }
-        let is = event.operation != Operation::Deleted && self.selects(Some(&event.object));
-        let was = event.operation != Operation::Added && self.selects(event.previous.as_ref());
+        let is = event.operation != Operation::Deleted && self.selects(&event.object);
+        // What was there before the log began is not known. A deletion tells the last state itself,
+        // and otherwise only names are asked about, which never change.
+        let before = event.previous.as_ref().unwrap_or(&event.object);
+        let was = event.operation != Operation::Added && self.selects(before);
         let line = match (was, is) {
             (false, false) => return,
             (false, true) => self.line(Operation::Added, &event.object, event.revision),
             (true, true) => self.line(Operation::Modified, &event.object, event.revision),
-            (true, false) => {
-                // The watcher last saw the old state; what it is now is none of its business.
-                let last = event.previous.as_ref().unwrap_or(&event.object);
-                self.line(Operation::Deleted, last, event.revision)
-            }
+            // The watcher last saw the old state; what it is now is none of its business.
+            (true, false) => self.line(Operation::Deleted, before, event.revision),
         };
         self.ready.push_back(line);
     }
 
-    /// Whether an object is watched; one that is not known any more may have been.
-    fn selects(&self, stored: Option<&Arc<Stored>>) -> bool {
-        self.selector.is_empty()
-            || stored.is_none_or(|stored| {
-                self.selector
-                    .matches(&as_shown(&self.resource, stored.value()))
-            })
+    /// Whether an object is watched.
+    fn selects(&self, stored: &Stored) -> bool {
+        self.selector.is_empty() || {
+            let object = as_shown(&self.resource, stored.value());
+            self.selector.matches(&object)
+        }
     }
 
     fn line(&mut self, operation: Operation, stored: &Stored, revision: u64) -> Bytes {

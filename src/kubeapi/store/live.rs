@@ -140,6 +140,11 @@ impl Event {
         let previous = self.previous.as_ref().map_or(0, |previous| previous.size());
         self.object.size() + previous
     }
+
+    /// Whether the object was there before, and nothing is known of what it was like.
+    pub(in crate::kubeapi) fn is_unknown(&self) -> bool {
+        self.operation == Operation::Modified && self.previous.is_none()
+    }
 }
 
 /// Where a subscription begins.

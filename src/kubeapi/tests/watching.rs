@@ -147,3 +147,69 @@ async fn an_idle_watch_tells_its_revision() {
     );
     assert!(events.next().await.is_none());
 }
+
+/// A store that lost the beginning of its log.
+struct Forgetful(store::Memory, u64);
+
+impl store::Backend for Forgetful {
+    fn load(&mut self) -> Result<store::Loaded, crate::kubeapi::Error> {
+        let mut loaded = self.0.load()?;
+        loaded.compacted = self.1;
+        loaded.log.retain(|change| change.revision > self.1);
+        Ok(loaded)
+    }
+
+    fn commit(
+        &mut self,
+        batch: &[store::Change],
+        forget: u64,
+    ) -> Result<(), crate::kubeapi::Error> {
+        self.0.commit(batch, forget)
+    }
+}
+
+/// What a line of a watch says, in short.
+fn told_by(line: &Value) -> String {
+    let object = &line["object"];
+    let name = object["metadata"]["name"].as_str().map(str::to_owned);
+    let what = name.unwrap_or_else(|| object["code"].to_string());
+    format!("{} {what}", line["type"].as_str().unwrap())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_resumed_watch_tells_nothing_of_what_was_not_selected_before_the_log_began() {
+    let memory = store::Memory::default();
+    let first = KubeApi::open(options(memory.clone())).await.unwrap();
+    let path = "/apis/lb.test/v1alpha1/clusters";
+    for name in ["a", "b", "c"] {
+        let object = serde_json::to_value(cluster(name)).unwrap();
+        assert_eq!(send(&first, "POST", path, object).await.0, 201);
+    }
+    let old = first.revision();
+    for name in ["a", "b"] {
+        let patch = json!({"spec": {"join": true}});
+        send(&first, "PATCH", &format!("{path}/{name}"), patch).await;
+    }
+    send(&first, "DELETE", &format!("{path}/c"), Value::Null).await;
+    drop(first);
+    let options = Options {
+        backend: Box::new(Forgetful(memory.clone(), old)),
+        ..options(memory)
+    };
+    let api = KubeApi::open(options).await.unwrap();
+    for (wanted, told) in [
+        ("fieldSelector=metadata.name=a", vec!["MODIFIED a"]),
+        ("fieldSelector=metadata.name=c", vec!["DELETED c"]),
+        (
+            "fieldSelector=metadata.name!=a",
+            vec!["MODIFIED b", "DELETED c"],
+        ),
+        // Whether it had the label then is not known.
+        ("labelSelector=k=v", vec!["ERROR 410"]),
+        ("", vec!["MODIFIED a", "MODIFIED b", "DELETED c"]),
+    ] {
+        let path = format!("{path}?watch=1&timeoutSeconds=1&resourceVersion={old}&{wanted}");
+        let words: Vec<String> = lines(&api, &path).await.iter().map(told_by).collect();
+        assert_eq!(words, told, "{wanted}");
+    }
+}
