@@ -22,17 +22,21 @@ impl Server {
     /// Cleans up after an object that is gone.
     pub(super) async fn release(
         &self,
-        role: Role,
+        key: &str,
         object: &Value,
         chores: &mut Chores,
     ) -> Result<(), Refusal> {
         let uid = object.field("metadata").text("uid");
         self.collect_dependents(uid, uid, chores).await?;
         self.tell_owners(object, chores).await?;
-        if role == Role::Definition {
+        let catalog = self.catalog();
+        let kind = catalog.by_key(key);
+        if kind.is_some_and(|kind| kind.role == Role::Definition) {
             self.collect_kind(object, chores).await?;
         }
-        chores.extend(self.retirement_of(object));
+        if let Some(kind) = kind.filter(|kind| kind.ends) {
+            chores.push_back(Chore::Retire(kind.definition()));
+        }
         let namespace = object.field("metadata").text("namespace");
         if !namespace.is_empty() && self.is_terminating(namespace) {
             chores.push_back(Chore::Empty(namespace.to_owned()));
@@ -92,13 +96,13 @@ impl Server {
     async fn collect_kind(&self, definition: &Value, chores: &mut Chores) -> Result<(), Refusal> {
         for (key, stored) in self.store.list(&storage_of(definition), None).0 {
             let write = Write {
-                key,
+                key: key.clone(),
                 expected: Expectation::Revision(stored.revision),
                 object: stored.value(),
                 deletes: true,
             };
             match self.store.write(write).await {
-                Ok(stored) => chores.push_back(Chore::Released(Role::Plain, stored.value())),
+                Ok(stored) => chores.push_back(Chore::Released(key, stored.value())),
                 Err(Rejected::Stale) => {}
                 Err(Rejected::NotStored(why)) => return Err(Refusal::not_stored(&why)),
             }

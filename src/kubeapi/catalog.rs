@@ -67,7 +67,7 @@ pub(super) enum Role {
 pub(super) enum View {
     /// As it is stored.
     Stored,
-    /// With the apiVersion of the request: the kind has several versions.
+    /// With the apiVersion of the request: it may have been stored in another version of the kind.
     Versioned,
     /// As events.k8s.io/v1, stored as core/v1.
     NewEvent,
@@ -288,20 +288,10 @@ pub(super) fn check_definition(definition: &CustomResourceDefinition) -> Result<
 }
 
 fn from_definition(definition: &CustomResourceDefinition) -> Vec<Resource> {
-    let served: Vec<_> = definition
-        .spec
-        .versions
-        .iter()
+    let versions = definition.spec.versions.iter();
+    versions
         .filter(|version| version.served)
-        .collect();
-    let view = if served.len() > 1 {
-        View::Versioned
-    } else {
-        View::Stored
-    };
-    served
-        .into_iter()
-        .map(|version| from_version(definition, version, view))
+        .map(|version| from_version(definition, version))
         .collect()
 }
 
@@ -317,7 +307,6 @@ fn schema_of(version: &CustomResourceDefinitionVersion) -> Value {
 fn from_version(
     definition: &CustomResourceDefinition,
     version: &CustomResourceDefinitionVersion,
-    view: View,
 ) -> Resource {
     let spec = &definition.spec;
     let names = &spec.names;
@@ -344,7 +333,7 @@ fn from_version(
         namespaced: spec.scope == "Namespaced",
         verbs: Verbs::All,
         role: Role::Plain,
-        view,
+        view: View::Versioned,
         rules: Rules {
             status,
             status_at_creation: !status,

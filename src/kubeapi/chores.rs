@@ -3,7 +3,7 @@
 use super::{
     Server,
     admission::name_of,
-    catalog::{Resource, Role},
+    catalog::Resource,
     delete::{DeleteOptions, Deleted},
     refusal::Refusal,
     store::Stored,
@@ -19,8 +19,8 @@ const AT_ONCE: usize = 64;
 /// Something that the server itself has to do after a write.
 #[derive(Debug)]
 pub(super) enum Chore {
-    /// An object is gone: clean up after it.
-    Released(Role, Value),
+    /// The object of this key is gone: clean up after it.
+    Released(String, Value),
     /// An object waits for what its finalizers ask of the server.
     Settle(Arc<Resource>, Value),
     /// A namespace shall go: empty it.
@@ -43,8 +43,8 @@ impl Server {
         let mut chores: Chores = first.into_iter().collect();
         while let Some(chore) = chores.pop_front() {
             match chore {
-                Chore::Released(role, object) => {
-                    self.release(role, &object, &mut chores).await?;
+                Chore::Released(key, object) => {
+                    self.release(&key, &object, &mut chores).await?;
                 }
                 Chore::Settle(resource, object) => {
                     self.settle(&resource, &object, &mut chores).await?;

@@ -287,7 +287,7 @@ impl Server {
                 Ok(stored) if deletes => {
                     self.after_write(resource);
                     let object = stored.value();
-                    follow.push(Chore::Released(resource.role, object.clone()));
+                    follow.push(Chore::Released(key, object.clone()));
                     return Ok((Deleted::Gone(object), follow));
                 }
                 Ok(stored) => {

@@ -223,7 +223,7 @@ impl Server {
                 Ok(stored) => {
                     self.after_write(resource);
                     if deletes {
-                        chores.push_back(Chore::Released(resource.role, stored.value()));
+                        chores.push_back(Chore::Released(key.to_owned(), stored.value()));
                     }
                     return Ok(());
                 }

@@ -4,7 +4,7 @@ use super::{
     Server,
     cascade::is_marked,
     catalog::{Resource, Role},
-    chores::{Chore, Chores},
+    chores::Chores,
     delete::DeleteOptions,
     refusal::Refusal,
 };
@@ -29,13 +29,6 @@ impl Server {
             .page(&storage_of(definition), None, 1)
             .0
             .is_empty()
-    }
-
-    /// The chore that comes after an object of a kind is gone, when the kind shall go, too.
-    pub(super) fn retirement_of(&self, object: &Value) -> Option<Chore> {
-        let catalog = self.catalog();
-        let resource = catalog.by_kind(object.text("apiVersion"), object.text("kind"))?;
-        resource.ends.then(|| Chore::Retire(resource.definition()))
     }
 
     /// Refuses to create an object of a kind that shall go.

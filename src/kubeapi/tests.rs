@@ -1,6 +1,7 @@
 //! The API through a real kube client in this process, on paused time and without threads.
 
 mod collecting;
+mod defining;
 mod watching;
 mod writing;
 

@@ -323,7 +323,7 @@ impl Stream {
             now,
         };
         let word = operation.as_str();
-        if presenter.sends_stored_bytes() && stored.revision == revision {
+        if presenter.sends_bytes_of(stored) && stored.revision == revision {
             // One line for all watchers, unless this one is told something else.
             let line = stored.line(operation);
             return line.unwrap_or_else(|| event_line(word, &stored.json()));

@@ -248,7 +248,7 @@ impl Server {
                 Ok(stored) => {
                     self.after_write(resource);
                     if deletes {
-                        let released = Chore::Released(resource.role, stored.value());
+                        let released = Chore::Released(key, stored.value());
                         self.carry_out([released]).await?;
                     }
                     return Ok((Written::Stored(stored), admitted.warnings));

@@ -1,0 +1,84 @@
+//! Definitions: what a change of one does to its objects, and which changes are refused.
+
+use super::*;
+
+const PATH: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+
+const BOATS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/boats.sea.test";
+
+fn version(name: &str, served: bool, storage: bool) -> Value {
+    json!({"name": name, "served": served, "storage": storage, "schema": {"openAPIV3Schema":
+        {"type": "object", "x-kubernetes-preserve-unknown-fields": true}}})
+}
+
+fn boats(versions: &[Value]) -> Value {
+    json!({"metadata": {"name": "boats.sea.test"}, "spec": {"group": "sea.test",
+        "scope": "Cluster", "names": {"kind": "Boat", "plural": "boats"}, "versions": versions}})
+}
+
+/// Gives the definition these versions.
+async fn give(api: &KubeApi, versions: &[Value]) -> (u16, Value) {
+    let patch = json!({"spec": {"versions": versions}});
+    send(api, "PATCH", BOATS, patch).await
+}
+
+/// Says which versions there may be objects of.
+async fn store_only(api: &KubeApi, versions: &[&str]) -> (u16, Value) {
+    let path = format!("{BOATS}/status");
+    let patch = json!({"status": {"storedVersions": versions}});
+    send(api, "PATCH", &path, patch).await
+}
+
+fn complaint(answer: &(u16, Value)) -> &str {
+    assert_eq!(answer.0, 422, "{answer:?}");
+    answer.1["message"].as_str().unwrap()
+}
+
+/// An API with a boat of a version that is not served any more.
+async fn open_with_old_boat() -> KubeApi {
+    let api = open().await;
+    let old = version("v1alpha1", true, true);
+    send(&api, "POST", PATH, boats(&[old])).await;
+    let boat =
+        json!({"apiVersion": "sea.test/v1alpha1", "kind": "Boat", "metadata": {"name": "a"}});
+    let (code, _) = send(&api, "POST", "/apis/sea.test/v1alpha1/boats", boat).await;
+    assert_eq!(code, 201);
+    let old = version("v1alpha1", false, false);
+    let (code, told) = give(&api, &[version("v1", true, true), old]).await;
+    assert_eq!(code, 200, "{told}");
+    api
+}
+
+const OLD_BOAT: &str = "/apis/sea.test/v1/boats/a";
+
+#[tokio::test(start_paused = true)]
+async fn an_object_of_an_old_version_is_one_of_the_new() {
+    let api = open_with_old_boat().await;
+    let shown = read(&api, OLD_BOAT).await.unwrap();
+    assert_eq!(shown["apiVersion"], "sea.test/v1");
+    assert_eq!(store_only(&api, &["v1"]).await.0, 200);
+    assert_eq!(give(&api, &[version("v1", true, true)]).await.0, 200);
+    let list = read(&api, "/apis/sea.test/v1/boats").await.unwrap();
+    assert_eq!(list["items"], json!([shown]));
+    let patch = json!({"metadata": {"labels": {"k": "v"}}});
+    let (code, told) = send(&api, "PATCH", OLD_BOAT, patch).await;
+    assert_eq!(code, 200, "{told}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_definition_goes_with_the_last_object_of_an_old_version() {
+    let api = open_with_old_boat().await;
+    let boat = read(&api, OLD_BOAT).await.unwrap();
+    let owner = json!({"apiVersion": "sea.test/v1", "kind": "Boat", "blockOwnerDeletion": true,
+        "name": "a", "uid": boat["metadata"]["uid"]});
+    let maps = "/api/v1/namespaces/default/configmaps";
+    let metadata = json!({"name": "m", "finalizers": ["a.b/c"], "ownerReferences": [owner]});
+    send(&api, "POST", maps, json!({"metadata": metadata})).await;
+    let path = format!("{OLD_BOAT}?propagationPolicy=Foreground");
+    send(&api, "DELETE", &path, Value::Null).await;
+    send(&api, "DELETE", BOATS, Value::Null).await;
+    assert!(read(&api, BOATS).await.is_some());
+    let freed = json!({"metadata": {"finalizers": null}});
+    send(&api, "PATCH", &format!("{maps}/m"), freed).await;
+    assert_eq!(read(&api, BOATS).await, None);
+}
