@@ -78,7 +78,10 @@ use std::{
     fmt,
     future::Future,
     pin::Pin,
-    sync::{Arc, PoisonError, RwLock, atomic::AtomicI64},
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicBool, AtomicI64, Ordering},
+    },
     task::{Context, Poll},
 };
 use uninterrupted::Uninterrupted;
@@ -162,7 +165,7 @@ impl tower::Service<Request<Body>> for KubeApi {
             if matches!(*request.method(), Method::GET | Method::HEAD) {
                 return Ok(server.answer(request).await);
             }
-            let work = Uninterrupted::new(async move { server.answer(request).await });
+            let work = Uninterrupted::new(async move { server.answer_write(request).await });
             let answer = work.await.unwrap_or_else(|error| {
                 tracing::error!(error, "A request to the embedded API failed");
                 Refusal::internal("the request failed; the log of the daemon says why")
@@ -180,11 +183,26 @@ struct Server {
     clock: Clock,
     /// When objects with a lifetime were last looked through, in Unix seconds.
     expired_at: AtomicI64,
+    /// Whether a deletion is left half done, because the disk was full.
+    unfinished: AtomicBool,
 }
 
 impl Server {
     fn catalog(&self) -> Arc<Catalog> {
         let catalog = self.catalog.read().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(&catalog)
+    }
+
+    /// Answers a request that may write, and finishes what an earlier one could not.
+    async fn answer_write(&self, request: Request<Body>) -> Response<Body> {
+        let unfinished = self.unfinished.load(Ordering::Relaxed);
+        let answer = self.answer(request).await;
+        if unfinished
+            && answer.status().is_success()
+            && self.unfinished.swap(false, Ordering::Relaxed)
+        {
+            self.sweep().await;
+        }
+        answer
     }
 }

@@ -27,7 +27,7 @@ impl Server {
         chores: &mut Chores,
     ) -> Result<(), Refusal> {
         let uid = object.field("metadata").text("uid");
-        self.collect_dependents(uid, uid, chores).await?;
+        let collected = self.collect_dependents(uid, uid, chores).await;
         self.tell_owners(object, chores).await?;
         let catalog = self.catalog();
         let kind = catalog.by_key(key);
@@ -35,17 +35,17 @@ impl Server {
             self.collect_kind(object, chores).await?;
         }
         if let Some(kind) = kind.filter(|kind| kind.ends) {
-            chores.push_back(Chore::Retire(kind.definition()));
+            chores.push(Chore::Retire(kind.definition()));
         }
         let namespace = object.field("metadata").text("namespace");
         if !namespace.is_empty() && self.is_terminating(namespace) {
-            chores.push_back(Chore::Empty(namespace.to_owned()));
+            chores.push(Chore::Empty(namespace.to_owned()));
         }
-        Ok(())
+        collected
     }
 
     /// Deletes the dependents of an owner that have no owner left; `gone` is none any more.
-    async fn collect_dependents(
+    pub(super) async fn collect_dependents(
         &self,
         owner: &str,
         gone: &str,
@@ -102,7 +102,7 @@ impl Server {
                 deletes: true,
             };
             match self.store.write(write).await {
-                Ok(stored) => chores.push_back(Chore::Released(key, stored.value())),
+                Ok(stored) => chores.push(Chore::Released(key, stored.value())),
                 Err(Rejected::Stale) => {}
                 Err(Rejected::NotStored(why)) => return Err(Refusal::not_stored(&why)),
             }
@@ -161,15 +161,16 @@ impl Server {
         .await
     }
 
-    /// Deletes the objects of a kind that nobody spoke of for longer than they are kept.
-    pub(super) async fn expire(&self, resource: &Resource) -> Result<(), Refusal> {
+    /// Deletes the objects of a kind that nobody spoke of for longer than they are kept; those that
+    /// cannot be deleted now are looked at again.
+    pub(super) async fn expire(&self, resource: &Resource) {
         let Some(lifetime) = resource.rules.lifetime else {
-            return Ok(());
+            return;
         };
         let now = (self.clock)().as_second();
         let last = self.expired_at.load(Ordering::Relaxed);
         if now.saturating_sub(last) < EXPIRE_EVERY {
-            return Ok(());
+            return;
         }
         self.expired_at.store(now, Ordering::Relaxed);
         for (key, stored) in self.store.list(&resource.prefix(""), None).0 {
@@ -183,22 +184,19 @@ impl Server {
                 object,
                 deletes: true,
             };
-            if let Err(Rejected::NotStored(why)) = self.store.write(write).await {
-                return Err(Refusal::not_stored(&why));
+            if let Err(Rejected::NotStored(_)) = self.store.write(write).await {
+                return;
             }
         }
-        Ok(())
     }
 
-    /// Finishes what a crash may have left half done.
-    pub(super) async fn sweep(&self) -> Result<(), Refusal> {
+    /// Finishes what a crash or a full disk may have left half done.
+    pub(super) async fn sweep(&self) {
         let mut chores = self.unsettled();
-        for owner in self.store.owners() {
-            self.collect_dependents(&owner, "", &mut chores).await?;
-        }
+        chores.extend(self.store.owners().into_iter().map(Chore::Collect));
         let catalog = self.catalog();
         for resource in catalog.resources() {
-            self.expire(resource).await?;
+            self.expire(resource).await;
         }
         for role in [Role::Namespace, Role::Definition] {
             let Some(kind) = catalog.by_role(role) else {
@@ -208,13 +206,13 @@ impl Server {
                 let object = stored.value();
                 let name = name_of(&object);
                 if is_marked(&object) && role == Role::Namespace {
-                    chores.push_back(Chore::Empty(name));
+                    chores.push(Chore::Empty(name));
                 } else if is_marked(&object) {
-                    chores.push_back(Chore::Retire(name));
+                    chores.push(Chore::Retire(name));
                 }
             }
         }
-        self.carry_out(chores).await
+        self.carry_out(chores).await;
     }
 }
 

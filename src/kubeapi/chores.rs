@@ -11,7 +11,10 @@ use super::{
 };
 use futures::StreamExt;
 use serde_json::Value;
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    collections::VecDeque,
+    sync::{Arc, atomic::Ordering},
+};
 
 /// How many objects of one chore are deleted at once: they share a commit.
 const AT_ONCE: usize = 64;
@@ -29,41 +32,74 @@ pub(super) enum Chore {
     Retire(String),
     /// An object may have none of its owners.
     Adopted(Arc<Resource>, Value),
+    /// The owner of this uid may be gone, and nobody cleaned up after it.
+    Collect(String),
 }
 
 /// Chores in the order in which they came up.
-pub(super) type Chores = VecDeque<Chore>;
+#[derive(Debug, Default)]
+pub(super) struct Chores(VecDeque<Chore>);
 
-impl Server {
-    /// Does a chore and everything that comes of it.
-    pub(super) async fn carry_out(
-        &self,
-        first: impl IntoIterator<Item = Chore>,
-    ) -> Result<(), Refusal> {
-        let mut chores: Chores = first.into_iter().collect();
-        while let Some(chore) = chores.pop_front() {
-            match chore {
-                Chore::Released(key, object) => {
-                    self.release(&key, &object, &mut chores).await?;
-                }
-                Chore::Settle(resource, object) => {
-                    self.settle(&resource, &object, &mut chores).await?;
-                }
-                Chore::Empty(namespace) => self.empty_namespace(&namespace, &mut chores).await?,
-                Chore::Retire(definition) => self.retire(&definition, &mut chores).await?,
-                Chore::Adopted(resource, object) => {
-                    if !self.has_owner(&object, "") {
-                        let options = DeleteOptions::default();
-                        let alone = vec![(resource, object)];
-                        self.delete_all(alone, &options, &mut chores).await?;
-                    }
-                }
-            }
-        }
-        Ok(())
+impl Chores {
+    pub(super) fn push(&mut self, chore: Chore) {
+        self.0.push_back(chore);
     }
 
-    /// Deletes objects, those of them that are still there; whether some of them are waiting.
+    fn pop(&mut self) -> Option<Chore> {
+        self.0.pop_front()
+    }
+}
+
+impl Extend<Chore> for Chores {
+    fn extend<T: IntoIterator<Item = Chore>>(&mut self, chores: T) {
+        chores.into_iter().for_each(|chore| self.push(chore));
+    }
+}
+
+impl FromIterator<Chore> for Chores {
+    fn from_iter<T: IntoIterator<Item = Chore>>(found: T) -> Self {
+        let mut chores = Self::default();
+        chores.extend(found);
+        chores
+    }
+}
+
+impl Server {
+    /// Does these chores and everything that comes of them. What fails is left to a later sweep:
+    /// whoever asked for the deletion has what they wanted.
+    pub(super) async fn carry_out(&self, mut chores: Chores) {
+        while let Some(chore) = chores.pop() {
+            let Err(refusal) = self.attempt(chore, &mut chores).await else {
+                continue;
+            };
+            let status = refusal.status();
+            let why = status.text("message");
+            tracing::warn!(why, "The embedded API could not finish a deletion");
+            if !refusal.is_forbidden() {
+                // The sweep finds the rest, too.
+                self.unfinished.store(true, Ordering::Relaxed);
+                return;
+            }
+        }
+    }
+
+    async fn attempt(&self, chore: Chore, chores: &mut Chores) -> Result<(), Refusal> {
+        match chore {
+            Chore::Released(key, object) => self.release(&key, &object, chores).await,
+            Chore::Settle(resource, object) => self.settle(&resource, &object, chores).await,
+            Chore::Empty(namespace) => self.empty_namespace(&namespace, chores).await,
+            Chore::Retire(definition) => self.retire(&definition, chores).await,
+            Chore::Adopted(_, object) if self.has_owner(&object, "") => Ok(()),
+            Chore::Adopted(resource, object) => {
+                let (alone, options) = (vec![(resource, object)], DeleteOptions::default());
+                self.delete_all(alone, &options, chores).await.map(drop)
+            }
+            Chore::Collect(owner) => self.collect_dependents(&owner, "", chores).await,
+        }
+    }
+
+    /// Deletes objects, those of them that are still there; whether some of them are waiting. One that
+    /// cannot be deleted is told of when the others are.
     pub(super) async fn delete_all(
         &self,
         objects: Vec<(Arc<Resource>, Value)>,
@@ -77,18 +113,19 @@ impl Server {
                     .await
             })
             .buffered(AT_ONCE);
-        let mut waiting = false;
+        let mut waiting = Ok(false);
         while let Some(outcome) = begun.next().await {
             match outcome {
                 Ok((deleted, follow)) => {
-                    waiting |= matches!(deleted, Deleted::Waiting(_));
+                    let waits = matches!(deleted, Deleted::Waiting(_));
+                    waiting = waiting.map(|waiting| waiting || waits);
                     chores.extend(follow);
                 }
                 Err(refusal) if refusal.is_not_found() => {}
-                Err(refusal) => return Err(refusal),
+                Err(refusal) => waiting = waiting.and(Err(refusal)),
             }
         }
-        Ok(waiting)
+        waiting
     }
 
     /// The objects behind these keys, with their kinds.

@@ -186,7 +186,7 @@ impl Server {
         let (deleted, follow) = self
             .begin_deletion(resource, &target.namespace, name, options)
             .await?;
-        self.carry_out(follow).await?;
+        self.carry_out(follow.into_iter().collect()).await;
         match deleted {
             Deleted::Waiting(object) => {
                 Ok(presenter.object(StatusCode::OK, as_shown(resource, object)))
@@ -224,10 +224,12 @@ impl Server {
         let objects = selected
             .iter()
             .map(|stored| (Arc::clone(&target.resource), stored.value()));
-        let mut chores = Chores::new();
-        self.delete_all(objects.collect(), options, &mut chores)
-            .await?;
-        self.carry_out(chores).await?;
+        let mut chores = Chores::default();
+        let deleted = self
+            .delete_all(objects.collect(), options, &mut chores)
+            .await;
+        self.carry_out(chores).await;
+        deleted?;
         let end = super::present::ListEnd {
             revision: self.store.revision(),
             ..Default::default()

@@ -35,8 +35,9 @@ impl Server {
                 .await?;
         }
         if has_finalizer(object, FOREGROUND) {
-            self.delete_dependents(uid, chores).await?;
+            let deleted = self.delete_dependents(uid, chores).await;
             self.finish_foreground(resource, object, chores).await?;
+            deleted?;
         }
         Ok(())
     }
@@ -223,7 +224,7 @@ impl Server {
                 Ok(stored) => {
                     self.after_write(resource);
                     if deletes {
-                        chores.push_back(Chore::Released(key.to_owned(), stored.value()));
+                        chores.push(Chore::Released(key.to_owned(), stored.value()));
                     }
                     return Ok(());
                 }
@@ -231,7 +232,7 @@ impl Server {
                 Err(Rejected::NotStored(why)) => return Err(Refusal::not_stored(&why)),
             }
         }
-        Ok(())
+        Err(Refusal::modified(resource.subject(key)))
     }
 
     /// The objects whose finalizers still ask something of the server.

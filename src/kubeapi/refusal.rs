@@ -383,6 +383,10 @@ impl Refusal {
         self.code == 404
     }
 
+    pub(super) fn is_forbidden(&self) -> bool {
+        self.code == 403
+    }
+
     /// The Status object of this refusal.
     pub(super) fn status(&self) -> Value {
         let mut status = json!({

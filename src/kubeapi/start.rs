@@ -10,7 +10,10 @@ use super::{
 use crate::kubeapi::tree::Tree;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use serde_json::{Value, json};
-use std::sync::{Arc, PoisonError, RwLock, atomic::AtomicI64};
+use std::sync::{
+    Arc, PoisonError, RwLock,
+    atomic::{AtomicBool, AtomicI64},
+};
 
 /// The namespaces of every cluster, and the one in which Liqo keeps its things.
 const NAMESPACES: &[&str] = &["default", "kube-system", "kube-node-lease", "liqo"];
@@ -27,6 +30,7 @@ impl Server {
             catalog: RwLock::new(Arc::new(catalog)),
             clock: options.clock,
             expired_at: AtomicI64::new(i64::MIN),
+            unfinished: AtomicBool::new(false),
         })
     }
 
@@ -52,9 +56,8 @@ impl Server {
         }
         self.put_roles(&catalog).await?;
         self.reload_catalog();
-        self.sweep()
-            .await
-            .map_err(|refusal| Error::Prepare(refusal.status().text("message").to_owned()))
+        self.sweep().await;
+        Ok(())
     }
 
     /// Puts the role that may do everything, so that others can be bound to it.

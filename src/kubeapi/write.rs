@@ -7,7 +7,7 @@ use super::{
     apply::Application,
     body::{self, Parsed},
     catalog::{Resource, Role},
-    chores::Chore,
+    chores::{Chore, Chores},
     intent::Intent,
     patch::Patch,
     present::{Presenter, as_shown, as_stored},
@@ -115,20 +115,19 @@ impl Server {
             Err(Rejected::NotStored(why)) => return Err(Refusal::not_stored(&why)),
         };
         self.after_write(resource);
-        self.expire(resource).await?;
+        self.expire(resource).await;
         // Namespace, kind and owners may have begun to end while this was written: then this ends too.
+        let mut chores = Chores::default();
         if self.check_namespace(target, &name).is_err() {
-            let namespace = target.namespace.clone();
-            self.carry_out([Chore::Empty(namespace)]).await?;
+            chores.push(Chore::Empty(target.namespace.clone()));
         }
         if self.check_kind_stays(resource).is_err() {
-            self.carry_out([Chore::Retire(resource.definition())])
-                .await?;
+            chores.push(Chore::Retire(resource.definition()));
         }
         if owned {
-            let adopted = Chore::Adopted(Arc::clone(resource), stored.value());
-            self.carry_out([adopted]).await?;
+            chores.push(Chore::Adopted(Arc::clone(resource), stored.value()));
         }
+        self.carry_out(chores).await;
         Ok(Written::Stored(stored))
     }
 
@@ -249,7 +248,7 @@ impl Server {
                     self.after_write(resource);
                     if deletes {
                         let released = Chore::Released(key, stored.value());
-                        self.carry_out([released]).await?;
+                        self.carry_out(Chores::from_iter([released])).await;
                     }
                     return Ok((Written::Stored(stored), admitted.warnings));
                 }

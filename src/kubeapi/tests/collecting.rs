@@ -2,6 +2,9 @@
 
 use super::*;
 
+use crate::kubeapi::Error;
+use std::sync::atomic::AtomicBool;
+
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 
 fn reference(owner: &Value) -> Value {
@@ -80,4 +83,77 @@ async fn an_object_of_no_namespace_stays_whatever_owner_in_one_it_names() {
     let api = KubeApi::open(options(memory)).await.unwrap();
     delete(&api, "a", "Background").await;
     assert!(read(&api, "/api/v1/nodes/n").await.is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_follows_a_deletion_is_done_though_another_is_refused() {
+    let api = open().await;
+    let owner = map(&api, "a", &[], &[]).await;
+    map(&api, "b", &[], &[]).await;
+    let owned = json!({"metadata": {"name": "s", "ownerReferences": [reference(&owner)]}});
+    let secrets = "/api/v1/namespaces/default/secrets";
+    send(&api, "POST", secrets, owned).await;
+    let only = json!({"preconditions": {"uid": owner["metadata"]["uid"]}});
+    let (code, _) = send(&api, "DELETE", MAPS, only).await;
+    assert_eq!(code, 409);
+    assert!(get(&api, "a").await.is_none() && get(&api, "b").await.is_some());
+    assert_eq!(read(&api, &format!("{secrets}/s")).await, None);
+}
+
+/// A store that is full after the next commit, when it shall be.
+struct Filling {
+    memory: store::Memory,
+    fills: Arc<AtomicBool>,
+}
+
+impl store::Backend for Filling {
+    fn load(&mut self) -> Result<store::Loaded, Error> {
+        self.memory.load()
+    }
+
+    fn commit(&mut self, batch: &[store::Change], forget: u64) -> Result<(), Error> {
+        self.memory.commit(batch, forget)?;
+        if self.fills.swap(false, Ordering::Relaxed) {
+            self.memory.set_full(true);
+        }
+        Ok(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_full_disk_left_half_done_is_done_once_there_is_room() {
+    let memory = store::Memory::default();
+    let fills = Arc::new(AtomicBool::new(false));
+    let backend = Filling {
+        memory: memory.clone(),
+        fills: Arc::clone(&fills),
+    };
+    let options = Options {
+        backend: Box::new(backend),
+        ..options(store::Memory::default())
+    };
+    let api = KubeApi::open(options).await.unwrap();
+    let owner = map(&api, "owner", &[], &[]).await;
+    map(&api, "owned", &[&owner], &[]).await;
+    fills.store(true, Ordering::Relaxed);
+    let (code, told) = delete(&api, "owner", "Background").await;
+    assert_eq!(code, 200, "the owner is gone: {told}");
+    assert!(get(&api, "owned").await.is_some());
+    memory.set_full(false);
+    map(&api, "other", &[], &[]).await;
+    assert!(get(&api, "owned").await.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_namespace_that_must_stay_may_name_an_owner_that_is_gone() {
+    let memory = store::Memory::default();
+    let api = KubeApi::open(options(memory.clone())).await.unwrap();
+    let gone = json!({"apiVersion": "v1", "kind": "Node", "name": "n", "uid": "1"});
+    let patch = json!({"metadata": {"ownerReferences": [gone]}});
+    let path = "/api/v1/namespaces/default";
+    let (code, _) = send(&api, "PATCH", path, patch).await;
+    assert_eq!(code, 200);
+    drop(api);
+    let api = KubeApi::open(options(memory)).await.unwrap();
+    assert!(read(&api, path).await.is_some());
 }
