@@ -12,7 +12,7 @@ use super::{
 use futures::StreamExt;
 use serde_json::Value;
 use std::{
-    collections::VecDeque,
+    collections::{BTreeSet, VecDeque},
     sync::{Arc, atomic::Ordering},
 };
 
@@ -36,17 +36,36 @@ pub(super) enum Chore {
     Collect(String),
 }
 
-/// Chores in the order in which they came up.
+/// Chores in the order in which they came up. What each of thousands of objects asks for when it goes
+/// is done once, after the rest.
 #[derive(Debug, Default)]
-pub(super) struct Chores(VecDeque<Chore>);
+pub(super) struct Chores {
+    queue: VecDeque<Chore>,
+    namespaces: BTreeSet<String>,
+    definitions: BTreeSet<String>,
+}
 
 impl Chores {
     pub(super) fn push(&mut self, chore: Chore) {
-        self.0.push_back(chore);
+        if let Chore::Empty(namespace) = chore {
+            self.namespaces.insert(namespace);
+        } else if let Chore::Retire(definition) = chore {
+            self.definitions.insert(definition);
+        } else {
+            self.queue.push_back(chore);
+        }
     }
 
     fn pop(&mut self) -> Option<Chore> {
-        self.0.pop_front()
+        let Self {
+            queue,
+            namespaces,
+            definitions,
+        } = self;
+        queue
+            .pop_front()
+            .or_else(|| namespaces.pop_first().map(Chore::Empty))
+            .or_else(|| definitions.pop_first().map(Chore::Retire))
     }
 }
 
@@ -138,5 +157,23 @@ impl Server {
             .into_iter()
             .filter_map(|(key, stored)| Some((Arc::clone(catalog.by_key(&key)?), stored.value())))
             .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_many_ask_for_is_done_once_after_the_rest() {
+        let empty = || Chore::Empty("team".to_owned());
+        let collect = || Chore::Collect("1".to_owned());
+        let mut chores = Chores::from_iter([empty(), collect(), empty(), collect()]);
+        let mut done = Vec::new();
+        while let Some(chore) = chores.pop() {
+            done.push(format!("{chore:?}"));
+        }
+        let wanted = [collect(), collect(), empty()].map(|chore| format!("{chore:?}"));
+        assert_eq!(done, wanted);
     }
 }
