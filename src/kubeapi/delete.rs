@@ -14,7 +14,7 @@ use super::{
     retire::CLEANUP,
     routes::{Parameters, Target},
     store::{Expectation, Rejected, Stored, Write},
-    write::is_finished,
+    write::{ATTEMPTS, is_finished},
 };
 use crate::kubeapi::tree::Tree;
 use axum::{
@@ -23,9 +23,6 @@ use axum::{
 };
 use serde_json::{Value, json};
 use std::sync::Arc;
-
-/// How often a deletion is tried again when others write the same object meanwhile.
-pub(super) const ATTEMPTS: usize = 16;
 
 /// Namespaces that a cluster cannot be without.
 const PROTECTED: &[&str] = &["default", "kube-system", "kube-node-lease"];

@@ -5,11 +5,11 @@ use super::{
     admission::name_of,
     catalog::Resource,
     chores::{Chore, Chores},
-    delete::{ATTEMPTS, DeleteOptions, Policy},
+    delete::{DeleteOptions, Policy},
     refusal::Refusal,
     store::{Expectation, Rejected, Write},
     tree::Tree,
-    write::is_finished,
+    write::{ATTEMPTS, is_finished},
 };
 use serde_json::Value;
 use std::sync::Arc;

@@ -383,6 +383,10 @@ impl Refusal {
         self.code == 404
     }
 
+    pub(super) fn is_already_exists(&self) -> bool {
+        self.reason == "AlreadyExists"
+    }
+
     pub(super) fn is_forbidden(&self) -> bool {
         self.code == 403
     }

@@ -2,6 +2,7 @@
 
 mod collecting;
 mod defining;
+mod racing;
 mod watching;
 mod writing;
 

@@ -24,7 +24,7 @@ use serde_json::Value;
 use std::sync::Arc;
 
 /// How often a write is tried again when others write the same object meanwhile.
-const ATTEMPTS: usize = 16;
+pub(super) const ATTEMPTS: usize = 16;
 
 /// How long the warnings of an answer are together at most, as those of a real server.
 const WARNING_BYTES: usize = 4 * 1_024;
@@ -185,27 +185,54 @@ impl Server {
         let setting = case.setting(part);
         let applied = Application::parse(setting, bytes, name, &intent.manager, intent.force)?;
         let key = resource.key(&target.namespace, name);
-        if part == Part::Main && self.store.get(&key).is_none() {
-            let deed = Deed::Objects {
-                verb: "create",
-                group: &resource.group,
-                resource: &resource.plural,
-                namespace: &target.namespace,
-                name,
-            };
-            self.authorize(&intent.user, deed)?;
-            let admitted = case.admit_new(applied.new_object(setting, name)?)?;
-            self.check_namespace(target, name)?;
-            let warnings = admitted.warnings.clone();
-            let written = self.insert(resource, target, intent, admitted).await?;
-            return Ok(warn(
-                written.show(StatusCode::CREATED, presenter),
-                &warnings,
-            ));
-        }
         let change = |case: &Case<'_>, old: &Value| applied.apply(case.setting(part), old);
-        let (written, warnings) = self.change(target, part, intent, &[], &change).await?;
-        Ok(warn(written.show(StatusCode::OK, presenter), &warnings))
+        for _ in 0..ATTEMPTS {
+            if part == Part::Main && self.store.get(&key).is_none() {
+                let new = applied.new_object(setting, name)?;
+                match self.apply_new(&case, target, intent, new).await {
+                    // Somebody was faster; then this is a change of what they made.
+                    Err(refusal) if refusal.is_already_exists() => continue,
+                    made => {
+                        let (written, warnings) = made?;
+                        let answer = written.show(StatusCode::CREATED, presenter);
+                        return Ok(warn(answer, &warnings));
+                    }
+                }
+            }
+            match self.change(target, part, intent, &[], &change).await {
+                Err(refusal) if refusal.is_not_found() && part == Part::Main => {}
+                changed => {
+                    let (written, warnings) = changed?;
+                    return Ok(warn(written.show(StatusCode::OK, presenter), &warnings));
+                }
+            }
+        }
+        Err(Refusal::modified(resource.subject(name)))
+    }
+
+    /// Creates what an apply does not find.
+    async fn apply_new(
+        &self,
+        case: &Case<'_>,
+        target: &Target,
+        intent: &Intent,
+        object: Value,
+    ) -> Result<(Written, Vec<String>), Refusal> {
+        let resource = &target.resource;
+        let name = target.name.as_deref().unwrap_or_default();
+        let deed = Deed::Objects {
+            verb: "create",
+            group: &resource.group,
+            resource: &resource.plural,
+            namespace: &target.namespace,
+            name,
+        };
+        self.authorize(&intent.user, deed)?;
+        let admitted = case.admit_new(object)?;
+        self.check_namespace(target, name)?;
+        let warnings = admitted.warnings.clone();
+        let written = self.insert(resource, target, intent, admitted).await?;
+        Ok((written, warnings))
     }
 
     /// Changes an object, again if another write came between; returns warnings, too.

@@ -2,6 +2,7 @@
 
 use super::*;
 
+use super::racing::open_gated;
 use crate::kubeapi::{KubeApi, store};
 use futures::FutureExt;
 use k8s_openapi::api::core::v1::{ConfigMap, Event, Namespace, Node};
@@ -12,7 +13,7 @@ use kube::{
 use serde_json::json;
 use std::{
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicI64, Ordering},
     },
     time::Duration,
@@ -108,48 +109,17 @@ async fn an_event_is_forgotten_after_an_hour() {
     assert_eq!(names, ["new", "younger"]);
 }
 
-/// A store whose commits wait while the test holds the gate.
-struct Gated {
-    memory: store::Memory,
-    gate: Arc<Mutex<()>>,
-}
-
-impl store::Backend for Gated {
-    fn load(&mut self) -> Result<store::Loaded, crate::kubeapi::Error> {
-        self.memory.load()
-    }
-
-    fn commit(
-        &mut self,
-        batch: &[store::Change],
-        forget: u64,
-    ) -> Result<(), crate::kubeapi::Error> {
-        let _open = self.gate.lock().unwrap_or_else(PoisonError::into_inner);
-        self.memory.commit(batch, forget)
-    }
-}
-
 #[tokio::test]
 async fn a_deletion_goes_on_when_the_client_hangs_up() {
-    let gate = Arc::new(Mutex::new(()));
-    let backend = Gated {
-        memory: store::Memory::default(),
-        gate: Arc::clone(&gate),
-    };
-    let options = Options {
-        backend: Box::new(backend),
-        commit: store::Commit::Threaded,
-        ..options(store::Memory::default())
-    };
-    let mut api = KubeApi::open(options).await.unwrap();
+    let (mut api, gate) = open_gated().await;
     let maps: Api<ConfigMap> = Api::namespaced(api.client(), "gone");
     let namespaces: Api<Namespace> = Api::all(api.client());
     let gone = serde_json::from_value(json!({"metadata": {"name": "gone"}})).unwrap();
     let params = PostParams::default();
     namespaces.create(&params, &gone).await.unwrap();
     maps.create(&params, &config_map("a")).await.unwrap();
-    let request = axum::http::Request::delete("/api/v1/namespaces/gone")
-        .body(axum::body::Body::empty())
+    let request = Request::delete("/api/v1/namespaces/gone")
+        .body(Body::empty())
         .unwrap();
     let mut answer = tower::Service::call(&mut api, request);
     let closed = gate.lock().unwrap();

@@ -1,0 +1,82 @@
+//! Writes of the same object that come together.
+
+use super::*;
+
+use crate::kubeapi::Error;
+use futures::{FutureExt, future::BoxFuture};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+const MAP: &str = "/api/v1/namespaces/default/configmaps/a";
+
+/// A store whose commits wait while the test holds the gate.
+pub(super) struct Gated {
+    memory: store::Memory,
+    gate: Arc<Mutex<()>>,
+}
+
+impl store::Backend for Gated {
+    fn load(&mut self) -> Result<store::Loaded, Error> {
+        self.memory.load()
+    }
+
+    fn commit(&mut self, batch: &[store::Change], forget: u64) -> Result<(), Error> {
+        let _open = self.gate.lock().unwrap_or_else(PoisonError::into_inner);
+        self.memory.commit(batch, forget)
+    }
+}
+
+/// An API that commits nothing while the test holds the gate.
+pub(super) async fn open_gated() -> (KubeApi, Arc<Mutex<()>>) {
+    let gate = Arc::new(Mutex::new(()));
+    let backend = Gated {
+        memory: store::Memory::default(),
+        gate: Arc::clone(&gate),
+    };
+    let options = Options {
+        backend: Box::new(backend),
+        commit: store::Commit::Threaded,
+        ..options(store::Memory::default())
+    };
+    (KubeApi::open(options).await.unwrap(), gate)
+}
+
+/// Sends these requests so that each has looked at the store before any of them is committed.
+async fn together(
+    requests: Vec<BoxFuture<'_, (u16, Value)>>,
+    closed: MutexGuard<'_, ()>,
+) -> Vec<u16> {
+    let mut requests = requests;
+    for request in &mut requests {
+        assert!(request.now_or_never().is_none());
+    }
+    drop(closed);
+    let answers = futures::future::join_all(requests).await;
+    answers.into_iter().map(|(code, _)| code).collect()
+}
+
+fn apply<'a>(api: &'a KubeApi, manager: &str) -> BoxFuture<'a, (u16, Value)> {
+    let path = format!("{MAP}?fieldManager={manager}");
+    let object = json!({"apiVersion": "v1", "kind": "ConfigMap", "data": {manager: "x"}});
+    async move { send(api, "PATCH", &path, object).await }.boxed()
+}
+
+#[tokio::test]
+async fn of_two_appliers_that_create_the_same_object_neither_fails() {
+    let (api, gate) = open_gated().await;
+    let closed = gate.lock().unwrap();
+    let codes = together(vec![apply(&api, "one"), apply(&api, "two")], closed).await;
+    assert_eq!(codes, [201, 200]);
+    let both = json!({"one": "x", "two": "x"});
+    assert_eq!(read(&api, MAP).await.unwrap()["data"], both);
+}
+
+#[tokio::test]
+async fn an_object_that_goes_while_it_is_applied_comes_back() {
+    let (api, gate) = open_gated().await;
+    apply(&api, "one").await;
+    let closed = gate.lock().unwrap();
+    let deletion = send(&api, "DELETE", MAP, Value::Null).boxed();
+    let codes = together(vec![deletion, apply(&api, "two")], closed).await;
+    assert_eq!(codes, [200, 201]);
+    assert_eq!(read(&api, MAP).await.unwrap()["data"], json!({"two": "x"}));
+}
