@@ -32,6 +32,8 @@ pub(super) enum Chore {
     Retire(String),
     /// An object may have none of its owners.
     Adopted(Arc<Resource>, Value),
+    /// The owners that this object had need not wait for it any more.
+    Disowned(Value),
     /// The owner of this uid may be gone, and nobody cleaned up after it.
     Collect(String),
 }
@@ -113,6 +115,7 @@ impl Server {
                 let (alone, options) = (vec![(resource, object)], DeleteOptions::default());
                 self.delete_all(alone, &options, chores).await.map(drop)
             }
+            Chore::Disowned(object) => self.tell_owners(&object, chores).await,
             Chore::Collect(owner) => self.collect_dependents(&owner, "", chores).await,
         }
     }

@@ -42,7 +42,7 @@ impl Server {
         Ok(())
     }
 
-    /// Lets the owners of an object that is gone go on, if they waited for it.
+    /// Lets the owners that an object had go on, if they waited for it.
     pub(super) async fn tell_owners(
         &self,
         object: &Value,

@@ -102,7 +102,7 @@ impl Server {
                 None => Ok(Written::Unstored(as_shown(resource, admitted.object))),
             };
         }
-        let owned = has_owners(&admitted.object);
+        let owned = !owners_of(&admitted.object).is_null();
         let write = Write {
             key,
             expected: Expectation::Absent,
@@ -264,6 +264,7 @@ impl Server {
                 return Ok((Written::Unstored(admitted.object), admitted.warnings));
             }
             let deletes = is_finished(resource, &admitted.object);
+            let moves = owners_of(&admitted.object) != owners_of(&old);
             let write = Write {
                 key: key.clone(),
                 expected: Expectation::Revision(stored.revision),
@@ -273,10 +274,16 @@ impl Server {
             match self.store.write(write).await {
                 Ok(stored) => {
                     self.after_write(resource);
+                    let mut chores = Chores::default();
                     if deletes {
-                        let released = Chore::Released(key, stored.value());
-                        self.carry_out(Chores::from_iter([released])).await;
+                        chores.push(Chore::Released(key, stored.value()));
+                    } else if moves {
+                        chores.push(Chore::Adopted(Arc::clone(resource), stored.value()));
                     }
+                    if moves {
+                        chores.push(Chore::Disowned(old));
+                    }
+                    self.carry_out(chores).await;
                     return Ok((Written::Stored(stored), admitted.warnings));
                 }
                 Err(Rejected::Stale) => {}
@@ -355,9 +362,8 @@ pub(super) fn is_finished(resource: &Resource, object: &Value) -> bool {
     metadata.get("deletionTimestamp").is_some() && !held
 }
 
-fn has_owners(object: &Value) -> bool {
-    let owners = object.field("metadata").field("ownerReferences").as_array();
-    owners.is_some_and(|owners| !owners.is_empty())
+fn owners_of(object: &Value) -> &Value {
+    object.field("metadata").field("ownerReferences")
 }
 
 fn warn(mut response: Response<Body>, warnings: &[String]) -> Response<Body> {

@@ -157,3 +157,28 @@ async fn a_namespace_that_must_stay_may_name_an_owner_that_is_gone() {
     let api = KubeApi::open(options(memory)).await.unwrap();
     assert!(read(&api, path).await.is_some());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_change_of_owners_is_followed() {
+    let api = open().await;
+    let owner = map(&api, "owner", &[], &[]).await;
+    map(&api, "freed", &[&owner], &["a.b/c"]).await;
+    delete(&api, "owner", "Foreground").await;
+    assert!(get(&api, "owner").await.is_some());
+    patch(&api, "freed", json!({"ownerReferences": null})).await;
+    assert!(get(&api, "owner").await.is_none());
+    let second = map(&api, "second", &[], &[]).await;
+    map(&api, "gone", &[&second], &["a.b/c"]).await;
+    delete(&api, "second", "Foreground").await;
+    let freed = json!({"ownerReferences": null, "finalizers": null});
+    patch(&api, "gone", freed).await;
+    assert!(get(&api, "second").await.is_none());
+    map(&api, "late", &[], &[]).await;
+    patch(
+        &api,
+        "late",
+        json!({"ownerReferences": [reference(&owner)]}),
+    )
+    .await;
+    assert!(get(&api, "late").await.is_none());
+}
