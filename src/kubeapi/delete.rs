@@ -28,10 +28,9 @@ use std::sync::Arc;
 const PROTECTED: &[&str] = &["default", "kube-system", "kube-node-lease"];
 
 /// What becomes of the dependents of an object that goes.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Policy {
     /// They go after it.
-    #[default]
     Background,
     /// They go before it.
     Foreground,
@@ -44,7 +43,8 @@ pub(super) enum Policy {
 pub(super) struct DeleteOptions {
     uid: Option<String>,
     revision: Option<String>,
-    policy: Policy,
+    /// What an earlier deletion asked for, or that they go after it, when nothing is said.
+    policy: Option<Policy>,
     dry_run: bool,
 }
 
@@ -52,7 +52,7 @@ impl DeleteOptions {
     /// Options that say nothing but this.
     pub(super) fn with(policy: Policy) -> Self {
         Self {
-            policy,
+            policy: Some(policy),
             ..Self::default()
         }
     }
@@ -96,11 +96,11 @@ impl DeleteOptions {
         Ok(Self {
             uid: text("/preconditions/uid"),
             revision: text("/preconditions/resourceVersion"),
-            policy: match asked.policy.as_str() {
-                "Foreground" => Policy::Foreground,
-                "Orphan" => Policy::Orphan,
-                _ if asked.orphans == Some(true) => Policy::Orphan,
-                _ => Policy::Background,
+            policy: match (asked.policy.as_str(), asked.orphans) {
+                ("Foreground", _) => Some(Policy::Foreground),
+                ("Orphan", _) | (_, Some(true)) => Some(Policy::Orphan),
+                ("Background", _) | (_, Some(false)) => Some(Policy::Background),
+                _ => None,
             },
             dry_run: !asked.dry_run.is_empty(),
         })
@@ -303,12 +303,21 @@ impl Server {
     }
 
     /// The state of an object that shall go: with the time of the wish.
-    fn marked(&self, resource: &Resource, old: &Value, policy: Policy) -> Value {
+    fn marked(&self, resource: &Resource, old: &Value, policy: Option<Policy>) -> Value {
         let mut object = old.clone();
-        match policy {
-            Policy::Background => {}
-            Policy::Foreground => add_finalizer(&mut object, FOREGROUND),
-            Policy::Orphan => add_finalizer(&mut object, ORPHAN),
+        if let Some(policy) = policy {
+            let wanted = match policy {
+                Policy::Background => "",
+                Policy::Foreground => FOREGROUND,
+                Policy::Orphan => ORPHAN,
+            };
+            keep_finalizers(&mut object, |known| {
+                known == wanted || known != FOREGROUND && known != ORPHAN
+            });
+            if !wanted.is_empty() {
+                add_finalizer(&mut object, wanted);
+            }
+            super::dress::tidy(&mut object);
         }
         if !old.field("metadata").field("deletionTimestamp").is_null() {
             return object;
@@ -333,6 +342,16 @@ impl Server {
             add_finalizer(&mut object, CLEANUP);
         }
         object
+    }
+}
+
+/// Takes the other finalizers off an object.
+pub(super) fn keep_finalizers(object: &mut Value, keeps: impl Fn(&Value) -> bool) {
+    let list = object
+        .pointer_mut("/metadata/finalizers")
+        .and_then(Value::as_array_mut);
+    if let Some(list) = list {
+        list.retain(keeps);
     }
 }
 

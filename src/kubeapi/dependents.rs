@@ -3,9 +3,10 @@
 use super::{
     Server,
     admission::name_of,
+    cascade::is_marked,
     catalog::Resource,
     chores::{Chore, Chores},
-    delete::{DeleteOptions, Policy},
+    delete::{DeleteOptions, Policy, keep_finalizers},
     refusal::Refusal,
     store::{Expectation, Rejected, Write},
     tree::Tree,
@@ -111,7 +112,8 @@ impl Server {
             }
             alone.push((key, stored));
         }
-        let alone = self.with_kinds(alone);
+        let mut alone = self.with_kinds(alone);
+        alone.retain(|(_, dependent)| !is_marked(dependent));
         self.delete_all(alone, &options, chores).await?;
         Ok(())
     }
@@ -178,14 +180,7 @@ impl Server {
         let key = resource.key(namespace, &name_of(object));
         self.edit(
             &key,
-            &|object| {
-                let list = object
-                    .pointer_mut("/metadata/finalizers")
-                    .and_then(Value::as_array_mut);
-                if let Some(list) = list {
-                    list.retain(|known| known != finalizer);
-                }
-            },
+            &|object| keep_finalizers(object, |known| known != finalizer),
             chores,
         )
         .await

@@ -182,3 +182,19 @@ async fn a_change_of_owners_is_followed() {
     .await;
     assert!(get(&api, "late").await.is_none());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_second_deletion_may_ask_for_another_policy() {
+    let api = open().await;
+    let owner = map(&api, "owner", &[], &[]).await;
+    map(&api, "held", &[&owner], &["a.b/c"]).await;
+    delete(&api, "owner", "Foreground").await;
+    let path = format!("{MAPS}/owner");
+    let (_, waiting) = send(&api, "DELETE", &path, Value::Null).await;
+    let finalizers = &waiting["metadata"]["finalizers"];
+    assert_eq!(*finalizers, json!(["foregroundDeletion"]));
+    delete(&api, "owner", "Background").await;
+    assert!(get(&api, "owner").await.is_none());
+    let held = get(&api, "held").await.unwrap();
+    assert!(held["metadata"]["deletionTimestamp"].is_string());
+}
