@@ -22,6 +22,7 @@ mod builtin;
 mod cascade;
 mod catalog;
 mod chores;
+mod definition;
 mod delete;
 mod dependents;
 mod directory;

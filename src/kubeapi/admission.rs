@@ -5,7 +5,8 @@ mod identity;
 use super::{
     access::moved_role,
     bounds::COMPLAINTS,
-    catalog::{Catalog, Resource, Role, check_definition},
+    catalog::{Catalog, Resource, Role},
+    definition,
     dress::dress,
     managed::{self, Manager, Operation, Setting},
     naming,
@@ -213,12 +214,7 @@ impl Case<'_> {
             errors.extend(rules.check(object, old));
         }
         if errors.is_empty() && self.resource.role == Role::Definition {
-            let definition = serde_json::from_value(object.clone()).map_err(|e| e.to_string());
-            let verdict = definition
-                .and_then(|definition| check_definition(&definition).map_err(|e| e.to_string()));
-            if let Err(why) = verdict {
-                errors.push(FieldError::invalid("spec", &json!(name), why));
-            }
+            errors.extend(definition::check(self.catalog, old, object));
         }
         if part == Part::Status {
             for error in &mut errors {

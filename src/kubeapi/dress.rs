@@ -115,16 +115,25 @@ fn establish(object: &mut Value, old: Option<&Value>, now: jiff::Timestamp) {
     );
 }
 
-/// The versions that objects may be stored in: the present one, and those that were before it.
+/// The versions that objects may be stored in: the present one, and those that were before it until
+/// somebody who stored all objects anew takes them off the list.
 fn stored_versions(object: &Value, old: Option<&Value>) -> Vec<Value> {
-    let known = old.and_then(|old| old.field("status").field("storedVersions").as_array());
-    let mut versions = known.cloned().unwrap_or_default();
+    let listed = |object: &Value| {
+        let versions = object.field("status").field("storedVersions").as_array();
+        versions.cloned().unwrap_or_default()
+    };
     let offered = object.field("spec").field("versions").as_array();
     let stored = offered.into_iter().flatten();
-    for version in stored.filter(|version| version.field("storage") == true) {
-        let name = version.field("name");
-        if !versions.contains(name) {
-            versions.push(name.clone());
+    let stored = stored
+        .filter(|version| version.field("storage") == true)
+        .map(|version| version.field("name"));
+    let mut versions = listed(object);
+    if !stored.clone().all(|version| versions.contains(version)) {
+        versions = old.map(listed).unwrap_or_default();
+        for version in stored {
+            if !versions.contains(version) {
+                versions.push(version.clone());
+            }
         }
     }
     versions

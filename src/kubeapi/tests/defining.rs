@@ -82,3 +82,59 @@ async fn a_definition_goes_with_the_last_object_of_an_old_version() {
     send(&api, "PATCH", &format!("{maps}/m"), freed).await;
     assert_eq!(read(&api, BOATS).await, None);
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_places_the_objects_of_a_definition_cannot_be_changed() {
+    let api = open().await;
+    send(&api, "POST", PATH, boats(&[version("v1", true, true)])).await;
+    for (field, value, shown) in [
+        ("scope", json!({"scope": "Namespaced"}), "Namespaced"),
+        ("names.kind", json!({"names": {"kind": "Ship"}}), "Ship"),
+        ("group", json!({"group": "lake.test"}), "lake.test"),
+        (
+            "names.plural",
+            json!({"names": {"plural": "ships"}}),
+            "ships",
+        ),
+    ] {
+        let answer = send(&api, "PATCH", BOATS, json!({"spec": value})).await;
+        let wanted = format!("spec.{field}: Invalid value: \"{shown}\": field is immutable");
+        let found = complaint(&answer);
+        assert!(found.contains(&wanted), "{found}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_definition_stores_one_version_and_lists_all_that_there_may_be() {
+    let api = open().await;
+    let one = "spec.versions: Invalid value";
+    for stored in [false, true] {
+        let versions = [version("v1", true, stored), version("v2", true, stored)];
+        let answer = send(&api, "POST", PATH, boats(&versions)).await;
+        let found = complaint(&answer);
+        let wanted = "must have exactly one version marked as storage version";
+        assert!(found.contains(one) && found.contains(wanted), "{found}");
+    }
+    drop(api);
+    let api = open_with_old_boat().await;
+    let answer = give(&api, &[version("v1", true, true)]).await;
+    let wanted =
+        "status.storedVersions[0]: Invalid value: \"v1alpha1\": must appear in spec.versions";
+    assert!(complaint(&answer).ends_with(wanted), "{answer:?}");
+    let (_, kept) = store_only(&api, &["v1alpha1"]).await;
+    assert_eq!(kept["status"]["storedVersions"], json!(["v1alpha1", "v1"]));
+    let (_, migrated) = store_only(&api, &["v1"]).await;
+    assert_eq!(migrated["status"]["storedVersions"], json!(["v1"]));
+    assert_eq!(give(&api, &[version("v1", true, true)]).await.0, 200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_group_of_built_in_kinds_takes_no_definition() {
+    let api = open().await;
+    let mut leases = boats(&[version("v9", true, true)]);
+    leases["metadata"]["name"] = json!("leases.coordination.k8s.io");
+    leases["spec"]["group"] = json!("coordination.k8s.io");
+    leases["spec"]["names"] = json!({"kind": "Lease", "plural": "leases"});
+    let answer = send(&api, "POST", PATH, leases).await;
+    assert!(complaint(&answer).contains("spec.group"), "{answer:?}");
+}

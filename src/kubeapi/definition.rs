@@ -1,0 +1,68 @@
+//! What a definition may not be, and which changes of one are refused.
+
+use super::{
+    bounds::COMPLAINTS,
+    catalog::{Catalog, check_definition},
+    refusal::FieldError,
+    tree::Tree,
+};
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+
+/// What says where the objects of a definition are, and what they are.
+const IMMUTABLE: &[&str] = &["scope", "names.kind", "group", "names.plural"];
+
+/// Checks a definition, perhaps against the one that it takes the place of.
+pub(super) fn check(catalog: &Catalog, old: Option<&Value>, object: &Value) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    let served = serde_json::from_value(object.clone()).map_err(|error| error.to_string());
+    let served = served.and_then(|one| check_definition(&one).map_err(|error| error.to_string()));
+    if let Err(why) = served {
+        let name = object.field("metadata").field("name");
+        errors.push(FieldError::invalid("spec", name, why));
+    }
+    let spec = object.field("spec");
+    let group = spec.field("group");
+    let built_in = catalog
+        .resources()
+        .any(|resource| resource.rules.merge_keys.is_some() && *group == resource.group);
+    if built_in {
+        let why = "must not be a group of built-in kinds";
+        errors.push(FieldError::invalid("spec.group", group, why));
+    }
+    check_versions(object, &mut errors);
+    for path in IMMUTABLE {
+        let pointer = format!("/spec/{}", path.replace('.', "/"));
+        let at = |object: &Value| object.pointer(&pointer).cloned().unwrap_or_default();
+        let (was, is) = (old.map(at), at(object));
+        if was.is_some_and(|was| was != is) {
+            let field = format!("spec.{path}");
+            errors.push(FieldError::invalid(&field, &is, "field is immutable"));
+        }
+    }
+    errors
+}
+
+fn check_versions(object: &Value, errors: &mut Vec<FieldError>) {
+    let versions = object.field("spec").field("versions").as_array();
+    let versions = versions.map_or(&[][..], Vec::as_slice);
+    let names: BTreeSet<&str> = versions
+        .iter()
+        .map(|version| version.text("name"))
+        .collect();
+    let stored = versions
+        .iter()
+        .filter(|version| version.field("storage") == true);
+    if stored.count() != 1 {
+        let why = "must have exactly one version marked as storage version";
+        errors.push(FieldError::invalid("spec.versions", &json!(names), why));
+    }
+    let listed = object.field("status").field("storedVersions").as_array();
+    let listed = listed.into_iter().flatten().enumerate();
+    let lost =
+        listed.filter(|(_, version)| !version.as_str().is_some_and(|name| names.contains(name)));
+    errors.extend(lost.take(COMPLAINTS).map(|(index, version)| {
+        let field = format!("status.storedVersions[{index}]");
+        FieldError::invalid(&field, version, "must appear in spec.versions")
+    }));
+}
