@@ -2,7 +2,7 @@
 
 use super::{
     access::RBAC,
-    catalog::{Resource, Role, Rules, Verbs, View, selectable},
+    catalog::{Names, Resource, Role, Rules, Verbs, View, selectable},
     protobuf::{self, Message},
     schema::reference,
     table::{Column, built_in},
@@ -81,7 +81,7 @@ fn core() -> Vec<Resource> {
             role: Role::Namespace,
             rules: Rules {
                 merge_keys: Some(NAMESPACE_KEYS),
-                label_names: true,
+                names: Names::Label,
                 ..status
             },
             message: Some(protobuf::NAMESPACE),
@@ -242,6 +242,10 @@ fn access() -> Vec<Resource> {
         } else {
             protobuf::ROLE
         }),
+        rules: Rules {
+            names: Names::Segment,
+            ..plain_rules()
+        },
         ..stored((RBAC, "v1", kind, plural), schema, &[], columns)
     };
     vec![
@@ -337,7 +341,7 @@ fn plain_rules() -> Rules {
         unconditional: true,
         merge_keys: Some(&[OWNERS]),
         lifetime: None,
-        label_names: false,
+        names: Names::Subdomain,
     }
 }
 

@@ -73,6 +73,17 @@ pub(super) enum View {
     NewEvent,
 }
 
+/// What the objects of a kind may be called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Names {
+    /// What a host may be called, with its domain.
+    Subdomain,
+    /// The same without dots.
+    Label,
+    /// Anything that can stand in a path.
+    Segment,
+}
+
 /// The rules in which the built-in kinds differ from custom ones, and from each other.
 #[derive(Debug, Clone, Copy)]
 #[expect(
@@ -92,8 +103,8 @@ pub(super) struct Rules {
     pub(super) merge_keys: Option<&'static [(&'static str, &'static str)]>,
     /// How many seconds an object is kept after it was last heard of.
     pub(super) lifetime: Option<i64>,
-    /// Names may not contain dots.
-    pub(super) label_names: bool,
+    /// What its objects may be called.
+    pub(super) names: Names,
 }
 
 /// One kind in one version.
@@ -341,7 +352,7 @@ fn from_version(
             unconditional: false,
             merge_keys: None,
             lifetime: None,
-            label_names: false,
+            names: Names::Subdomain,
         },
         columns: Column::of_definition(version.additional_printer_columns.as_deref()),
         selectable: selectable(extra),

@@ -1,12 +1,19 @@
 //! Names, uids and times of objects, and the rules for names and labels.
 
-use super::{bounds::COMPLAINTS, catalog::Resource, refusal::FieldError};
+use super::{
+    bounds::COMPLAINTS,
+    catalog::{Names, Resource},
+    refusal::FieldError,
+};
 use crate::kubeapi::tree::Tree;
 use ring::rand::{SecureRandom, SystemRandom};
 use serde_json::{Map, Value, json};
 use std::{collections::BTreeSet, fmt::Write};
 
 const SUFFIX_LETTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
+
+/// A prefix is cut so that the name is not longer than a label.
+const LONGEST_PREFIX: usize = 58;
 
 const SUBDOMAIN: &str = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')";
 
@@ -52,7 +59,8 @@ pub(super) fn settle_name(metadata: &mut Map<String, Value>) {
             let index = usize::from(byte) % SUFFIX_LETTERS.len();
             char::from(SUFFIX_LETTERS.get(index).copied().unwrap_or(b'x'))
         });
-        let name: String = text("generateName").chars().chain(letters).collect();
+        let prefix = text("generateName").chars().take(LONGEST_PREFIX);
+        let name: String = prefix.chain(letters).collect();
         metadata.insert("name".to_owned(), json!(name));
     }
 }
@@ -72,14 +80,8 @@ pub(super) fn check_metadata(metadata: &Value, resource: &Resource) -> Vec<Field
     if name.is_empty() {
         let why = "name or generateName is required";
         errors.push(FieldError::required("metadata.name", why));
-    } else if resource.rules.label_names && !is_label(name) {
-        errors.push(FieldError::invalid("metadata.name", &json!(name), LABEL));
-    } else if !is_subdomain(name) {
-        errors.push(FieldError::invalid(
-            "metadata.name",
-            &json!(name),
-            SUBDOMAIN,
-        ));
+    } else if let Some(why) = mistake_of(name, resource.rules.names) {
+        errors.push(FieldError::invalid("metadata.name", &json!(name), why));
     }
     for (key, value) in metadata.field("labels").as_object().into_iter().flatten() {
         if !is_qualified(key) {
@@ -130,31 +132,33 @@ pub(super) fn finalizers(object: &Value) -> impl Iterator<Item = &str> {
     finalizers.into_iter().flatten().filter_map(Value::as_str)
 }
 
+/// Why an object may not be called so.
+fn mistake_of(name: &str, names: Names) -> Option<&'static str> {
+    match names {
+        Names::Label => (!is_label(name)).then_some(LABEL),
+        Names::Subdomain => (!is_subdomain(name)).then_some(SUBDOMAIN),
+        Names::Segment if name == "." => Some("may not be '.'"),
+        Names::Segment if name == ".." => Some("may not be '..'"),
+        Names::Segment if name.contains('/') => Some("may not contain '/'"),
+        Names::Segment if name.contains('%') => Some("may not contain '%'"),
+        Names::Segment => None,
+    }
+}
+
 fn is_label(text: &str) -> bool {
-    let inner = |letter: char| letter.is_ascii_lowercase() || letter.is_ascii_digit();
-    text.len() <= 63
-        && text.starts_with(inner)
-        && text.ends_with(inner)
-        && text.chars().all(|letter| inner(letter) || letter == '-')
+    text.len() <= 63 && is_part(text)
 }
 
 fn is_subdomain(text: &str) -> bool {
-    text.len() <= 253
-        && text
-            .split('.')
-            .all(|part| is_label(part) || is_long_label(part))
+    text.len() <= 253 && text.split('.').all(is_part)
 }
 
-/// A part of a subdomain may be longer than a label.
-fn is_long_label(text: &str) -> bool {
-    text.len() > 63
-        && text.as_bytes().chunks(62).all(|chunk| {
-            chunk
-                .iter()
-                .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || *byte == b'-')
-        })
-        && !text.starts_with('-')
-        && !text.ends_with('-')
+/// A part of a subdomain: a label of any length.
+fn is_part(text: &str) -> bool {
+    let inner = |letter: char| letter.is_ascii_lowercase() || letter.is_ascii_digit();
+    text.starts_with(inner)
+        && text.ends_with(inner)
+        && text.chars().all(|letter| inner(letter) || letter == '-')
 }
 
 fn is_label_value(text: &str) -> bool {
@@ -187,6 +191,17 @@ mod tests {
         assert_eq!(uid.len(), 36);
         assert_eq!(uid.as_bytes()[14], b'4');
         assert_ne!(uid, super::uid());
+    }
+
+    #[test]
+    fn a_generated_name_is_no_longer_than_a_label() {
+        let mut object = json!({"generateName": "a".repeat(300)});
+        settle_name(object.as_object_mut().unwrap());
+        let name = object.text("name");
+        assert!(
+            name.len() == 63 && name.starts_with(&"a".repeat(58)),
+            "{name}"
+        );
     }
 
     #[test]
