@@ -4,7 +4,7 @@ use super::{
     Server,
     admission::name_of,
     catalog::{Resource, Role, Verbs},
-    chores::{Chore, Chores},
+    chores::{AT_ONCE, Chore, Chores},
     delete::DeleteOptions,
     dependents::is_waiting,
     refusal::Refusal,
@@ -12,6 +12,7 @@ use super::{
     store::{Expectation, Rejected, Write},
 };
 use crate::kubeapi::tree::Tree;
+use futures::StreamExt;
 use serde_json::{Value, json};
 use std::sync::atomic::Ordering;
 
@@ -173,18 +174,21 @@ impl Server {
             return;
         }
         self.expired_at.store(now, Ordering::Relaxed);
-        for (key, stored) in self.store.list(&resource.prefix(""), None).0 {
+        let found = self.store.list(&resource.prefix(""), None).0.into_iter();
+        let expired = found.filter_map(|(key, stored)| {
             let object = stored.value();
-            if now - last_heard_of(&object) <= lifetime {
-                continue;
-            }
-            let write = Write {
+            (now - last_heard_of(&object) > lifetime).then(|| Write {
                 key,
                 expected: Expectation::Revision(stored.revision),
                 object,
                 deletes: true,
-            };
-            if let Err(Rejected::NotStored(_)) = self.store.write(write).await {
+            })
+        });
+        let mut written = futures::stream::iter(expired)
+            .map(|write| self.store.write(write))
+            .buffered(AT_ONCE);
+        while let Some(outcome) = written.next().await {
+            if matches!(outcome, Err(Rejected::NotStored(_))) {
                 return;
             }
         }

@@ -17,7 +17,7 @@ use std::{
 };
 
 /// How many objects of one chore are deleted at once: they share a commit.
-const AT_ONCE: usize = 64;
+pub(super) const AT_ONCE: usize = 64;
 
 /// Something that the server itself has to do after a write.
 #[derive(Debug)]
