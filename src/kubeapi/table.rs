@@ -215,6 +215,38 @@ mod tests {
     }
 
     #[test]
+    fn a_pod_shows_its_ready_containers_and_all_restarts() {
+        let mut pod = json!({"metadata": {"name": "p"}, "spec": {"containers": [{}, {}]}});
+        let cells = |pod: &Value| {
+            let row = row(
+                &built_in::pods(),
+                pod.clone(),
+                Include::None,
+                Timestamp::UNIX_EPOCH,
+            );
+            let cells = row["cells"].as_array().unwrap();
+            cells[1..4].to_vec()
+        };
+        assert_eq!(cells(&pod), [json!("0/2"), Value::Null, json!("0")]);
+        pod["status"] = json!({"phase": "Running", "containerStatuses":
+            [{"ready": true, "restartCount": 1}, {"ready": false, "restartCount": 2}]});
+        assert_eq!(cells(&pod), [json!("1/2"), json!("Running"), json!("3")]);
+    }
+
+    #[test]
+    fn a_role_shows_when_it_was_made() {
+        let made = "2026-01-01T00:00:00Z";
+        let role = json!({"metadata": {"name": "r", "creationTimestamp": made}});
+        let row = row(
+            &built_in::roles(),
+            role,
+            Include::None,
+            Timestamp::UNIX_EPOCH,
+        );
+        assert_eq!(row["cells"], json!(["r", made]));
+    }
+
+    #[test]
     fn a_definition_without_columns_shows_the_age() {
         let columns = Column::of_definition(None);
         let object =

@@ -58,11 +58,9 @@ pub(in crate::kubeapi) fn service_accounts() -> Vec<Column> {
 }
 
 pub(in crate::kubeapi) fn roles() -> Vec<Column> {
-    vec![Column::path(
-        "Created At",
-        "date",
-        ".metadata.creationTimestamp",
-    )]
+    vec![Column::computed("Created At", "date", |role| {
+        role.field("metadata").field("creationTimestamp").clone()
+    })]
 }
 
 pub(in crate::kubeapi) fn bindings() -> Vec<Column> {
@@ -120,9 +118,9 @@ pub(in crate::kubeapi) fn leases() -> Vec<Column> {
 
 pub(in crate::kubeapi) fn pods() -> Vec<Column> {
     vec![
-        Column::path("Ready", "string", ".status.ready"),
+        Column::computed("Ready", "string", ready_containers),
         Column::path("Status", "string", ".status.phase"),
-        Column::path("Restarts", "string", ".status.restarts"),
+        Column::computed("Restarts", "string", restarts),
         Column::age(),
     ]
 }
@@ -191,6 +189,24 @@ fn info(node: &Value, field: &str) -> Value {
         Some(text) if !text.is_empty() => json!(text),
         _ => json!("<unknown>"),
     }
+}
+
+fn container_statuses(pod: &Value) -> &[Value] {
+    let statuses = pod.field("status").field("containerStatuses").as_array();
+    statuses.map_or(&[], Vec::as_slice)
+}
+
+fn ready_containers(pod: &Value) -> Value {
+    let containers = pod.field("spec").field("containers").as_array();
+    let ready = container_statuses(pod).iter();
+    let ready = ready.filter(|status| status.field("ready") == true).count();
+    json!(format!("{ready}/{}", containers.map_or(0, Vec::len)))
+}
+
+fn restarts(pod: &Value) -> Value {
+    let statuses = container_statuses(pod).iter();
+    let restarts = statuses.filter_map(|status| status.field("restartCount").as_u64());
+    json!(restarts.sum::<u64>().to_string())
 }
 
 fn size(map: &Value) -> usize {
