@@ -85,10 +85,28 @@ const RULE: &Message = &[
     (5, "nonResourceURLs", Type::Texts),
 ];
 
-/// rbac.authorization.k8s.io/v1 Role and ClusterRole.
+const LABEL_SELECTOR: &Message = &[
+    (1, "matchLabels", Type::TextMap),
+    (
+        2,
+        "matchExpressions",
+        Type::Objects(&[
+            (1, "key", Type::Text),
+            (2, "operator", Type::Text),
+            (3, "values", Type::Texts),
+        ]),
+    ),
+];
+
+/// rbac.authorization.k8s.io/v1 Role and ClusterRole, of which only the latter has the last field.
 pub(super) const ROLE: &Message = &[
     (1, "metadata", Type::Object(METADATA)),
     (2, "rules", Type::Objects(RULE)),
+    (
+        3,
+        "aggregationRule",
+        Type::Object(&[(1, "clusterRoleSelectors", Type::Objects(LABEL_SELECTOR))]),
+    ),
 ];
 
 /// rbac.authorization.k8s.io/v1 RoleBinding and ClusterRoleBinding.
@@ -364,6 +382,20 @@ mod tests {
             decoded,
             json!({"apiVersion": "v1", "kind": "Secret", "type": "Opaque",
                 "metadata": {"name": "token"}, "data": {"key": "dmFsdWU="}})
+        );
+    }
+
+    #[test]
+    fn a_cluster_role_is_decoded_with_what_it_gathers() {
+        let label = [field(1, b"team"), field(2, b"red")].concat();
+        let term = [field(1, b"k"), field(2, b"In"), field(3, b"v")].concat();
+        let selector = [field(1, &label), field(2, &term)].concat();
+        let raw = field(3, &field(1, &selector));
+        let decoded = decode(&envelope("v1", "ClusterRole", &raw), ROLE).unwrap();
+        assert_eq!(
+            decoded["aggregationRule"],
+            json!({"clusterRoleSelectors": [{"matchLabels": {"team": "red"},
+                "matchExpressions": [{"key": "k", "operator": "In", "values": ["v"]}]}]})
         );
     }
 
