@@ -189,7 +189,6 @@ fn named_groups() -> Vec<Resource> {
             view: View::NewEvent,
             rules: event_rules(),
             storage: "/events/".to_owned(),
-            ends: false,
             ..stored(
                 ("events.k8s.io", "v1", "Event", "events"),
                 reference::<NewEvent>(),
