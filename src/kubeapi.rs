@@ -181,6 +181,8 @@ impl tower::Service<Request<Body>> for KubeApi {
 struct Server {
     store: Arc<store::Store>,
     catalog: RwLock<Arc<Catalog>>,
+    /// Held while a definition is stored and its kind is not served yet.
+    defining: tokio::sync::RwLock<()>,
     clock: Clock,
     /// When objects with a lifetime were last looked through, in Unix seconds.
     expired_at: AtomicI64,

@@ -282,15 +282,13 @@ impl Server {
                 object: if deletes { old } else { object },
                 deletes,
             };
-            match self.store.write(write).await {
+            match self.commit(resource, write).await {
                 Ok(stored) if deletes => {
-                    self.after_write(resource);
                     let object = stored.value();
                     follow.push(Chore::Released(key, object.clone()));
                     return Ok((Deleted::Gone(object), follow));
                 }
                 Ok(stored) => {
-                    self.after_write(resource);
                     let object = stored.value();
                     follow.insert(0, Chore::Settle(Arc::clone(resource), object.clone()));
                     return Ok((Deleted::Waiting(object), follow));

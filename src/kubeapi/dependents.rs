@@ -215,9 +215,8 @@ impl Server {
                 object,
                 deletes,
             };
-            match self.store.write(write).await {
+            match self.commit(resource, write).await {
                 Ok(stored) => {
-                    self.after_write(resource);
                     if deletes {
                         chores.push(Chore::Released(key.to_owned(), stored.value()));
                     }

@@ -68,7 +68,10 @@ impl Server {
             parameters: Parameters::of(&parts.uri),
             user: self.acting_user(sender, &parts.headers)?,
         };
-        let catalog = self.catalog();
+        let catalog = {
+            let _defined = self.defining.read().await;
+            self.catalog()
+        };
         let nowhere = Refusal::unknown_path;
         let route = route(parts.uri.path(), &catalog);
         if !matches!(route, Ok(Route::Objects(_))) {

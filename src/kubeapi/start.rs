@@ -28,6 +28,7 @@ impl Server {
         Ok(Self {
             store: Arc::new(store),
             catalog: RwLock::new(Arc::new(catalog)),
+            defining: tokio::sync::RwLock::new(()),
             clock: options.clock,
             expired_at: AtomicI64::new(i64::MIN),
             unfinished: AtomicBool::new(false),

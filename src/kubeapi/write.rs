@@ -109,12 +109,11 @@ impl Server {
             object: admitted.object,
             deletes: false,
         };
-        let stored = match self.store.write(write).await {
+        let stored = match self.commit(resource, write).await {
             Ok(stored) => stored,
             Err(Rejected::Stale) => return Err(exists()),
             Err(Rejected::NotStored(why)) => return Err(Refusal::not_stored(&why)),
         };
-        self.after_write(resource);
         self.expire(resource).await;
         // Namespace, kind and owners may have begun to end while this was written: then this ends too.
         let mut chores = Chores::default();
@@ -271,9 +270,8 @@ impl Server {
                 object: as_stored(resource, admitted.object),
                 deletes,
             };
-            match self.store.write(write).await {
+            match self.commit(resource, write).await {
                 Ok(stored) => {
-                    self.after_write(resource);
                     let mut chores = Chores::default();
                     if deletes {
                         chores.push(Chore::Released(key, stored.value()));
@@ -340,11 +338,21 @@ impl Server {
         Err(Refusal::terminating(target.resource.subject(object), name))
     }
 
-    /// A change of a definition changes what is served.
-    pub(super) fn after_write(&self, resource: &Resource) {
-        if resource.role == Role::Definition {
+    /// Carries out a wish. Whoever hears of a definition and asks for its kind waits until it is served.
+    pub(super) async fn commit(
+        &self,
+        resource: &Resource,
+        write: Write,
+    ) -> Result<Arc<Stored>, Rejected> {
+        if resource.role != Role::Definition {
+            return self.store.write(write).await;
+        }
+        let _defining = self.defining.write().await;
+        let outcome = self.store.write(write).await;
+        if outcome.is_ok() {
             self.reload_catalog();
         }
+        outcome
     }
 }
 

@@ -4,7 +4,10 @@ use super::*;
 
 use crate::kubeapi::Error;
 use futures::{FutureExt, future::BoxFuture};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::{
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 const MAP: &str = "/api/v1/namespaces/default/configmaps/a";
 
@@ -79,4 +82,28 @@ async fn an_object_that_goes_while_it_is_applied_comes_back() {
     let codes = together(vec![deletion, apply(&api, "two")], closed).await;
     assert_eq!(codes, [200, 201]);
     assert_eq!(read(&api, MAP).await.unwrap()["data"], json!({"two": "x"}));
+}
+
+#[tokio::test]
+async fn whoever_hears_of_a_definition_finds_its_kind() {
+    let (api, gate) = open_gated().await;
+    let before = api.revision();
+    let definition = json!({"metadata": {"name": "boats.sea.test"}, "spec": {"group": "sea.test",
+        "scope": "Cluster", "names": {"kind": "Boat", "plural": "boats"}, "versions": [
+            {"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": {"type": "object"}}}]}});
+    let definitions = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+    let closed = gate.lock().unwrap();
+    let mut creation = send(&api, "POST", definitions, definition).boxed();
+    assert!((&mut creation).now_or_never().is_none());
+    drop(closed);
+    let told = async {
+        while api.revision() == before {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let told = tokio::time::timeout(Duration::from_secs(30), told);
+    told.await.expect("the definition is not committed");
+    let boats = read(&api, "/apis/sea.test/v1/boats");
+    let (found, (code, _)) = tokio::join!(boats, creation);
+    assert_eq!((found.is_some(), code), (true, 201));
 }
