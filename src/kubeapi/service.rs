@@ -10,7 +10,7 @@ use super::{
     directory,
     intent::Intent,
     openapi,
-    present::{respond, respond_json},
+    present::{Presenter, respond, respond_json},
     protobuf,
     refusal::Refusal,
     routes::{Parameters, Route, Target, route},
@@ -161,7 +161,7 @@ impl Server {
                 part_of(target, verb)?;
                 self.get(target, name, &asked.parameters, presenter)
             }
-            _ => self.write(target, asked, verb, body).await,
+            _ => self.write(target, asked, verb, body, presenter).await,
         }
     }
 
@@ -171,9 +171,9 @@ impl Server {
         asked: &Asked<'_>,
         verb: &str,
         body: Body,
+        presenter: Presenter<'_>,
     ) -> Result<Response<Body>, Refusal> {
         let part = part_of(target, verb)?;
-        let presenter = self.presenter(target, &asked.parameters, asked.headers)?;
         let content_type = asked.header(header::CONTENT_TYPE);
         let parameters = &asked.parameters;
         let bytes = body::read(body).await?;
