@@ -132,6 +132,15 @@ fn wish(view: &View<'_>) -> Option<NodeWish> {
     })
 }
 
+/// Whether amounts are the same, however they are written: an API server has a way of its own.
+fn are_same(present: &BTreeMap<String, Quantity>, wished: &BTreeMap<String, Quantity>) -> bool {
+    let is_same = |(one, other): (&Quantity, &Quantity)| {
+        let amounts = [one, other].map(|it| offer::parse_milli(&it.0));
+        one == other || (amounts[0].is_some() && amounts[0] == amounts[1])
+    };
+    present.keys().eq(wished.keys()) && present.values().zip(wished.values()).all(is_same)
+}
+
 fn is_as_wished(node: &Node, wish: &NodeWish) -> bool {
     let metadata = &node.metadata;
     let holds = |kind: &str, expected: bool| {
@@ -159,11 +168,8 @@ fn is_as_wished(node: &Node, wish: &NodeWish) -> bool {
         .filter_map(|spec| spec.taints.as_ref())
         .flatten()
         .any(|taint| taint.key == VIRTUAL_NODE_TAINT);
-    let sized = node
-        .status
-        .as_ref()
-        .and_then(|status| status.capacity.as_ref())
-        == Some(&wish.capacity);
+    let capacity = node.status.iter().find_map(|it| it.capacity.as_ref());
+    let sized = capacity.is_some_and(|it| are_same(it, &wish.capacity));
     labelled
         && annotated
         && tainted

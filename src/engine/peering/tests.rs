@@ -5,7 +5,7 @@ mod codes;
 mod model;
 mod places;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::apimachinery::pkg::{api::resource::Quantity, apis::meta::v1::Time};
 
 use super::*;
 use crate::api::{
@@ -365,4 +365,16 @@ fn a_peer_that_has_no_outer_address_any_more_is_written_once() {
     let tunnel = model.facts.tunnel.expect("it stands");
     let status = tunnel.status.expect("it is told");
     assert_eq!(status.remote_tunnel_public_ip.as_deref(), Some(""));
+}
+
+#[test]
+fn a_node_whose_amounts_the_api_writes_in_another_way_rests() {
+    for (written, steps) in [("2000m", vec![]), ("2001m", vec!["WriteNode"])] {
+        let mut model = Model::peered();
+        let status = model.facts.node.as_mut().and_then(|it| it.status.as_mut());
+        let capacity = status.and_then(|it| it.capacity.as_mut());
+        let cpu = ("cpu".to_owned(), Quantity(written.to_owned()));
+        capacity.expect("it has a capacity").extend([cpu]);
+        assert_eq!(run(&mut model), steps, "{written}");
+    }
 }
