@@ -181,6 +181,8 @@ pub mod reason {
     pub const DUPLICATE: &str = "Duplicate";
     /// Nothing was tried yet.
     pub const PENDING: &str = "Pending";
+    /// What stands as the id of the cluster is none.
+    pub const INVALID_ID: &str = "InvalidID";
     /// A person or an earlier decision set `spec.trustMode: Trusted`.
     pub const PINNED: &str = "Pinned";
     /// Both sides know the fleet secret.

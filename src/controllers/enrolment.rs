@@ -149,7 +149,9 @@ fn is_same_place(object: &ForeignCluster, newcomer: &Newcomer) -> bool {
         return false;
     }
     let url = object.spec.auth_url.trim_end_matches('/');
-    object.spec.cluster_identity.is_none() && url == newcomer.auth_url.trim_end_matches('/')
+    let identity = object.spec.cluster_identity.as_ref();
+    let is_nobodys = identity.is_none_or(|identity| identity.cluster_id.is_empty());
+    is_nobodys && url == newcomer.auth_url.trim_end_matches('/')
 }
 
 async fn create(

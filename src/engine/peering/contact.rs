@@ -135,10 +135,10 @@ fn home_session(view: &View<'_>) -> HomeSession {
 fn withdraw(view: &View<'_>, steps: &mut Vec<Step>) {
     if view.connected.is_some() {
         steps.push(Step::CloseSession);
-    } else if view
-        .withdrawal_deadline()
-        .is_some_and(|deadline| view.now >= deadline)
-    {
+        return;
+    }
+    let deadline = view.withdrawal_deadline();
+    if view.cluster_id.is_some() && deadline.is_some_and(|deadline| view.now >= deadline) {
         steps.push(Step::Entomb);
     }
 }

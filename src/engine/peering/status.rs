@@ -114,7 +114,7 @@ fn joined_phase(view: &View<'_>, network: bool, peered: bool) -> Phase {
         .pending_answer()
         .is_some_and(|answer| answer.decision == Decision::Waiting);
     if view.connected.is_none() {
-        return if view.facts.link.failures.is_empty() {
+        return if view.facts.link.failures.is_empty() && view.invalid_id.is_none() {
             Phase::Joining
         } else {
             Phase::Unreachable

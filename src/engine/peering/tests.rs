@@ -368,6 +368,37 @@ fn a_peer_that_has_no_outer_address_any_more_is_written_once() {
 }
 
 #[test]
+fn an_id_that_is_none_is_never_dialled_and_said_so() {
+    let identity = |model: &mut Model, id: &str| {
+        model.object.spec.discovery_type = DiscoveryType::Manual;
+        model.object.spec.trust_mode = TrustMode::Trusted;
+        let identity = model.object.spec.cluster_identity.as_mut();
+        id.clone_into(&mut identity.expect("it was found").cluster_id);
+    };
+    for id in ["Foreign", "foreign ", "foreign/1"] {
+        let mut model = Model::found();
+        identity(&mut model, id);
+        assert_eq!(run(&mut model), ["AddFinalizer"], "{id}");
+        let conditions = model.object.status.as_ref().map(|said| &said.conditions);
+        let verified = conditions
+            .into_iter()
+            .flatten()
+            .find(|one| one.type_ == condition::IDENTITY_VERIFIED)
+            .expect("it is always said");
+        assert_eq!(verified.status, "False", "{id}");
+        assert_eq!(verified.reason, reason::INVALID_ID, "{id}");
+        assert!(verified.message.contains(id), "{}", verified.message);
+        model.delete();
+        run(&mut model);
+        assert!(model.gone, "{id}");
+    }
+    let mut model = Model::found();
+    identity(&mut model, "");
+    let taken = run(&mut model);
+    assert!(taken.contains(&"FillIdentity".to_owned()), "{taken:?}");
+}
+
+#[test]
 fn a_node_whose_amounts_the_api_writes_in_another_way_rests() {
     for (written, steps) in [("2000m", vec![]), ("2001m", vec!["WriteNode"])] {
         let mut model = Model::peered();

@@ -117,6 +117,10 @@ fn reachable(view: &View<'_>) -> Verdict {
         let message = "this is our own cluster id";
         return verdict(kind, false, reason::OWN_IDENTITY, message);
     }
+    if view.invalid_id.is_some() {
+        let message = "spec.clusterIdentity.clusterID is no id, so it is not dialled";
+        return verdict(kind, false, reason::INVALID_ID, message);
+    }
     if let Some(connected) = view.connected {
         let url = &connected.url;
         return if view.is_alive() {
@@ -145,6 +149,9 @@ fn reachable(view: &View<'_>) -> Verdict {
 
 fn identity(view: &View<'_>) -> Verdict {
     let kind = condition::IDENTITY_VERIFIED;
+    if let Some(why) = &view.invalid_id {
+        return verdict(kind, false, reason::INVALID_ID, shown(why));
+    }
     if let Some(connected) = view.connected {
         let message = format!("the endpoint holds the key {}", connected.fingerprint);
         return verdict(kind, true, reason::KEY_PROVEN, message);

@@ -27,6 +27,8 @@ pub(crate) struct View<'a> {
     pub(crate) now: Timestamp,
     /// The id that the object claims.
     pub(crate) cluster_id: Option<ClusterId>,
+    /// Why what the object claims is no id, if it claims anything.
+    pub(crate) invalid_id: Option<String>,
     /// The connection, when it is to the right cluster.
     pub(crate) connected: Option<&'a Connected>,
     pub(crate) trust: Trust,
@@ -40,15 +42,19 @@ pub(crate) struct View<'a> {
 impl<'a> View<'a> {
     pub(crate) fn new(object: &'a ForeignCluster, facts: &'a Facts, now: Timestamp) -> Self {
         let status = object.status.clone().unwrap_or_default();
-        let cluster_id = object
-            .spec
-            .cluster_identity
-            .as_ref()
-            .and_then(|identity| identity.cluster_id.parse::<ClusterId>().ok());
+        let identity = object.spec.cluster_identity.as_ref();
+        let claimed = identity
+            .map(|identity| identity.cluster_id.as_str())
+            .filter(|text| !text.is_empty())
+            .map(str::parse::<ClusterId>)
+            .transpose();
+        let invalid_id = claimed.as_ref().err().map(ToString::to_string);
+        let cluster_id = claimed.unwrap_or_default();
         let connected = facts.link.connected.as_ref().filter(|connected| {
-            cluster_id
+            let is_right = cluster_id
                 .as_ref()
-                .is_none_or(|id| *id == connected.cluster_id)
+                .is_none_or(|id| *id == connected.cluster_id);
+            is_right && invalid_id.is_none()
         });
         let evidence = facts.link.answer.as_ref();
         let evidence = evidence.and_then(|answer| answer.evidence);
@@ -63,6 +69,7 @@ impl<'a> View<'a> {
             facts,
             now,
             cluster_id,
+            invalid_id,
             connected,
             admitted: policy::admit(&object.spec, &trust),
             trust,
@@ -159,7 +166,8 @@ impl<'a> View<'a> {
     pub(crate) fn needs_contact(&self) -> bool {
         let may = !self.deleting && !self.blocked && !self.is_suspended();
         let unknown = may && !self.is_proven();
-        !self.is_own() && (self.wants_join() || self.owes_withdrawal() || unknown)
+        let may_dial = !self.is_own() && self.invalid_id.is_none();
+        may_dial && (self.wants_join() || self.owes_withdrawal() || unknown)
     }
 
     /// Whether the key behind the id was proven, now or earlier. A visitor is only recorded after
