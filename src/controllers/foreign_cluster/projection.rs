@@ -15,8 +15,8 @@ use super::{
 };
 use crate::{
     api::{
-        Advertisement, AdvertisementSpec, AdvertisementStatus, ForeignCluster, NetworkConfig,
-        NetworkConfigSpec, NetworkConfigStatus, PeeringRequest, TunnelEndpoint,
+        Advertisement, AdvertisementSpec, ForeignCluster, NetworkConfig, NetworkConfigSpec,
+        NetworkConfigStatus, PeeringRequest, TunnelEndpoint,
         advertisement::{NodeReference, Offer, SecretReference},
         foreign_cluster::TrustMode,
         labels::{self, FINALIZER_PEERED, event},
@@ -169,14 +169,12 @@ pub(super) async fn write_advertisement(
         &[(labels::CLUSTER_ID, &id)],
     );
     let accepted = answer == Acceptance::Accepted;
-    let status = AdvertisementStatus {
-        advertisement_status: answer,
-        vk_created: accepted,
-        vk_reference: None,
-        vnode_reference: accepted.then(|| NodeReference {
-            name: node_name(&id),
-        }),
-    };
+    // Every field by name, so that a merge takes out what is no longer so.
+    let status = json!({
+        "advertisementStatus": answer,
+        "vkCreated": accepted,
+        "vnodeReference": accepted.then(|| NodeReference { name: node_name(&id) }),
+    });
     if answer == Acceptance::Accepted {
         tracing::info!(cluster = %object.name_any(), "Offer accepted");
     }
@@ -208,6 +206,12 @@ pub(super) async fn write_network(
     context: &Context,
     object: &ForeignCluster,
     side: Side,
+    // Every field by name, so that a merge takes out what the peer has taken back.
+    let status = json!({
+        "processed": status.processed,
+        "podCIDRNAT": status.pod_cidr_nat,
+        "externalCIDRNAT": status.external_cidr_nat,
+    });
     spec: NetworkConfigSpec,
     status: NetworkConfigStatus,
 ) -> Result<(), Error> {
@@ -391,3 +395,6 @@ where
 {
     gone_is_fine(api.delete(name, &DeleteParams::default()).await).map_err(Error::api(action))
 }
+
+#[cfg(test)]
+mod tests;

@@ -250,14 +250,12 @@ impl Model {
             }
             Step::WriteLocalNetwork(wish) => {
                 let mut config = NetworkConfig::new("local", wish.spec.clone());
-                let present = facts.local_network.take().and_then(|old| old.status);
-                config.status = Some(merged(present.as_ref(), &wish.status));
+                config.status = Some(wish.status.clone());
                 facts.local_network = Some(config);
             }
             Step::WriteRemoteNetwork(wish) => {
                 let mut config = NetworkConfig::new("remote", wish.spec.clone());
-                let present = facts.remote_network.take().and_then(|old| old.status);
-                config.status = Some(merged(present.as_ref(), &wish.status));
+                config.status = Some(wish.status.clone());
                 facts.remote_network = Some(config);
             }
             Step::WriteTunnel(wish) => {
