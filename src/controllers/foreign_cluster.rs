@@ -39,10 +39,10 @@ use crate::{
 };
 use projection::Side;
 
-/// How often one look may plan again after its steps have succeeded, before it lets others run.
+/// How often one look may plan again after its steps have succeeded, before it pauses.
 const ROUNDS: usize = 12;
-/// The wait after a look that used up its rounds.
-const BREATH: Duration = Duration::from_millis(200);
+/// The shortest wait for a moment at which time alone changes the plan.
+const SHORTEST_WAIT: Duration = Duration::from_millis(50);
 
 pub(crate) fn advertisement_name(cluster_id: &str) -> String {
     format!("advertisement-{cluster_id}")
@@ -106,6 +106,9 @@ fn object_of(store: &Store<ForeignCluster>, cluster_id: &str) -> Option<ObjectRe
 
 async fn reconcile(object: Arc<ForeignCluster>, context: Arc<Context>) -> Result<Action, Error> {
     let name = object.name_any();
+    if let Some(left) = context.links.pause(&object) {
+        return Ok(Action::requeue(left));
+    }
     for _ in 0..ROUNDS {
         let api: Api<ForeignCluster> = Api::all(context.client.clone());
         let present = api
@@ -129,6 +132,7 @@ async fn reconcile(object: Arc<ForeignCluster>, context: Arc<Context>) -> Result
             context.links.recorded(&name);
         }
         if plan.steps.is_empty() {
+            context.links.settled(&name);
             return Ok(Action::requeue(wait_until(plan.check_again, context.now())));
         }
         for step in plan.steps {
@@ -143,7 +147,7 @@ async fn reconcile(object: Arc<ForeignCluster>, context: Arc<Context>) -> Result
             }
         }
     }
-    Ok(Action::requeue(BREATH))
+    Ok(Action::requeue(context.links.unsettled(&object)))
 }
 
 /// Whether a step takes of what all peers share: the number of offers, and the address ranges.
@@ -193,10 +197,10 @@ fn look_again(context: &Context, object: &ForeignCluster) {
 
 /// At least a moment, so that a check at a time that has just passed does not spin.
 fn wait_until(moment: Timestamp, now: Timestamp) -> Duration {
-    let wait = moment
-        .duration_since(now)
-        .max(SignedDuration::from_millis(50));
-    Duration::try_from(wait).unwrap_or(BREATH)
+    let wait = moment.duration_since(now).max(SignedDuration::ZERO);
+    Duration::try_from(wait)
+        .unwrap_or_default()
+        .max(SHORTEST_WAIT)
 }
 
 /// Writes the status if it changed, and returns the object as it stands then, unless it is gone.
@@ -289,3 +293,6 @@ async fn carry_out(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

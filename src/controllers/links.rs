@@ -3,6 +3,7 @@
 //! Nothing here is memory in the sense of the design: a restarted daemon dials again and reads the
 //! session from the peer.
 
+mod unrest;
 mod watch;
 
 use std::{
@@ -11,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use kube::{Api, runtime::reflector::ObjectRef};
+use kube::{Api, ResourceExt as _, runtime::reflector::ObjectRef};
 use tokio::{sync::mpsc, task::AbortHandle};
 
 use super::Clock;
@@ -23,6 +24,7 @@ use crate::{
     },
     peer::client::Connection,
 };
+use unrest::Unrest;
 use watch::Watch;
 
 /// The wait before the first new try to reach a peer.
@@ -55,6 +57,8 @@ struct Entry {
     connection: Option<Arc<Connection>>,
     watch: Option<AbortHandle>,
     backoff: Backoff,
+    /// That the plan of the object does not come to rest.
+    unrest: Option<Unrest>,
 }
 
 impl Default for Entry {
@@ -65,6 +69,7 @@ impl Default for Entry {
             connection: None,
             watch: None,
             backoff: Backoff::new(RETRY_BASE, RETRY_CEILING),
+            unrest: None,
         }
     }
 }
@@ -103,6 +108,32 @@ impl Links {
         }
         entry.uid = uid;
         replaced
+    }
+
+    /// Notes that the plan of an object did not come to rest, and returns for how long it is let
+    /// alone.
+    pub(crate) fn unsettled(&self, object: &ForeignCluster) -> Duration {
+        let mut entries = self.lock();
+        let entry = entries.entry(object.name_any()).or_default();
+        let unrest = entry.unrest.get_or_insert_with(|| Unrest::of(object));
+        unrest.pause(object)
+    }
+
+    /// Notes that the plan of an object came to rest.
+    pub(crate) fn settled(&self, name: &str) {
+        if let Some(entry) = self.lock().get_mut(name) {
+            entry.unrest = None;
+        }
+    }
+
+    /// Returns for how long an object is let alone, whatever its peer says.
+    pub(crate) fn pause(&self, object: &ForeignCluster) -> Option<Duration> {
+        let entries = self.lock();
+        entries
+            .get(&object.name_any())?
+            .unrest
+            .as_ref()?
+            .left(object)
     }
 
     /// Returns what is known about the connection to a peer.
