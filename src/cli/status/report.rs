@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::{
     api::{
         ForeignCluster, SearchDomain, TunnelEndpoint,
-        foreign_cluster::{ForeignClusterStatus, Phase},
+        foreign_cluster::{ForeignClusterStatus, IncomingPeering, Phase},
         labels::{cluster_config, condition, reason, search_domain},
         network_config::UNCHANGED,
     },
@@ -76,6 +76,9 @@ pub(in crate::cli) struct Peer {
     cluster_id: String,
     found_by: &'static str,
     join: bool,
+    /// Whether a person said no to it, so that nothing of it is missing.
+    #[serde(skip)]
+    is_denied: bool,
     /// The state in one word.
     pub(in crate::cli) state: &'static str,
     /// The address of its machine through the tunnel.
@@ -124,7 +127,11 @@ impl Report {
         if let Some(reason) = &self.not_ready {
             return Some(format!("the daemon is not ready: {reason}"));
         }
-        let mut wanted = self.peers.iter().filter(|peer| peer.join).peekable();
+        let wanted = self
+            .peers
+            .iter()
+            .filter(|peer| peer.join && !peer.is_denied);
+        let mut wanted = wanted.peekable();
         if wanted.peek().is_none() {
             return Some("no cluster is to be joined yet".to_owned());
         }
@@ -272,6 +279,7 @@ impl Peer {
             cluster_id: id.to_owned(),
             found_by: cluster.spec.discovery_type.as_str(),
             join: cluster.spec.join,
+            is_denied: cluster.spec.incoming_peering_enabled == IncomingPeering::No,
             state: status
                 .and_then(|status| status.phase)
                 .map_or("New", Phase::as_str),
@@ -291,7 +299,7 @@ impl Peer {
     /// Says what is not well; a cluster of which nothing is asked is well.
     fn complaint(&self) -> Option<String> {
         let waits = self.state == Phase::Waiting.as_str();
-        let troubled = (self.join && !self.is_peered()) || waits;
+        let troubled = !self.is_denied && ((self.join && !self.is_peered()) || waits);
         let reason = if self.why.is_empty() {
             String::new()
         } else {
@@ -437,6 +445,17 @@ mod tests {
         assert!(idle.text().starts_with("√"));
         let fresh = report(&[cluster("milan", true, None, &[])]);
         assert_eq!(fresh.missing().as_deref(), Some("milan is New"));
+    }
+
+    #[test]
+    fn a_cluster_that_was_denied_is_as_it_should_be() {
+        let mut denied = cluster("milan", true, Some(Phase::Refused), &[]);
+        denied.spec.incoming_peering_enabled = IncomingPeering::No;
+        let peered = cluster("turin", true, Some(Phase::Peered), &[]);
+        let report = report(&[denied, peered]);
+        assert_eq!(report.missing(), None);
+        let all_is_well = "√ all is well: 1 of 2 known clusters peered\n";
+        assert!(report.text().starts_with(all_is_well), "{}", report.text());
     }
 
     fn report(clusters: &[ForeignCluster]) -> Report {
