@@ -109,6 +109,14 @@ pub(super) async fn fill_identity(
             .delete(&other.name_any(), &DeleteParams::default())
             .await;
         gone_is_fine(deleted).map_err(Error::api("delete a ForeignCluster"))?;
+        // What was said of the cluster holds for it, whichever object says it.
+        if other.spec.incoming_peering_enabled == IncomingPeering::No {
+            let denied = json!({ "incomingPeeringEnabled": IncomingPeering::No });
+            json_patch::merge(&mut spec, &denied);
+        }
+        if other.spec.join {
+            json_patch::merge(&mut spec, &json!({ "join": true }));
+        }
         if other.spec.trust_mode == TrustMode::Trusted {
             json_patch::merge(&mut spec, &json!({ "trustMode": TrustMode::Trusted }));
             let by = other.annotations().get(labels::TRUSTED_BY);
@@ -448,6 +456,27 @@ mod tests {
             objects[0].annotations()[labels::TRUSTED_BY],
             reason::FLEET_SECRET
         );
+    }
+
+    #[tokio::test]
+    async fn what_was_said_of_a_cluster_goes_over_to_what_a_person_writes() {
+        let context = context().await;
+        let found = newcomer(DiscoveryType::Lan);
+        let object = enrol(&context, &found).await.unwrap();
+        let api: Api<ForeignCluster> = Api::all(context.client.clone());
+        let said = json!({"spec": {"incomingPeeringEnabled": "No", "join": true}});
+        let parameters = PatchParams::default();
+        api.patch(&object.name_any(), &parameters, &Patch::Merge(said))
+            .await
+            .unwrap();
+        trusted_place(&context).await;
+        let by_hand = api.get("by-hand").await.unwrap();
+        fill_identity(&context, &by_hand, &found.cluster_id, &found.cluster_name)
+            .await
+            .unwrap();
+        let spec = api.get("by-hand").await.unwrap().spec;
+        assert_eq!(spec.incoming_peering_enabled, IncomingPeering::No);
+        assert!(spec.join);
     }
 
     #[tokio::test]
