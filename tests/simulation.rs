@@ -43,5 +43,7 @@ mod restarts;
 mod scenarios;
 #[path = "simulation/transition.rs"]
 mod transition;
+#[path = "simulation/untunnelled.rs"]
+mod untunnelled;
 #[path = "simulation/world.rs"]
 mod world;

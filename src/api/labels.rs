@@ -20,6 +20,8 @@ pub const NODE_CLUSTER_ID: &str = "cluster-id";
 
 /// Keeps a ForeignCluster until its peering is taken down (Liqo's finalizer).
 pub const FINALIZER_PEERED: &str = "foreigncluster.discovery.liqo.io/peered";
+/// Keeps a TunnelEndpoint until its routes and rules are gone (Liqo's finalizer).
+pub const FINALIZER_TUNNEL: &str = "liqo-gateway.liqo.io";
 
 /// The taint that keeps pods off a virtual node unless they ask for it (Liqo's).
 pub const VIRTUAL_NODE_TAINT: &str = "virtual-node.liqo.io/not-allowed";
@@ -179,10 +181,10 @@ pub mod reason {
     pub const DUPLICATE_IDENTITY: &str = "DuplicateIdentity";
     /// Another ForeignCluster stands for the same cluster.
     pub const DUPLICATE: &str = "Duplicate";
-    /// Nothing was tried yet.
-    pub const PENDING: &str = "Pending";
     /// What stands as the id of the cluster is none.
     pub const INVALID_ID: &str = "InvalidID";
+    /// Nothing was tried yet.
+    pub const PENDING: &str = "Pending";
     /// A person or an earlier decision set `spec.trustMode: Trusted`.
     pub const PINNED: &str = "Pinned";
     /// Both sides know the fleet secret.

@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::context::Clock;
 use crate::{
-    api::{identity::ClusterId, tunnel_endpoint::TunnelEndpoint},
+    api::{identity::ClusterId, labels::FINALIZER_TUNNEL, tunnel_endpoint::TunnelEndpoint},
     engine::overlay::{
         LARGEST_MTU, Observed, Operation, Overlay, Peer, PublicKey,
         health::Health,
@@ -38,8 +38,6 @@ use crate::{
 
 mod report;
 
-/// Keeps a TunnelEndpoint until its routes and rules are gone (Liqo's finalizer).
-pub const FINALIZER: &str = "liqo-gateway.liqo.io";
 /// How often what is there is compared with what is wanted, so that what somebody deleted is
 /// restored.
 const PASS_INTERVAL: Duration = Duration::from_secs(5);
@@ -411,11 +409,12 @@ impl Tunnels {
         for object in self.objects.values() {
             let finalizers = object.finalizers();
             if object.metadata.deletion_timestamp.is_none()
-                || !finalizers.iter().any(|it| it == FINALIZER)
+                || !finalizers.iter().any(|it| it == FINALIZER_TUNNEL)
             {
                 continue;
             }
-            let rest: Vec<_> = finalizers.iter().filter(|it| *it != FINALIZER).collect();
+            let is_others = |it: &&String| *it != FINALIZER_TUNNEL;
+            let rest: Vec<_> = finalizers.iter().filter(is_others).collect();
             let patch = Patch::Merge(json!({"metadata": {
                 "finalizers": rest,
                 // Somebody else may be adding a finalizer of its own.

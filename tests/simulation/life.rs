@@ -242,7 +242,9 @@ impl Life {
         let settings = tunnel_endpoint::Settings::new(self.context.own.pod_cidr);
         let tunnels = tunnel_endpoint::run(client, driver, settings, Arc::clone(clock), stop());
         self.run("own_node", node);
-        self.run("tunnel_endpoint", tunnels);
+        if self.context.own.tunnel.is_some() {
+            self.run("tunnel_endpoint", tunnels);
+        }
     }
 
     fn has_ended(&mut self) -> bool {
@@ -296,7 +298,7 @@ fn own(cluster: &Cluster, index: usize, address: SocketAddr, driver: &dyn Driver
         auth_url: format!("https://{address}"),
         pod_cidr,
         external_cidr: external_range(&ground).unwrap(),
-        tunnel: Some(OwnTunnel {
+        tunnel: cluster.setup.tunnels.then(|| OwnTunnel {
             public_key: driver.public_key().to_string(),
             port: driver.port(),
             mtu: 1420,

@@ -45,6 +45,8 @@ pub(crate) struct Setup {
     pub fleet: bool,
     /// Whether it announces itself and listens.
     pub discovers: bool,
+    /// Whether it makes tunnels.
+    pub tunnels: bool,
     /// Its policy at first start.
     pub policy: ClusterConfigSpec,
 }
@@ -63,6 +65,7 @@ impl Setup {
         Self {
             fleet: false,
             discovers: true,
+            tunnels: true,
             policy: ClusterConfigSpec::default(),
         }
     }

@@ -10,9 +10,10 @@ use kube::{
 use landbridge::{
     api::{
         identity::ClusterId,
+        labels::FINALIZER_TUNNEL,
         tunnel_endpoint::{TunnelEndpoint, TunnelEndpointSpec},
     },
-    controllers::tunnel_endpoint::{Connectivity, FINALIZER, Settings, run},
+    controllers::tunnel_endpoint::{Connectivity, Settings, run},
     engine::overlay::{Observed, PublicKey},
     kubeapi::{Clock, KubeApi, Options, store},
     tunnel::{
@@ -267,7 +268,7 @@ impl<D: Driver + 'static> Cluster<D> {
 
     pub(super) async fn create(&self, spec: TunnelEndpointSpec, status: serde_json::Value) {
         let mut object = TunnelEndpoint::new(&spec.cluster_id.clone(), spec);
-        object.metadata.finalizers = Some(vec![FINALIZER.to_owned()]);
+        object.metadata.finalizers = Some(vec![FINALIZER_TUNNEL.to_owned()]);
         let name = object.name_any();
         let created = self.objects.create(&PostParams::default(), &object).await;
         created.unwrap();

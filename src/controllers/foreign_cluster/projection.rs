@@ -19,12 +19,12 @@ use crate::{
         NetworkConfigStatus, PeeringRequest, TunnelEndpoint,
         advertisement::{NodeReference, Offer, SecretReference},
         foreign_cluster::TrustMode,
-        labels::{self, FINALIZER_PEERED, event},
+        labels::{self, FINALIZER_PEERED, FINALIZER_TUNNEL, event},
         peering_request::Acceptance,
     },
     controllers::{
         Context, Error, creating, enrolment::claimed_id, gone_is_fine, is_conflict, is_not_found,
-        managed, status::difference, tunnel_endpoint,
+        managed, status::difference,
     },
     engine::{
         peering::{TunnelWish, happening::Happening, node_name},
@@ -49,46 +49,35 @@ fn id_of(object: &ForeignCluster) -> String {
         .unwrap_or_default()
 }
 
-async fn patch_object(
-    context: &Context,
-    object: &ForeignCluster,
-    action: &'static str,
-    patch: Value,
-) -> Result<(), Error> {
-    let patched = objects(context)
-        .patch(&object.name_any(), &managed(), &Patch::Merge(patch))
-        .await;
-    gone_is_fine(patched).map_err(Error::api(action))
-}
-
 /// The finalizers are a list that others write too, so the write is refused when it is outdated.
-async fn set_finalizers(
-    context: &Context,
-    object: &ForeignCluster,
+async fn set_finalizers<K>(
+    api: &Api<K>,
+    object: &K,
     finalizers: Vec<String>,
-) -> Result<(), Error> {
-    let patch = json!({"metadata": {
+    action: &'static str,
+) -> Result<(), Error>
+where
+    K: Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug,
+{
+    let patch = Patch::Merge(json!({"metadata": {
         "finalizers": finalizers,
         "resourceVersion": object.resource_version(),
-    }});
-    match patch_object(
-        context,
-        object,
-        "write the finalizers of a ForeignCluster",
-        patch,
-    )
-    .await
-    {
+    }}));
+    let patched = api.patch(&object.name_any(), &managed(), &patch).await;
+    match patched {
         // The next look plans from the newer version.
-        Err(Error::Api { source, .. }) if is_conflict(&source) => Ok(()),
-        other => other,
+        Err(error) if is_conflict(&error) => Ok(()),
+        other => gone_is_fine(other).map_err(Error::api(action)),
     }
 }
+
+/// What is done with the finalizers of a ForeignCluster.
+const FINALIZERS: &str = "write the finalizers of a ForeignCluster";
 
 pub(super) async fn add_finalizer(context: &Context, object: &ForeignCluster) -> Result<(), Error> {
     let mut finalizers = object.finalizers().to_vec();
     finalizers.push(FINALIZER_PEERED.to_owned());
-    set_finalizers(context, object, finalizers).await
+    set_finalizers(&objects(context), object, finalizers, FINALIZERS).await
 }
 
 pub(super) async fn remove_finalizer(
@@ -97,7 +86,7 @@ pub(super) async fn remove_finalizer(
 ) -> Result<(), Error> {
     let mut finalizers = object.finalizers().to_vec();
     finalizers.retain(|one| one != FINALIZER_PEERED);
-    set_finalizers(context, object, finalizers).await
+    set_finalizers(&objects(context), object, finalizers, FINALIZERS).await
 }
 
 pub(super) async fn set_trust(
@@ -111,13 +100,10 @@ pub(super) async fn set_trust(
         "metadata": {"annotations": { labels::TRUSTED_BY: by }},
         "spec": {"trustMode": mode},
     });
-    patch_object(
-        context,
-        object,
-        "write the trust mode of a ForeignCluster",
-        patch,
-    )
-    .await
+    let patched = objects(context)
+        .patch(&object.name_any(), &managed(), &Patch::Merge(patch))
+        .await;
+    gone_is_fine(patched).map_err(Error::api("write the trust mode of a ForeignCluster"))
 }
 
 /// Deletes the object of a peer that is gone, unless it was made anew meanwhile.
@@ -206,12 +192,6 @@ pub(super) async fn write_network(
     context: &Context,
     object: &ForeignCluster,
     side: Side,
-    // Every field by name, so that a merge takes out what the peer has taken back.
-    let status = json!({
-        "processed": status.processed,
-        "podCIDRNAT": status.pod_cidr_nat,
-        "externalCIDRNAT": status.external_cidr_nat,
-    });
     spec: NetworkConfigSpec,
     status: NetworkConfigStatus,
 ) -> Result<(), Error> {
@@ -226,6 +206,12 @@ pub(super) async fn write_network(
         (labels::NETWORK_SIDE, value),
     ];
     wish.metadata = projected(object, &name, &labels);
+    // Every field by name, so that a merge takes out what the peer has taken back.
+    let status = json!({
+        "processed": status.processed,
+        "podCIDRNAT": status.pod_cidr_nat,
+        "externalCIDRNAT": status.external_cidr_nat,
+    });
     let api: Api<NetworkConfig> = Api::all(context.client.clone());
     write(&api, &wish, "write a NetworkConfig").await?;
     write_status(&api, &name, &status, "write the status of a NetworkConfig").await
@@ -256,7 +242,7 @@ pub(super) async fn write_tunnel(
         (labels::TUNNEL_CLUSTER_ID, id.as_str()),
     ];
     tunnel.metadata = projected(object, &name, &labels);
-    tunnel.metadata.finalizers = Some(vec![tunnel_endpoint::FINALIZER.to_owned()]);
+    tunnel.metadata.finalizers = Some(vec![FINALIZER_TUNNEL.to_owned()]);
     let api: Api<TunnelEndpoint> = Api::all(context.client.clone());
     write(&api, &tunnel, "write a TunnelEndpoint").await?;
     write_status(
@@ -270,7 +256,23 @@ pub(super) async fn write_tunnel(
 
 pub(super) async fn remove_tunnel(context: &Context, object: &ForeignCluster) -> Result<(), Error> {
     let api: Api<TunnelEndpoint> = Api::all(context.client.clone());
-    delete(api, &tunnel_name(&id_of(object)), "delete a TunnelEndpoint").await
+    let name = tunnel_name(&id_of(object));
+    if context.own.tunnel.is_none() {
+        release_tunnel(&api, &name).await?;
+    }
+    delete(api, &name, "delete a TunnelEndpoint").await
+}
+
+/// Lets a TunnelEndpoint go of an earlier run that made tunnels: they ended with it.
+async fn release_tunnel(api: &Api<TunnelEndpoint>, name: &str) -> Result<(), Error> {
+    let present = api.get_opt(name).await;
+    let Some(present) = present.map_err(Error::api("read a TunnelEndpoint"))? else {
+        return Ok(());
+    };
+    let mut finalizers = present.finalizers().to_vec();
+    finalizers.retain(|one| one != FINALIZER_TUNNEL);
+    let action = "write the finalizers of a TunnelEndpoint";
+    set_finalizers(api, &present, finalizers, action).await
 }
 
 /// Remembers a withdrawal that is owed, so that the deletion can end.

@@ -12,6 +12,7 @@ use crate::{
     api::{
         NetworkConfigSpec, NetworkConfigStatus, TunnelEndpointSpec, TunnelEndpointStatus,
         foreign_cluster::DiscoveryType,
+        labels::FINALIZER_TUNNEL,
         network_config::{BACKEND_WIREGUARD, UNCHANGED},
         peering_request::{HomeSession, SessionNetwork},
     },
@@ -83,25 +84,30 @@ pub(super) fn steps(view: &View<'_>, steps: &mut Vec<Step>) {
     }
     match tunnel(view, &local, &remote) {
         Some(wish) if !is_as_wished(view, &wish) => steps.push(Step::WriteTunnel(Box::new(wish))),
-        None if view.facts.tunnel.is_some() => steps.push(Step::RemoveTunnel),
+        None if is_to_be_removed(view) => steps.push(Step::RemoveTunnel),
         _ => {}
     }
 }
 
 fn remove(view: &View<'_>, steps: &mut Vec<Step>) {
-    let deleted =
-        |tunnel: &crate::api::TunnelEndpoint| tunnel.metadata.deletion_timestamp.is_some();
-    if view
-        .facts
-        .tunnel
-        .as_ref()
-        .is_some_and(|tunnel| !deleted(tunnel))
-    {
+    if is_to_be_removed(view) {
         steps.push(Step::RemoveTunnel);
     }
     if view.facts.local_network.is_some() || view.facts.remote_network.is_some() {
         steps.push(Step::RemoveNetworks);
     }
+}
+
+/// Whether there is a TunnelEndpoint that somebody has to delete, or to let go of: where no tunnels
+/// are made, nobody else does.
+fn is_to_be_removed(view: &View<'_>) -> bool {
+    let Some(tunnel) = &view.facts.tunnel else {
+        return false;
+    };
+    let mut finalizers = tunnel.metadata.finalizers.iter().flatten();
+    let is_ours = view.facts.own.tunnel.is_none();
+    tunnel.metadata.deletion_timestamp.is_none()
+        || (is_ours && finalizers.any(|one| one == FINALIZER_TUNNEL))
 }
 
 /// Our network as we say it in a session with the peer.

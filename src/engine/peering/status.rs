@@ -11,7 +11,6 @@ use crate::api::{
     ForeignClusterStatus,
     foreign_cluster::{AuthStatus, Phase},
     labels::{condition, reason},
-    tunnel_endpoint,
     wire::Decision,
 };
 
@@ -75,11 +74,16 @@ fn phase(view: &View<'_>, verdicts: &[Verdict]) -> Phase {
         return Phase::Waiting;
     }
     let network = holds(condition::NETWORK_READY) || view.facts.own.tunnel.is_none();
+    let tunnel_cannot = verdicts.iter().any(|one| {
+        one.kind == condition::NETWORK_READY && one.reason == reason::TUNNEL_UNAVAILABLE
+    });
     if view.wants_join() {
-        return joined_phase(view, network, holds(condition::OUTGOING_PEERED));
+        let peered = holds(condition::OUTGOING_PEERED);
+        return joined_phase(view, network, peered, tunnel_cannot);
     }
     if view.serves() {
-        return match (network, view.status.timeline.contains_key(STAGE_PEERED)) {
+        let was_peered = view.status.timeline.contains_key(STAGE_PEERED);
+        return match (network, was_peered || tunnel_cannot) {
             (true, _) => Phase::Peered,
             (false, true) => Phase::Degraded,
             (false, false) => Phase::Joining,
@@ -98,7 +102,7 @@ fn phase(view: &View<'_>, verdicts: &[Verdict]) -> Phase {
     }
 }
 
-fn joined_phase(view: &View<'_>, network: bool, peered: bool) -> Phase {
+fn joined_phase(view: &View<'_>, network: bool, peered: bool, tunnel_cannot: bool) -> Phase {
     let was_peered = view.status.timeline.contains_key(STAGE_PEERED);
     if peered && network && view.is_alive() {
         return Phase::Peered;
@@ -106,7 +110,6 @@ fn joined_phase(view: &View<'_>, network: bool, peered: bool) -> Phase {
     if was_peered && view.may_consume() {
         return Phase::Degraded;
     }
-    let tunnel_cannot = view.tunnel_status() == Some(tunnel_endpoint::ERROR);
     if peered && tunnel_cannot {
         return Phase::Degraded;
     }

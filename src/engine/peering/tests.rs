@@ -4,6 +4,7 @@ mod chance;
 mod codes;
 mod model;
 mod places;
+mod tunnels;
 
 use k8s_openapi::apimachinery::pkg::{api::resource::Quantity, apis::meta::v1::Time};
 

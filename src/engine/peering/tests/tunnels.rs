@@ -1,0 +1,33 @@
+//! Peerings in which one side makes no tunnels.
+
+use super::{model::Model, *};
+
+#[test]
+fn a_tunnel_is_removed_once_and_as_long_as_only_we_hold_it() {
+    let steps = |makes_tunnels: bool, is_deleted: bool, holder: &str| {
+        let mut model = Model::peered();
+        if makes_tunnels {
+            // A tunnel to our own key is none.
+            let own = model.facts.own.tunnel.as_mut();
+            own.expect("it has a tunnel").public_key = "theirs".to_owned();
+        } else {
+            model.facts.own.tunnel = None;
+        }
+        let tunnel = model.facts.tunnel.as_mut().expect("it is peered");
+        tunnel.metadata.finalizers = Some(vec![holder.to_owned()]);
+        tunnel.metadata.deletion_timestamp = is_deleted.then_some(Time(model.now));
+        let planned = model.plan().steps;
+        planned.contains(&Step::RemoveTunnel)
+    };
+    let others = "example.com/hold";
+    for (makes_tunnels, is_deleted, holder, expected) in [
+        (true, false, labels::FINALIZER_TUNNEL, true),
+        (true, true, labels::FINALIZER_TUNNEL, false),
+        (false, false, labels::FINALIZER_TUNNEL, true),
+        (false, true, labels::FINALIZER_TUNNEL, true),
+        (false, true, others, false),
+    ] {
+        let removes = steps(makes_tunnels, is_deleted, holder);
+        assert_eq!(removes, expected, "{makes_tunnels} {is_deleted} {holder}");
+    }
+}
