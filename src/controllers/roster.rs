@@ -158,6 +158,9 @@ impl Search {
         if let Some(lan) = &self.lan {
             lan.set_known(known.clone());
         }
+        // What was made of a cluster may be gone without a word of ours.
+        let gone = self.known.difference(&known).cloned().collect();
+        self.forget(&gone);
         self.roster.set_known(known.clone());
         self.known = known;
     }

@@ -179,6 +179,23 @@ fn deleting_the_object_of_a_peer_that_answers_is_quick() {
 }
 
 #[test]
+fn a_deleted_object_that_nothing_was_asked_of_is_found_anew() {
+    let mut setup = Setup::fleet();
+    setup.policy.discovery_config.autojoin = false;
+    history(17, vec![setup; 2], async |world: &mut World| {
+        world
+            .until("found", SOON, |world| all_are(world, Phase::Discovered))
+            .await;
+        world.sleep(MINUTE).await;
+        assert!(world.delete(0, 1).await);
+        world
+            .until("found anew", MINUTE, |world| world.view(0, 1).is_some())
+            .await;
+        invariants::hold(world).await;
+    });
+}
+
+#[test]
 fn a_deletion_that_takes_its_time_is_no_refusal() {
     history(16, vec![Setup::fleet(); 2], async |world: &mut World| {
         world.allow("Tunnel down");
