@@ -23,7 +23,7 @@ use crate::{
     peer::{
         self,
         approval::Nonce,
-        auth::{Reception, Session},
+        auth::{Reception, Session, Undecided},
         certificates::Proven,
         trust::{FleetSecret, Role},
         web_pki::Ends,
@@ -308,16 +308,13 @@ impl Reception for FrontDesk {
         })
     }
 
-    fn accepted<'a>(&'a self, id: &'a ClusterId) -> BoxFuture<'a, bool> {
+    fn accepted<'a>(&'a self, id: &'a ClusterId) -> BoxFuture<'a, Result<bool, Undecided>> {
         Box::pin(async move {
-            match enrolment::find(&self.context, id).await {
-                Ok(Some(object)) => admitted(&self.context, &object).is_accepted(),
-                Ok(None) => false,
-                Err(error) => {
-                    tracing::error!(peer = %id, %error, "A peer's right could not be looked up");
-                    false
-                }
-            }
+            let found = enrolment::find(&self.context, id).await.map_err(|error| {
+                tracing::debug!(peer = %id, %error, "A peer's right could not be looked up");
+                Undecided
+            })?;
+            Ok(found.is_some_and(|object| admitted(&self.context, &object).is_accepted()))
         })
     }
 }

@@ -110,8 +110,13 @@ pub trait Reception: Send + Sync {
     }
 
     /// Tells whether the gateway is open for a peer now.
-    fn accepted<'a>(&'a self, id: &'a ClusterId) -> BoxFuture<'a, bool>;
+    fn accepted<'a>(&'a self, id: &'a ClusterId) -> BoxFuture<'a, Result<bool, Undecided>>;
 }
+
+/// Indicates that nobody can say just now whether a peer is accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("nobody can say just now whether the peer is accepted")]
+pub struct Undecided;
 
 /// The peer endpoint as a service.
 #[derive(Clone)]
@@ -152,9 +157,9 @@ impl PeerEndpoint {
         BoxCloneSyncService::new(service)
     }
 
-    /// Tells whether the gateway is open for a peer now.
+    /// Tells whether the gateway is open for a peer now. While nobody can say, it is not.
     pub(super) async fn accepted(&self, id: &ClusterId) -> bool {
-        self.inner.reception.accepted(id).await
+        self.inner.is_accepted(id).await
     }
 }
 
@@ -222,17 +227,20 @@ impl Inner {
         session: Option<Session>,
         request: Request<Body>,
     ) -> Response<Body> {
-        let address = session.as_ref().and_then(|session| session.address);
-        let Some(peer) = session.and_then(|session| session.peer) else {
+        let proven = session.and_then(|session| session.peer.clone().map(|peer| (session, peer)));
+        let Some((session, peer)) = proven else {
             return Refusal::forbidden("a client certificate is needed").response();
         };
-        if !self.reception.accepted(&peer.cluster_id).await {
-            let message = "this cluster has not accepted yours: ask with POST /identity";
-            return Refusal::forbidden(message).response();
+        let id = &peer.cluster_id;
+        let accepted = self.reception.accepted(id).await;
+        if accepted != Ok(true) {
+            return closed(accepted);
         }
-        self.gateway
-            .answer(&peer.cluster_id, address, request)
-            .await
+        self.gateway.answer(id, session.address, request).await
+    }
+
+    async fn is_accepted(&self, id: &ClusterId) -> bool {
+        self.reception.accepted(id).await == Ok(true)
     }
 
     async fn identity(&self, session: Option<Session>, request: Request<Body>) -> Response<Body> {
@@ -278,13 +286,25 @@ impl Inner {
             return Ok(());
         }
         let counted = lock(&self.guessing).try_take(source, Instant::now());
-        if counted.is_err() && self.reception.accepted(&asked.cluster_id).await {
+        if counted.is_err() && self.is_accepted(&asked.cluster_id).await {
             asked.token = None;
             asked.token_proof = None;
             return Ok(());
         }
         counted
     }
+}
+
+/// Answers a peer for which the gateway is not open.
+fn closed(accepted: Result<bool, Undecided>) -> Response<Body> {
+    match accepted {
+        Ok(_) => {
+            let message = "this cluster has not accepted yours: ask with POST /identity";
+            Refusal::forbidden(message)
+        }
+        Err(undecided) => Refusal::unavailable(undecided.to_string()),
+    }
+    .response()
 }
 
 /// Returns the HTTP status of a decision.

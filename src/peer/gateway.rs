@@ -285,7 +285,7 @@ impl Gateway {
         bookmarks: bool,
         seconds: u32,
     ) -> Result<Response<Body>, Failure> {
-        let place = Guests::enter(&self.watching, own.clone()).ok_or_else(too_many)?;
+        let place = Guests::enter(&self.watching, own.clone()).ok_or_else(Refusal::too_many)?;
         let mut ready = Vec::new();
         let revision = if let Some(revision) = since {
             revision
@@ -338,7 +338,7 @@ fn count(buckets: &Mutex<Buckets>, own: &ClusterId) -> Result<(), Refusal> {
         .lock()
         .unwrap_or_else(PoisonError::into_inner)
         .try_take(own.as_str(), Instant::now())
-        .map_err(|_| too_many())
+        .map_err(|_| Refusal::too_many())
 }
 
 /// Whether another change came first. A test of a JSON patch that fails is answered with 422 and,
@@ -357,11 +357,6 @@ fn outrun() -> Refusal {
     Refusal::new(409, "Conflict", message)
 }
 
-fn too_many() -> Refusal {
-    let message = "too much at once: try again in a second";
-    Refusal::new(429, "TooManyRequests", message)
-}
-
 /// Passes on what the API says about the object; what went wrong inside is nobody's business.
 fn backing_refusal(own: &ClusterId, error: &kube::Error) -> Response<Body> {
     if let kube::Error::Api(status) = error
@@ -370,8 +365,7 @@ fn backing_refusal(own: &ClusterId, error: &kube::Error) -> Response<Body> {
         return status_response(status);
     }
     tracing::warn!(peer = %own, %error, "Cannot serve a peer's request");
-    let message = "the cluster's own API does not answer: try again later";
-    Refusal::new(503, "ServiceUnavailable", message).response()
+    Refusal::unavailable("the cluster's own API does not answer: try again later").response()
 }
 
 async fn read_object(request: Request<Body>) -> Result<Value, Refusal> {

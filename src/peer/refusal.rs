@@ -37,6 +37,17 @@ impl Refusal {
         Self::new(422, "Invalid", message)
     }
 
+    /// The peer asks too often.
+    pub fn too_many() -> Self {
+        let message = "too much at once: try again in a second";
+        Self::new(429, "TooManyRequests", message)
+    }
+
+    /// It cannot be done just now.
+    pub fn unavailable(message: impl Into<String>) -> Self {
+        Self::new(503, "ServiceUnavailable", message)
+    }
+
     /// Makes a refusal of another kind.
     pub fn new(code: u16, reason: &'static str, message: impl Into<String>) -> Self {
         Self {

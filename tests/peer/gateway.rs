@@ -1,6 +1,6 @@
 //! The gateway through a connection: one object, half of it, for as long as the peer is accepted.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::atomic::Ordering};
 
 use futures::{StreamExt as _, TryStreamExt as _, future::join_all};
 use kube::{
@@ -153,6 +153,16 @@ async fn who_is_not_accepted_finds_the_gateway_closed() {
     );
     rome.accept(milan.identity().cluster_id());
     assert!(api.create(&PostParams::default(), &wish("")).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_peer_that_nobody_can_decide_about_is_not_refused() {
+    let (rome, id, api) = accepted().await;
+    api.create(&PostParams::default(), &wish("")).await.unwrap();
+    rome.desk.undecided.store(true, Ordering::SeqCst);
+    assert_eq!(code(api.get(id.as_str()).await), Some(503));
+    rome.desk.undecided.store(false, Ordering::SeqCst);
+    assert_eq!(code(api.get(id.as_str()).await), None);
 }
 
 #[tokio::test]

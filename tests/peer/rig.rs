@@ -5,11 +5,11 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
 
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, ready};
 use landbridge::{
     api::{
         PeeringRequest,
@@ -23,7 +23,7 @@ use landbridge::{
         store::{Commit, Memory},
     },
     peer::{
-        auth::{PeerEndpoint, Reception, Session},
+        auth::{PeerEndpoint, Reception, Session, Undecided},
         certificates::Identity,
         client::{Target, TlsConnector},
         listener,
@@ -47,6 +47,8 @@ pub(crate) struct Desk {
     pub fleet: Option<FleetSecret>,
     pub otherwise: Mutex<Decision>,
     pub asked: AtomicUsize,
+    /// Whether nobody can say who is accepted.
+    pub undecided: AtomicBool,
 }
 
 impl Reception for Desk {
@@ -99,8 +101,11 @@ impl Reception for Desk {
         })
     }
 
-    fn accepted<'a>(&'a self, id: &'a ClusterId) -> BoxFuture<'a, bool> {
-        Box::pin(async { self.accepted.lock().unwrap().contains(id) })
+    fn accepted<'a>(&'a self, id: &'a ClusterId) -> BoxFuture<'a, Result<bool, Undecided>> {
+        let is_undecided = self.undecided.load(Ordering::SeqCst);
+        let is_accepted = self.accepted.lock().unwrap().contains(id);
+        let decided = (!is_undecided).then_some(is_accepted);
+        Box::pin(ready(decided.ok_or(Undecided)))
     }
 }
 
@@ -126,6 +131,7 @@ impl Cluster {
             fleet: FleetSecret::new(SECRET).ok(),
             otherwise: Mutex::new(Decision::Waiting),
             asked: AtomicUsize::new(0),
+            undecided: AtomicBool::new(false),
         });
         let objects = KubeApi::open(Options {
             backend: Box::new(Memory::default()),

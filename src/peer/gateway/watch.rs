@@ -89,13 +89,13 @@ impl Watch {
             tokio::select! {
                 event = self.events.next() => {
                     let event = event?.ok()?;
-                    if !self.reception.accepted(&self.own).await {
+                    if self.reception.accepted(&self.own).await != Ok(true) {
                         return None;
                     }
                     self.take(event);
                 }
                 _ = self.heartbeat.tick() => {
-                    if !self.reception.accepted(&self.own).await {
+                    if self.reception.accepted(&self.own).await != Ok(true) {
                         return None;
                     }
                     if self.bookmarks {
