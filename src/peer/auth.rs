@@ -28,6 +28,7 @@ use super::{
     gateway::Gateway,
     guesses::Guesses,
     limits::{Buckets, Rate},
+    permissions,
     refusal::{Refusal, json_response},
 };
 use crate::{
@@ -234,7 +235,16 @@ impl Inner {
         let id = &peer.cluster_id;
         let accepted = self.reception.accepted(id).await;
         if accepted != Ok(true) {
-            return closed(accepted);
+            // What a cluster has left here it may take back, whatever is thought of it now.
+            if !permissions::takes_back(request.method(), request.uri(), id) {
+                return closed(accepted);
+            }
+            if lock(&self.asking)
+                .try_take(&session.source(), Instant::now())
+                .is_err()
+            {
+                return Refusal::too_many().response();
+            }
         }
         self.gateway.answer(id, session.address, request).await
     }

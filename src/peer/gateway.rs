@@ -105,7 +105,7 @@ impl Gateway {
         }
     }
 
-    /// Answers one request of a peer that is accepted.
+    /// Answers one request of a peer that is accepted, or takes back its own object.
     pub async fn answer(
         &self,
         own: &ClusterId,

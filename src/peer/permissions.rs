@@ -100,6 +100,11 @@ pub fn decide(
     }
 }
 
+/// Tells whether a peer takes back its own object.
+pub fn takes_back(method: &Method, uri: &Uri, own: &ClusterId) -> bool {
+    matches!(decide(method, uri, None, own), Ok(Permit::Delete))
+}
+
 fn merge_patch(content_type: Option<&str>) -> Result<Permit, Refusal> {
     let media_type = content_type.unwrap_or_default();
     let media_type = media_type.split(';').next().unwrap_or_default().trim();

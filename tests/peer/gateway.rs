@@ -156,6 +156,26 @@ async fn who_is_not_accepted_finds_the_gateway_closed() {
 }
 
 #[tokio::test]
+async fn who_is_not_accepted_any_more_may_take_its_own_object_back() {
+    let (rome, id, api) = accepted().await;
+    let (name, other) = (id.as_str(), ClusterId::from_spki(b"other"));
+    api.create(&PostParams::default(), &wish("")).await.unwrap();
+    rome.desk.accepted.lock().unwrap().clear();
+    assert_eq!(code(api.get(name).await), Some(403));
+    let parameters = DeleteParams::default();
+    let another = api.delete(other.as_str(), &parameters).await;
+    assert_eq!(code(another), Some(403));
+    api.delete(name, &parameters).await.unwrap();
+    assert_eq!(rome.stored(&id).await, None);
+    assert_eq!(code(api.delete(name, &parameters).await), Some(404));
+    let mut answers = Vec::new();
+    for _ in 0..50 {
+        answers.extend(code(api.delete(name, &parameters).await));
+    }
+    assert!(answers.contains(&429), "{answers:?}");
+}
+
+#[tokio::test]
 async fn a_peer_that_nobody_can_decide_about_is_not_refused() {
     let (rome, id, api) = accepted().await;
     api.create(&PostParams::default(), &wish("")).await.unwrap();

@@ -327,16 +327,11 @@ pub(super) async fn close_session(context: &Arc<Context>, object: &ForeignCluste
         return;
     };
     let api = requests(&connection);
-    let deletion = bounded(async {
-        gone_is_fine(
-            api.delete(context.own.cluster_id.as_str(), &DeleteParams::default())
-                .await,
-        )
-    });
+    let own_id = context.own.cluster_id.as_str();
+    let parameters = DeleteParams::default();
+    let deletion = bounded(async { gone_is_fine(api.delete(own_id, &parameters).await) });
     match deletion.await {
         Ok(()) => context.links.withdrawn(&name),
-        // A peer that does not let us in any more keeps nothing of ours either.
-        Err(kube::Error::Api(status)) if status.code == 403 => context.links.withdrawn(&name),
         Err(error) => give_up(context, &name, &error),
     }
 }

@@ -1,4 +1,4 @@
-//! What a peer that we ask can learn by breaking off.
+//! What a peer that we ask can learn by breaking off, and what is owed to one that refuses.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -10,7 +10,7 @@ use tower::util::BoxCloneSyncService;
 
 use super::*;
 use crate::{
-    api::Fingerprint,
+    api::{Fingerprint, ForeignClusterSpec},
     controllers::enrolment::context,
     peer::{body, certificates::Proven},
 };
@@ -28,6 +28,36 @@ async fn a_peer_that_breaks_off_learns_few_of_our_nonces() {
     let learnt = learnt.load(Ordering::SeqCst);
     assert_eq!(learnt, broken_off, "afterwards we ask without digits");
     assert!((3..12).contains(&learnt), "{learnt} nonces");
+}
+
+#[tokio::test]
+async fn a_withdrawal_that_is_refused_is_owed_still() {
+    let context = context().await;
+    let object = ForeignCluster::new("milan", ForeignClusterSpec::default());
+    for (code, is_withdrawn) in [(403, false), (503, false), (404, true)] {
+        let connection = Arc::new(answering(code));
+        let connected = Connected {
+            url: String::new(),
+            address: None,
+            cluster_id: connection.proven.cluster_id.clone(),
+            cluster_name: ClusterName::default(),
+            fingerprint: connection.proven.fingerprint.clone(),
+        };
+        context.links.adopt("milan", connected, connection);
+        close_session(&context, &object).await;
+        let withdrawn = context.links.facts("milan").withdrawn;
+        assert_eq!(withdrawn, is_withdrawn, "{code}");
+    }
+}
+
+/// A peer that gives everything the same answer.
+fn answering(code: u16) -> Connection {
+    let service = tower::service_fn(move |_: Request<Body>| {
+        let status = json!({"kind": "Status", "status": "Failure", "code": code});
+        let answer = Response::builder().status(code);
+        async move { Ok(answer.body(Body::from(status.to_string())).unwrap()) }
+    });
+    Connection::new(proven(), [7; 32], None, BoxCloneSyncService::new(service))
 }
 
 /// A peer that takes part in each exchange until it knows the code.
@@ -48,9 +78,12 @@ fn eve(learnt: &Arc<AtomicUsize>) -> Connection {
             Ok(Response::builder().status(202).body(answer).unwrap())
         }
     });
-    let proven = Proven {
+    Connection::new(proven(), [7; 32], None, BoxCloneSyncService::new(service))
+}
+
+fn proven() -> Proven {
+    Proven {
         cluster_id: ClusterId::from_spki(b"eve"),
         fingerprint: Fingerprint::from_spki(b"eve"),
-    };
-    Connection::new(proven, [7; 32], None, BoxCloneSyncService::new(service))
+    }
 }
