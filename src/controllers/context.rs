@@ -3,13 +3,13 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
 use futures::Stream;
 use ipnet::Ipv4Net;
 use jiff::Timestamp;
-use kube::Client;
+use kube::{Client, runtime::reflector::Store};
 use tokio::sync::{Notify, watch};
 
 use super::{
@@ -17,7 +17,7 @@ use super::{
     tokens::Tokens,
 };
 use crate::{
-    api::{ClusterConfigSpec, ClusterId, ClusterName},
+    api::{ClusterConfigSpec, ClusterId, ClusterName, ForeignCluster},
     engine::peering::{Neighbour, Own},
     peer::{certificates::Proven, client::Connector, web_pki::WebPki},
 };
@@ -59,6 +59,8 @@ pub struct Context {
     pub(crate) suspicions: Suspicions,
     /// The tokens that we gave out and were given.
     pub(crate) tokens: Tokens,
+    /// The ForeignClusters as their controller sees them, once it runs.
+    pub(crate) seen: OnceLock<Store<ForeignCluster>>,
     /// Held while a ForeignCluster is looked for and created, so that two finds make one object.
     pub(crate) enrolment: tokio::sync::Mutex<()>,
     /// Held while a peer takes of what all peers share, so that no two take the same.
@@ -121,6 +123,7 @@ impl Context {
             approvals: Approvals::default(),
             suspicions: Suspicions::default(),
             tokens: Tokens::default(),
+            seen: OnceLock::new(),
             enrolment: tokio::sync::Mutex::new(()),
             sharing: tokio::sync::Mutex::new(()),
         })

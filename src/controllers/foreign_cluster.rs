@@ -66,6 +66,8 @@ pub async fn run(context: Arc<Context>, shutdown: CancellationToken) {
     let watched = watcher::Config::default;
     let controller = Controller::new(Api::<ForeignCluster>::all(client.clone()), watched());
     let store = controller.store();
+    // A second controller would see the same.
+    drop(context.seen.set(store.clone()));
     let by_request = {
         let store = store.clone();
         move |request: PeeringRequest| object_of(&store, &request.name_any())
