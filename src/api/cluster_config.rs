@@ -75,11 +75,11 @@ pub struct AdvertisementConfig {
     pub outgoing_config: OutgoingConfig,
     /// What we accept (Liqo spells this key so).
     pub ingoing_config: IngoingConfig,
-    /// After how many silent tries a peer counts as gone.
+    /// After how many silent tries Liqo takes a peer for gone; kept, not used.
     #[serde(default = "default_keepalive_threshold")]
     #[schemars(range(min = 0))]
     pub keepalive_threshold: i32,
-    /// Seconds between two tries.
+    /// Liqo's seconds between two tries; kept, not used.
     #[serde(default = "default_keepalive_retry_time")]
     #[schemars(range(min = 0))]
     pub keepalive_retry_time: i32,
@@ -163,10 +163,10 @@ pub struct DiscoveryConfig {
     pub name: String,
     /// Liqo's legacy service; kept, not used.
     pub service: String,
-    /// The DNS-SD service type that is announced.
+    /// Liqo's DNS-SD service type; kept, not used.
     #[serde(default = "default_auth_service")]
     pub auth_service: String,
-    /// The domain of the announcement: `local.` is the LAN.
+    /// Liqo's domain of the announcement; kept, not used.
     pub domain: String,
     /// Liqo's legacy port; kept, not used.
     #[schemars(range(min = 1, max = 65355))]
@@ -182,10 +182,10 @@ pub struct DiscoveryConfig {
     pub autojoin: bool,
     /// Whether to ask clusters that are found and not trusted to join.
     pub autojoin_untrusted: bool,
-    /// The address to announce instead of our own.
+    /// The address that Liqo announces instead of its own; kept, not used (peer.advertise is).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub auth_service_address: Option<String>,
-    /// The port to announce instead of our own.
+    /// The port that Liqo announces instead of its own; kept, not used (peer.advertise is).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub auth_service_port: Option<String>,
 }
