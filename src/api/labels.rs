@@ -17,6 +17,8 @@ pub const LAST_UPDATE: &str = "LastUpdate";
 pub const TRUSTED_BY: &str = "discovery.liqo.io/trusted-by";
 /// The cluster behind a virtual node (Liqo's annotation).
 pub const NODE_CLUSTER_ID: &str = "cluster-id";
+/// Which labels of a virtual node come from the peer's offer: their keys with commas between them.
+pub const OFFERED_LABELS: &str = "discovery.liqo.io/offered-labels";
 
 /// Keeps a ForeignCluster until its peering is taken down (Liqo's finalizer).
 pub const FINALIZER_PEERED: &str = "foreigncluster.discovery.liqo.io/peered";

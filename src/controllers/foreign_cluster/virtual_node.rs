@@ -47,7 +47,10 @@ pub(super) async fn write(
         tracing::info!(node = %wish.name, "Virtual node created");
     } else {
         let patch = json!({
-            "metadata": {"labels": node.metadata.labels, "annotations": node.metadata.annotations},
+            "metadata": {
+                "labels": label_change(present.as_ref(), node.metadata.labels.as_ref()),
+                "annotations": node.metadata.annotations,
+            },
             "spec": {"taints": node.spec.as_ref().and_then(|spec| spec.taints.clone())},
         });
         let patched = api
@@ -59,6 +62,20 @@ pub(super) async fn write(
         Patch::Merge(json!({ "status": status_change(present.as_ref(), wish, node.status) }));
     gone_is_fine(api.patch_status(&wish.name, &managed(), &patch).await)
         .map_err(Error::api("write the status of a virtual node"))
+}
+
+/// The labels as a merge patch, in which what the peer does not offer any more is null. Labels of
+/// others stay.
+fn label_change(present: Option<&Node>, wished: Option<&BTreeMap<String, String>>) -> Value {
+    let offered = present.and_then(|node| node.annotations().get(labels::OFFERED_LABELS));
+    let keys = offered.iter().flat_map(|keys| keys.split(','));
+    let mut change: BTreeMap<&str, Option<&str>> = keys
+        .filter(|key| !key.is_empty())
+        .map(|key| (key, None))
+        .collect();
+    let wished = wished.into_iter().flatten();
+    change.extend(wished.map(|(key, value)| (key.as_str(), Some(value.as_str()))));
+    json!(change)
 }
 
 /// The new status as a merge patch, in which resources that are no longer offered are null.
@@ -96,8 +113,12 @@ fn wished(
         .labels
         .get_or_insert_default()
         .extend(wish.labels.clone());
-    metadata.annotations =
-        Some([(labels::NODE_CLUSTER_ID.to_owned(), wish.cluster_id.clone())].into());
+    let annotations = [
+        (labels::NODE_CLUSTER_ID, &wish.cluster_id),
+        (labels::OFFERED_LABELS, &wish.offered_labels),
+    ];
+    let annotations = annotations.map(|(key, value)| (key.to_owned(), value.clone()));
+    metadata.annotations = Some(annotations.into());
     let now = context.now();
     Node {
         metadata,
@@ -214,4 +235,47 @@ pub(super) async fn remove(context: &Context, object: &ForeignCluster) -> Result
         .map_err(Error::api("delete a virtual node"))?;
     tracing::info!(node = %name, cluster = %object.name_any(), "Virtual node removed");
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::controllers::enrolment::context;
+
+    fn wish(labels: &[(&str, &str)]) -> NodeWish {
+        let labels = labels.iter();
+        let labels: BTreeMap<_, _> = labels
+            .map(|&(key, value)| (key.to_owned(), value.to_owned()))
+            .collect();
+        NodeWish {
+            name: "liqo-milan".to_owned(),
+            cluster_id: "milan".to_owned(),
+            offered_labels: labels.keys().cloned().collect::<Vec<_>>().join(","),
+            labels,
+            capacity: BTreeMap::new(),
+            ready: true,
+            network: true,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_label_that_is_not_offered_any_more_is_taken_off() {
+        let (context, object) = (context().await, ForeignCluster::default());
+        let offered = wish(&[("gpu", "true"), ("zone", "a")]);
+        write(&context, &object, &offered).await.unwrap();
+        let api: Api<Node> = Api::all(context.client.clone());
+        let persons = json!({"metadata": {"labels": {"rack": "7"}}});
+        let parameters = kube::api::PatchParams::default();
+        api.patch("liqo-milan", &parameters, &Patch::Merge(persons))
+            .await
+            .unwrap();
+        write(&context, &object, &wish(&[("zone", "b")]))
+            .await
+            .unwrap();
+        let node = api.get("liqo-milan").await.unwrap();
+        let label = |key: &str| node.labels().get(key).map(String::as_str);
+        assert_eq!(label("gpu"), None);
+        assert_eq!(label("zone"), Some("b"));
+        assert_eq!(label("rack"), Some("7"), "a person's own");
+    }
 }

@@ -8,7 +8,9 @@ use super::{LEASE_RENEWAL, Step, View};
 use crate::{
     api::{
         advertisement::Offer,
-        labels::{NODE_CLUSTER_ID, VIRTUAL_NODE, VIRTUAL_NODE_TAINT, VIRTUAL_NODE_TYPE},
+        labels::{
+            NODE_CLUSTER_ID, OFFERED_LABELS, VIRTUAL_NODE, VIRTUAL_NODE_TAINT, VIRTUAL_NODE_TYPE,
+        },
         peering_request::{Acceptance, ForeignSession},
     },
     engine::offer,
@@ -23,6 +25,8 @@ pub struct NodeWish {
     pub cluster_id: String,
     /// The labels.
     pub labels: BTreeMap<String, String>,
+    /// The keys of those that come from the peer, with commas between them.
+    pub offered_labels: String,
     /// What the peer offers.
     pub capacity: BTreeMap<String, Quantity>,
     /// Whether the peer answers.
@@ -107,6 +111,8 @@ fn wish(view: &View<'_>) -> Option<NodeWish> {
     let capacity = advertised.resource_quota.as_ref()?.hard.clone()?;
     let name = node_name(&cluster_id);
     let mut labels = offer::bounds::node_labels(advertised);
+    let offered: Vec<&str> = labels.keys().map(String::as_str).collect();
+    let offered_labels = offered.join(",");
     labels.extend(
         [
             (VIRTUAL_NODE_TYPE, VIRTUAL_NODE),
@@ -126,6 +132,7 @@ fn wish(view: &View<'_>) -> Option<NodeWish> {
         name,
         cluster_id,
         labels,
+        offered_labels,
         capacity,
         ready: view.is_alive(),
         network: view.is_tunnel_connected(),
@@ -157,11 +164,14 @@ fn is_as_wished(node: &Node, wish: &NodeWish) -> bool {
         .labels
         .iter()
         .all(|(key, value)| metadata.labels.as_ref().and_then(|all| all.get(key)) == Some(value));
-    let annotated = metadata
-        .annotations
-        .as_ref()
-        .and_then(|all| all.get(NODE_CLUSTER_ID))
-        == Some(&wish.cluster_id);
+    let annotation = |key: &str| {
+        let annotations = metadata.annotations.as_ref();
+        annotations
+            .and_then(|all| all.get(key))
+            .map_or("", String::as_str)
+    };
+    let annotated = annotation(NODE_CLUSTER_ID) == wish.cluster_id
+        && annotation(OFFERED_LABELS) == wish.offered_labels;
     let tainted = node
         .spec
         .iter()

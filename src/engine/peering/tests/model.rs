@@ -400,7 +400,11 @@ fn node(wish: &NodeWish) -> Node {
         ..Node::default()
     };
     node.metadata.labels = Some(wish.labels.clone());
-    node.metadata.annotations =
-        Some([(labels::NODE_CLUSTER_ID.to_owned(), wish.cluster_id.clone())].into());
+    let annotations = [
+        (labels::NODE_CLUSTER_ID, &wish.cluster_id),
+        (labels::OFFERED_LABELS, &wish.offered_labels),
+    ];
+    let annotations = annotations.map(|(key, value)| (key.to_owned(), value.clone()));
+    node.metadata.annotations = Some(annotations.into());
     node
 }
