@@ -40,7 +40,6 @@ impl Tunnels {
                 "tunnelIFaceName": index.map(|_| INTERFACE),
                 "tunnelIFaceIndex": index,
             }});
-            log(object, &connection);
             let params = PatchParams::default();
             match self
                 .api
@@ -48,6 +47,7 @@ impl Tunnels {
                 .await
             {
                 Ok(written) => {
+                    log(object, &connection);
                     self.objects.insert(name, written);
                 }
                 Err(error) if is_not_found(&error) => {}
