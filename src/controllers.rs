@@ -6,6 +6,7 @@ pub mod context;
 pub mod dns_endpoint;
 pub mod enrolment;
 mod events;
+mod failures;
 pub mod fleet;
 pub mod foreign_cluster;
 pub mod lan_health;
@@ -23,18 +24,19 @@ pub mod tunnel_endpoint;
 
 pub use context::{Clock, Context};
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use kube::{
     Resource, ResourceExt as _,
     api::{PatchParams, PostParams},
-    runtime::controller::Action,
+    runtime::{
+        controller::{self, Action},
+        reflector::ObjectRef,
+        watcher,
+    },
 };
 
 use crate::api::labels;
-
-/// How long a controller waits at least after the API has failed.
-const API_RETRY: Duration = Duration::from_secs(2);
 
 /// Indicates why a controller could not do its work.
 #[derive(Debug, thiserror::Error)]
@@ -70,11 +72,29 @@ impl Error {
 fn try_again<K: Resource<DynamicType = ()>>(
     object: Arc<K>,
     error: &Error,
-    _: Arc<Context>,
+    context: Arc<Context>,
 ) -> Action {
     let (kind, name) = (K::kind(&()), object.name_any());
-    tracing::warn!(%kind, %name, %error, "The Kubernetes API failed; it is tried again");
-    Action::requeue(API_RETRY.mul_f64(1.0 + context::chance()))
+    let noted = context.failures.note(&kind, &name, error.to_string());
+    if noted.is_news {
+        tracing::warn!(%kind, %name, %error, "The Kubernetes API failed; it is tried again");
+    }
+    Action::requeue(noted.wait)
+}
+
+/// What came of a look at an object.
+type Look<K> = Result<(ObjectRef<K>, Action), controller::Error<Error, watcher::Error>>;
+
+/// Takes note of what came of a look at an object.
+fn note_look<K: Resource<DynamicType = ()>>(context: &Context, look: Look<K>) {
+    let kind = K::kind(&());
+    match look {
+        Ok((object, _)) => context.failures.mended(&kind, &object.name),
+        Err(controller::Error::ObjectNotFound(gone)) => {
+            context.failures.mended(&kind, &gone.name);
+        }
+        Err(error) => tracing::debug!(%kind, %error, "A look at an object ended early"),
+    }
 }
 
 /// Says that a patch is ours.

@@ -13,8 +13,8 @@ use kube::{Client, runtime::reflector::Store};
 use tokio::sync::{Notify, watch};
 
 use super::{
-    approvals::Approvals, events::Events, fleet::Fleet, links::Links, suspicions::Suspicions,
-    tokens::Tokens,
+    approvals::Approvals, events::Events, failures::Failures, fleet::Fleet, links::Links,
+    suspicions::Suspicions, tokens::Tokens,
 };
 use crate::{
     api::{ClusterConfigSpec, ClusterId, ClusterName, ForeignCluster},
@@ -53,6 +53,8 @@ pub struct Context {
     pub neighbours: Neighbours,
     /// What people are told has happened.
     pub(crate) events: Events,
+    /// What fails at present.
+    pub(crate) failures: Failures,
     /// The approval codes of peers that came to us.
     pub(crate) approvals: Approvals,
     /// Who is said to use an identity that is not its own, or ours.
@@ -120,6 +122,7 @@ impl Context {
             links: Links::default(),
             neighbours: Neighbours::default(),
             events: Events::default(),
+            failures: Failures::default(),
             approvals: Approvals::default(),
             suspicions: Suspicions::default(),
             tokens: Tokens::default(),

@@ -66,11 +66,9 @@ pub async fn run(context: Arc<Context>, shutdown: CancellationToken) {
         .reconcile_all_on(changes(context.config.clone()))
         .reconcile_all_on(context.suspicions.changes())
         .graceful_shutdown_on(async move { shutdown.cancelled().await })
-        .run(reconcile, super::try_again, context)
-        .for_each(|result| {
-            if let Err(error) = result {
-                tracing::debug!(%error, "A look at a PeeringRequest ended early");
-            }
+        .run(reconcile, super::try_again, Arc::clone(&context))
+        .for_each(|look| {
+            super::note_look(&context, look);
             futures::future::ready(())
         })
         .await;
