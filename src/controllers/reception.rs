@@ -33,6 +33,9 @@ use crate::{
 /// How many clusters that nobody approved may stand in our objects because they came to us.
 const STRANGERS: usize = 64;
 
+/// The reception, where it fails.
+const RECEPTION: &str = "reception";
+
 /// What a cluster has shown besides its key, and what follows.
 #[derive(Debug, Default)]
 struct Showing {
@@ -315,13 +318,19 @@ impl Reception for FrontDesk {
         request: IdentityRequest,
     ) -> BoxFuture<'a, IdentityAnswer> {
         Box::pin(async move {
-            let peer = request.cluster_id.clone();
-            self.receive(session, request)
-                .await
-                .unwrap_or_else(|error| {
-                    tracing::error!(%peer, %error, "A peer could not be received");
+            let (peer, failures) = (request.cluster_id.clone(), &self.context.failures);
+            match self.receive(session, request).await {
+                Ok(answer) => {
+                    failures.mended(RECEPTION, "");
+                    answer
+                }
+                Err(error) => {
+                    if failures.note(RECEPTION, "", error.to_string()).is_news {
+                        tracing::warn!(%peer, %error, "A peer could not be received");
+                    }
                     decided(Decision::Waiting, "the peer cannot decide just now")
-                })
+                }
+            }
         })
     }
 
