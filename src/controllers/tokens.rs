@@ -7,6 +7,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fmt::Display,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -44,6 +45,9 @@ use crate::{
 const TRIES: usize = 8;
 /// How often it is looked whether the end of a token has come.
 const SWEEP: Duration = Duration::from_secs(30);
+
+/// The tokens that we were given, where they cannot be read.
+const RECEIVED: &str = "received tokens";
 
 /// What is remembered about tokens besides their Secrets.
 #[derive(Debug, Default)]
@@ -99,22 +103,22 @@ impl Tokens {
     pub(crate) async fn received(&self, context: &Context, id: &ClusterId) -> Option<TokenHash> {
         let wanted = format!("{},{}={id}", token::RECEIVED, labels::CLUSTER_ID);
         let api = secrets(context);
+        let failures = &context.failures;
         let found = match api.list(&ListParams::default().labels(&wanted)).await {
-            Ok(found) => found.items,
+            Ok(found) => {
+                failures.mended(RECEIVED, "");
+                found.items
+            }
             Err(error) => {
-                tracing::warn!(%error, "The tokens that other clusters gave us cannot be read");
+                if failures.note(RECEIVED, "", error.to_string()).is_news {
+                    tracing::warn!(%error, "The tokens that other clusters gave us cannot be read");
+                }
                 return None;
             }
         };
         found
             .iter()
-            .find_map(|secret| match token::received(secret) {
-                Ok(hash) => Some(hash),
-                Err(error) => {
-                    tracing::warn!(secret = %secret.name_any(), %error, "This token is of no use");
-                    None
-                }
-            })
+            .find_map(|secret| usable(context, secret, token::received(secret)))
     }
 
     /// Compares what was shown with every token that we gave out, in the same time whichever it is.
@@ -279,14 +283,29 @@ async fn given_out(context: &Context) -> Result<Vec<(GivenToken, String)>, Error
     let mut all = list.map_err(Error::api("list Secrets"))?.items;
     let auth_token = api.get_opt(token::AUTH_TOKEN).await;
     all.extend(auth_token.map_err(Error::api("read a Secret"))?);
-    let read = |secret: &Secret| match GivenToken::read(secret) {
-        Ok(token) => Some((token, secret.resource_version().unwrap_or_default())),
-        Err(error) => {
-            tracing::warn!(secret = %secret.name_any(), %error, "This token is of no use");
-            None
-        }
+    let read = |secret: &Secret| {
+        let token = usable(context, secret, GivenToken::read(secret))?;
+        Some((token, secret.resource_version().unwrap_or_default()))
     };
     Ok(all.iter().filter_map(read).collect())
+}
+
+/// Takes what was read of a Secret, and tells once where it is of no use.
+fn usable<T>(context: &Context, secret: &Secret, read: Result<T, impl Display>) -> Option<T> {
+    let (kind, name) = ("Secret", secret.name_any());
+    match read {
+        Ok(token) => {
+            context.failures.mended(kind, &name);
+            Some(token)
+        }
+        Err(error) => {
+            let cause = format!("{name}: {error}");
+            if context.failures.note(kind, &name, cause).is_news {
+                tracing::warn!(secret = %name, %error, "This token is of no use");
+            }
+            None
+        }
+    }
 }
 
 /// Counts one use of a token, unless its Secret is another than the one that was read.
