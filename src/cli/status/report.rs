@@ -79,6 +79,9 @@ pub(in crate::cli) struct Peer {
     /// Whether a person said no to it, so that nothing of it is missing.
     #[serde(skip)]
     is_denied: bool,
+    /// Whether a person has to compare digits, though nothing may have been asked of it here.
+    #[serde(skip)]
+    has_digits: bool,
     /// The state in one word.
     pub(in crate::cli) state: &'static str,
     /// The address of its machine through the tunnel.
@@ -279,6 +282,7 @@ impl Peer {
             cluster_id: id.to_owned(),
             found_by: cluster.spec.discovery_type.as_str(),
             join: cluster.spec.join,
+            has_digits: status.is_some_and(|status| status.approval_code.is_some()),
             is_denied: cluster.spec.incoming_peering_enabled == IncomingPeering::No,
             state: status
                 .and_then(|status| status.phase)
@@ -298,7 +302,7 @@ impl Peer {
 
     /// Says what is not well; a cluster of which nothing is asked is well.
     fn complaint(&self) -> Option<String> {
-        let waits = self.state == Phase::Waiting.as_str();
+        let waits = self.has_digits || self.state == Phase::Waiting.as_str();
         let troubled = !self.is_denied && ((self.join && !self.is_peered()) || waits);
         let reason = if self.why.is_empty() {
             String::new()
@@ -335,7 +339,10 @@ fn why(cluster: &ForeignCluster, status: &ForeignClusterStatus) -> String {
     });
     let refused =
         find(condition::OUTGOING_PEERED).filter(|one| one.reason == reason::REFUSED_BY_PEER);
-    match refused.or_else(|| road.map(|kind| find(kind)).find_map(|found| found)) {
+    // Who came to us is not dialled, so that what is known of its place is no reason.
+    let approval = find(condition::TRUSTED).filter(|_| status.approval_code.is_some());
+    let first = refused.or(approval);
+    match first.or_else(|| road.map(|kind| find(kind)).find_map(|found| found)) {
         Some(condition) if condition.message.is_empty() => condition.reason.clone(),
         Some(condition) => condition.message.clone(),
         None if cluster.spec.join => String::new(),
@@ -445,6 +452,22 @@ mod tests {
         assert!(idle.text().starts_with("√"));
         let fresh = report(&[cluster("milan", true, None, &[])]);
         assert_eq!(fresh.missing().as_deref(), Some("milan is New"));
+    }
+
+    #[test]
+    fn a_visitor_that_waits_for_a_person_is_told() {
+        let conditions = [
+            (condition::ENDPOINT_REACHABLE, "Unknown", "it is not tried"),
+            (condition::TRUSTED, "False", "a person has to approve it"),
+        ];
+        let mut visitor = cluster("milan", false, Some(Phase::Discovered), &conditions);
+        let quiet = report(std::slice::from_ref(&visitor));
+        assert!(quiet.text().starts_with('√'), "{}", quiet.text());
+        let status = visitor.status.as_mut().expect("a status");
+        status.approval_code = Some("483920".to_owned());
+        let told = report(&[visitor]).text();
+        let complaint = "‼ milan is Discovered: a person has to approve it\n";
+        assert!(told.starts_with(complaint), "{told}");
     }
 
     #[test]
