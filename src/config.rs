@@ -1,7 +1,8 @@
 //! Settings: defaults, file, environment and flags, with the origin of each.
 //!
 //! The settings are node-local: ports, paths, interfaces. The policy of the cluster is the
-//! `ClusterConfig` object, which `clusterConfig` only fills in when it is first made.
+//! `ClusterConfig` object, which `clusterConfig`, `cluster` and `trust.incoming` only fill in when it is
+//! first made.
 
 mod document;
 mod keys;
@@ -20,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 pub use load::{Flag, Loaded, Origin, Sources};
+pub use policy::Overruled;
 
 use crate::api::ClusterConfigSpec;
 

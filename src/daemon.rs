@@ -25,7 +25,7 @@ use std::path::PathBuf;
 pub use error::Error;
 pub use user::kubeconfig_for;
 
-use crate::config::Config;
+use crate::config::Loaded;
 
 /// Which API keeps our objects.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,13 +43,13 @@ pub enum Target {
 /// # Errors
 ///
 /// Anything that keeps the daemon from starting, in one line with what mends it.
-pub fn run(config: Config, target: Target) -> Result<(), Error> {
+pub fn run(settings: &Loaded, target: Target) -> Result<(), Error> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
         .map_err(Error::Runtime)?;
-    let outcome = runtime.block_on(Box::pin(run::run(config, target)));
+    let outcome = runtime.block_on(Box::pin(run::run(settings, target)));
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));
     outcome
 }

@@ -57,12 +57,18 @@ async fn the_daemon_installs_its_definitions_and_keeps_its_key_in_the_cluster() 
     let nodes = nodes.list(&ListParams::default()).await.expect("a list");
     assert!(nodes.items.is_empty(), "a cluster has nodes of its own");
 
+    assert!(!daemon.log().contains("has no effect"), "{}", daemon.log());
+
     drop(daemon);
-    let daemon = Daemon::start("rome", Some(&cluster.kubeconfig()));
+    let daemon = Daemon::start("milan", Some(&cluster.kubeconfig()));
     until("the second start", &daemon, async || {
         daemon.log().contains("Landbridge runs").then_some(())
     })
     .await;
+    let log = daemon.log();
+    let complaint = "cluster.name has no effect: the ClusterConfig says otherwise";
+    assert!(log.contains(complaint), "{log}");
+    assert!(log.contains(r#"{"clusterName":"milan"}"#), "{log}");
     let again = secrets
         .get("landbridge-identity")
         .await

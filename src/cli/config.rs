@@ -1,4 +1,4 @@
-//! `landbridge config show`: the settings that hold, and who said so.
+//! `landbridge config show`: the settings of this machine, and who said so.
 
 use serde_json::Value;
 

@@ -22,5 +22,5 @@ pub(super) fn run(options: Run) -> Result<(), Failure> {
         (None, true) => Target::InCluster,
         (None, false) => Target::Embedded,
     };
-    daemon::run(loaded.config, target).map_err(|error| Failure::NotSo(error.to_string()))
+    daemon::run(&loaded, target).map_err(|error| Failure::NotSo(error.to_string()))
 }

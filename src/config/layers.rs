@@ -185,15 +185,20 @@ impl Layers {
     }
 
     fn place(&self, key: &str) -> String {
-        let mut path = key;
-        loop {
-            if let Some(origin) = self.origins.get(path) {
-                return origin.to_string();
-            }
-            match path.rsplit_once('.') {
-                Some((section, _)) => path = section,
-                None => return Origin::Default.to_string(),
-            }
+        origin(&self.origins, key).to_string()
+    }
+}
+
+/// Returns the origin of a key, or of the nearest section around it.
+pub(super) fn origin(origins: &BTreeMap<String, Origin>, key: &str) -> Origin {
+    let mut path = key;
+    loop {
+        if let Some(origin) = origins.get(path) {
+            return origin.clone();
+        }
+        match path.rsplit_once('.') {
+            Some((section, _)) => path = section,
+            None => return Origin::Default,
         }
     }
 }

@@ -10,7 +10,9 @@ use super::{
     Config, Error,
     document::{self, Document},
     layers::Layers,
+    policy::{self, Overruled},
 };
+use crate::api::ClusterConfigSpec;
 
 /// Where settings are looked for. [`Sources::of_process`] takes the process's own surroundings.
 #[derive(Debug, Clone, Default)]
@@ -72,6 +74,13 @@ pub struct Loaded {
     pub config: Config,
     /// The origin of each key, by its dotted path.
     pub origins: BTreeMap<String, Origin>,
+}
+
+impl Loaded {
+    /// Lists what was given for the first start and is not what the ClusterConfig says.
+    pub fn overruled(&self, present: &ClusterConfigSpec) -> Vec<Overruled> {
+        policy::overruled(self, present)
+    }
 }
 
 impl Sources {

@@ -3,11 +3,22 @@
 use kube::CustomResourceExt as _;
 use serde_json::{Value, json};
 
-use super::{Config, Error, Incoming, keys, values};
-use crate::api::{ClusterConfig, ClusterConfigSpec};
+use super::{Config, Error, Incoming, Loaded, Origin, keys, layers, values};
+use crate::api::{ClusterConfig, ClusterConfigSpec, labels};
 
 /// The section of the settings that is a part of the spec.
 const SECTION: &str = "clusterConfig";
+
+/// The settings outside of that section that make a part of the spec, and which.
+const FIRST: [(&str, &[&str]); 4] = [
+    ("cluster.name", &["discoveryConfig.clusterName"]),
+    ("cluster.podCIDR", &["liqonetConfig.podCIDR"]),
+    ("cluster.serviceCIDR", &["liqonetConfig.serviceCIDR"]),
+    (
+        "trust.incoming",
+        &["authConfig.allowEmptyToken", "authConfig.requireToken"],
+    ),
+];
 
 /// Builds the spec, or says which key of the section cannot be used.
 pub(super) fn spec(config: &Config) -> Result<ClusterConfigSpec, Error> {
@@ -49,6 +60,61 @@ pub(super) fn spec(config: &Config) -> Result<ClusterConfigSpec, Error> {
         .map_err(|error| refuse(&error.path().to_string(), error.inner().to_string()))?;
     check(&spec)?;
     Ok(spec)
+}
+
+/// A setting that somebody gave and that the ClusterConfig, which rules once it exists, has otherwise.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Overruled {
+    /// The key with its sections.
+    pub key: String,
+    /// Where the value was given.
+    pub origin: Origin,
+    /// What makes the ClusterConfig say the same.
+    pub mend: String,
+}
+
+/// Lists what was given for the first start and is not what the ClusterConfig says.
+pub(super) fn overruled(loaded: &Loaded, present: &ClusterConfigSpec) -> Vec<Overruled> {
+    let json = |spec: &ClusterConfigSpec| serde_json::to_value(spec).unwrap_or_default();
+    let (wanted, present) = (
+        spec(&loaded.config).map(|wanted| json(&wanted)),
+        json(present),
+    );
+    let Ok(wanted) = wanted else {
+        return Vec::new();
+    };
+    let given = Value::Object(loaded.config.cluster_config.clone());
+    let section = keys::leaves(&given)
+        .into_iter()
+        .filter(|path| !path.is_empty());
+    let section = section.map(|path| (keys::join(SECTION, &path), vec![path]));
+    let named = FIRST.map(|(key, paths)| {
+        let paths = paths.iter().map(|path| (*path).to_owned());
+        (key.to_owned(), paths.collect())
+    });
+    let mut found = Vec::new();
+    for (key, paths) in named.into_iter().chain(section) {
+        let origin = layers::origin(&loaded.origins, &key);
+        let is_same = |path: &String| keys::lookup(&wanted, path) == keys::lookup(&present, path);
+        if matches!(origin, Origin::Default | Origin::Machine) || paths.iter().all(is_same) {
+            continue;
+        }
+        let mut patch = json!({});
+        for path in &paths {
+            let value = keys::lookup(&wanted, path).cloned().unwrap_or_default();
+            json_patch::merge(&mut patch, &keys::nest(&keys::join("spec", path), value));
+        }
+        let mend = mend(&patch);
+        found.push(Overruled { key, origin, mend });
+    }
+    found
+}
+
+/// The command that patches the ClusterConfig. A shell ends its quotes at an apostrophe.
+fn mend(patch: &Value) -> String {
+    let patch = patch.to_string().replace('\'', "\\u0027");
+    let name = labels::CLUSTER_CONFIG;
+    format!("kubectl patch clusterconfig {name} --type merge -p '{patch}'")
 }
 
 fn refuse(path: &str, message: String) -> Error {
@@ -182,6 +248,55 @@ mod tests {
         assert!(!spec(&config).expect("usable").auth_config.allow_empty_token);
         config.trust.incoming = Incoming::Open;
         assert!(spec(&config).expect("usable").auth_config.allow_empty_token);
+    }
+
+    #[test]
+    fn what_was_given_and_is_not_what_the_object_says_is_told_with_its_mend() {
+        let mut loaded = Loaded {
+            config: Config::default(),
+            origins: [
+                ("trust.incoming", 1),
+                ("cluster.podCIDR", 2),
+                ("clusterConfig", 3),
+            ]
+            .map(|(key, line)| (key.to_owned(), Origin::File(format!("f:{line}"))))
+            .into(),
+        };
+        "ada's".clone_into(&mut loaded.config.cluster.name);
+        let flag = Origin::Flag("--name");
+        loaded.origins.insert("cluster.name".to_owned(), flag);
+        let same = spec(&loaded.config).expect("usable");
+        assert_eq!(overruled(&loaded, &same), []);
+        let mut present = same;
+        present.auth_config.allow_empty_token = true;
+        present.discovery_config.cluster_name = Some("rome".to_owned());
+        present.liqonet_config.service_cidr = "10.9.0.0/16".to_owned();
+        present.discovery_config.autojoin = false;
+        loaded.config.cluster_config = json!({"discoveryConfig": {"autojoin": true, "ttl": 90}})
+            .as_object()
+            .cloned()
+            .expect("a mapping");
+        let told = overruled(&loaded, &present);
+        let told: Vec<String> = told
+            .iter()
+            .map(|one| format!("{} {} {}", one.key, one.origin, one.mend))
+            .collect();
+        let patch = "kubectl patch clusterconfig liqo-configuration --type merge -p";
+        assert_eq!(
+            told,
+            [
+                format!(
+                    "cluster.name --name {patch} '{{\"spec\":{{\"discoveryConfig\":{{\"clusterName\":\"ada\\u0027s\"}}}}}}'"
+                ),
+                format!(
+                    "trust.incoming f:1 {patch} '{{\"spec\":{{\"authConfig\":{{\"allowEmptyToken\":false,\"requireToken\":false}}}}}}'"
+                ),
+                format!(
+                    "clusterConfig.discoveryConfig.autojoin f:3 {patch} '{{\"spec\":{{\"discoveryConfig\":{{\"autojoin\":true}}}}}}'"
+                ),
+            ],
+            "the range of the services is a default"
+        );
     }
 
     #[test]

@@ -65,17 +65,78 @@ pub async fn run(
     let mut changes = Box::pin(changes.take_until(shutdown.cancelled_owned()));
     while let Some(change) = changes.next().await {
         match change {
-            Ok(object) => {
-                let changed = policy.send_if_modified(|present| {
-                    let different = *present != object.spec;
-                    present.clone_from(&object.spec);
-                    different
-                });
-                if changed {
-                    tracing::info!("Policy changed");
-                }
-            }
+            Ok(object) => take(&policy, object.spec),
             Err(error) => tracing::debug!(%error, "The watch on the ClusterConfig ended"),
         }
+    }
+}
+
+fn take(policy: &watch::Sender<ClusterConfigSpec>, spec: ClusterConfigSpec) {
+    let news = News::between(&policy.borrow(), &spec);
+    if news == News::default() {
+        return;
+    }
+    policy.send_replace(spec);
+    if news.live {
+        tracing::info!("Policy changed");
+    }
+    if news.at_start {
+        tracing::warn!(
+            "podCIDR and serviceCIDR of the ClusterConfig were changed, which landbridge heeds when it is started again"
+        );
+    }
+}
+
+/// What is different in a policy.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct News {
+    /// What acts at once.
+    live: bool,
+    /// The ranges of pods and services, which a daemon that runs keeps.
+    at_start: bool,
+}
+
+impl News {
+    fn between(before: &ClusterConfigSpec, after: &ClusterConfigSpec) -> Self {
+        let mut rest = after.clone();
+        let kept = &before.liqonet_config;
+        rest.liqonet_config.pod_cidr.clone_from(&kept.pod_cidr);
+        let services = &mut rest.liqonet_config.service_cidr;
+        services.clone_from(&kept.service_cidr);
+        Self {
+            live: *before != rest,
+            at_start: rest != *after,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_of_a_policy_act_at_the_start_and_the_rest_at_once() {
+        let before = ClusterConfigSpec::default();
+        let news = |change: fn(&mut ClusterConfigSpec)| {
+            let mut after = before.clone();
+            change(&mut after);
+            let News { live, at_start } = News::between(&before, &after);
+            (live, at_start)
+        };
+        assert_eq!(news(|_| ()), (false, false));
+        let autojoin: fn(&mut ClusterConfigSpec) = |after| after.discovery_config.autojoin = false;
+        assert_eq!(news(autojoin), (true, false));
+        let pods: fn(&mut ClusterConfigSpec) = |after| {
+            "10.9.0.0/16".clone_into(&mut after.liqonet_config.pod_cidr);
+        };
+        assert_eq!(news(pods), (false, true));
+        let both: fn(&mut ClusterConfigSpec) = |after| {
+            "10.9.0.0/16".clone_into(&mut after.liqonet_config.service_cidr);
+            after
+                .liqonet_config
+                .additional_pools
+                .push("10.10.0.0/16".to_owned());
+        };
+        assert_eq!(news(both), (true, true));
     }
 }

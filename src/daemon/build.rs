@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     api::{ClusterConfigSpec, ClusterName, labels},
-    config::{Config, TunnelMode, ZoneStyle},
+    config::{Config, Loaded, Overruled, TunnelMode, ZoneStyle},
     controllers::{
         Context, cluster_config,
         context::Parts,
@@ -77,7 +77,8 @@ pub(super) struct Dns {
 }
 
 /// Puts everything together.
-pub(super) async fn assemble(config: &Config, target: Target) -> Result<Assembly, Error> {
+pub(super) async fn assemble(settings: &Loaded, target: Target) -> Result<Assembly, Error> {
+    let config = &settings.config;
     let first = config.cluster_config_spec()?;
     let dns = dns(config)?;
     let (named, web_pki) = (fleet_secret(config)?, web_pki(config)?);
@@ -86,6 +87,7 @@ pub(super) async fn assemble(config: &Config, target: Target) -> Result<Assembly
     ensure_namespaces(&platform.client).await?;
     let (follow_fleet, fleet) = shared_secret(named, &platform.client).await?;
     let spec = cluster_config::load(&platform.client, &first).await?;
+    warn_of_overruled(settings, &spec);
     let (pod_cidr, service_cidr) = ranges(config, &spec);
     let (rules, follower, networks) = networks(config, pod_cidr, service_cidr);
     let listener = listen(config.peer.listen).await?;
@@ -136,6 +138,13 @@ pub(super) async fn assemble(config: &Config, target: Target) -> Result<Assembly
         own_networks: networks.own,
         dns,
     })
+}
+
+/// Warns of settings that were for the first start, and that the ClusterConfig has otherwise now.
+fn warn_of_overruled(settings: &Loaded, spec: &ClusterConfigSpec) {
+    for Overruled { key, origin, mend } in settings.overruled(spec) {
+        tracing::warn!(%origin, %mend, "{key} has no effect: the ClusterConfig says otherwise");
+    }
 }
 
 async fn ensure_namespaces(client: &kube::Client) -> Result<(), Error> {

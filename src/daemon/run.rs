@@ -31,7 +31,7 @@ use super::{
     secret_files, self_description,
 };
 use crate::{
-    config::Config,
+    config::{Config, Loaded},
     controllers::{
         cluster_config, fleet, foreign_cluster, lan_health, own_node, peering_request, roster,
         search_domain, suspicions, tokens, tunnel_endpoint,
@@ -102,14 +102,15 @@ impl Tasks {
 }
 
 /// Runs the daemon until a signal ends it.
-pub(super) async fn run(config: Config, target: Target) -> Result<(), Error> {
-    secret_files::warn_of_readers(&config);
-    let mut assembly = assemble(&config, target).await?;
+pub(super) async fn run(settings: &Loaded, target: Target) -> Result<(), Error> {
+    let config = &settings.config;
+    secret_files::warn_of_readers(config);
+    let mut assembly = assemble(settings, target).await?;
     let mut tasks = Tasks::default();
     let last = CancellationToken::new();
     let mut api = JoinSet::new();
     if let Some(embedded) = assembly.embedded.take() {
-        start_own_node(&mut tasks, &assembly, &config);
+        start_own_node(&mut tasks, &assembly, config);
         let end = last.clone();
         api.spawn(async move {
             let Embedded {
@@ -121,8 +122,8 @@ pub(super) async fn run(config: Config, target: Target) -> Result<(), Error> {
         });
     }
     introduce(&assembly).await;
-    let announced = start_discovery(&mut tasks, &assembly, &config);
-    if let Some(publication) = Publication::new(&assembly, &config, announced) {
+    let announced = start_discovery(&mut tasks, &assembly, config);
+    if let Some(publication) = Publication::new(&assembly, config, announced) {
         tasks.start("publication", |stop| publication.run(stop));
     }
     start_tunnel(&mut tasks, &assembly);

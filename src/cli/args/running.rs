@@ -49,7 +49,7 @@ pub(in crate::cli) struct Config {
 
 #[derive(Debug, Subcommand)]
 pub(in crate::cli) enum ConfigVerb {
-    /// Print the settings that hold
+    /// Print the settings of this machine; some are for the first start, after which the ClusterConfig rules
     Show(ConfigShow),
 }
 
