@@ -8,6 +8,7 @@ mod announcement;
 mod build;
 mod clock;
 mod error;
+mod heartbeat;
 pub mod identity;
 mod installation;
 mod networks;

@@ -16,8 +16,12 @@ use std::{
 
 use daemon::Daemon;
 use k8s_openapi::{
-    api::core::v1::{Node, Secret},
+    api::{
+        coordination::v1::{Lease, LeaseSpec},
+        core::v1::{Node, Secret},
+    },
     apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
+    apimachinery::pkg::apis::meta::v1::MicroTime,
 };
 use kube::{
     Api, Client,
@@ -74,6 +78,36 @@ async fn the_daemon_installs_its_definitions_and_keeps_its_key_in_the_cluster() 
         .await
         .expect("the identity");
     assert_eq!(again.data, secret.data, "the identity outlives the daemon");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_that_is_dead_is_3_though_its_cluster_answers() {
+    let cluster = Cluster::start().await;
+    assert_eq!(cluster.status().await, Some(3), "it never ran");
+    let daemon = Daemon::start("rome", Some(&cluster.kubeconfig()));
+    until("the daemon", &daemon, async || {
+        (cluster.status().await == Some(0)).then_some(())
+    })
+    .await;
+    let leases: Api<Lease> = Api::namespaced(cluster.client.clone(), "liqo");
+    let lease = leases.get("landbridge").await.expect("a Lease");
+    drop(daemon);
+    assert_eq!(cluster.status().await, Some(3), "it has ended");
+
+    let long_ago = jiff::Timestamp::now() - jiff::SignedDuration::from_hours(1);
+    let left_over = Lease {
+        metadata: ObjectMeta {
+            name: lease.metadata.name,
+            ..ObjectMeta::default()
+        },
+        spec: lease.spec.map(|spec| LeaseSpec {
+            renew_time: Some(MicroTime(long_ago)),
+            ..spec
+        }),
+    };
+    let created = leases.create(&PostParams::default(), &left_over).await;
+    created.expect("a Lease");
+    assert_eq!(cluster.status().await, Some(3), "it was killed");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -229,6 +263,14 @@ impl Cluster {
 
     fn kubeconfig(&self) -> PathBuf {
         self.directory.path().join("cluster.yaml")
+    }
+
+    /// Returns the exit code of `landbridge status`.
+    async fn status(&self) -> Option<i32> {
+        let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_landbridge"));
+        command.arg("status").arg("--kubeconfig");
+        let output = command.arg(self.kubeconfig()).output().await;
+        output.expect("the program runs").status.code()
     }
 }
 

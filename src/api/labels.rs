@@ -42,6 +42,8 @@ pub const IDENTITY_SECRET: &str = "landbridge-identity";
 pub const FLEET_SECRET: &str = "landbridge-fleet";
 /// The ConfigMap in which the daemon says who and where it is.
 pub const DESCRIPTION: &str = "landbridge-status";
+/// The Lease that the daemon renews where the API outlives it.
+pub const HEARTBEAT: &str = "landbridge";
 /// The namespace of node heartbeats (Kubernetes convention).
 pub const NODE_LEASE_NAMESPACE: &str = "kube-node-lease";
 /// Who we are as a field manager and as a reporter of events.

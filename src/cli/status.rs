@@ -1,5 +1,6 @@
 //! `landbridge status`: what is well and what is not, then this cluster, then a line for each other.
 
+mod heartbeat;
 mod report;
 
 use std::{collections::BTreeMap, time::Duration};
@@ -24,7 +25,7 @@ const LOOK: Duration = Duration::from_millis(200);
 pub(super) async fn status(options: Status) -> Result<(), Failure> {
     let report = match options.wait {
         Some(patience) => wait(&options, patience).await?,
-        None => look(&connect(&options.connect).await?).await?,
+        None => look_alive(&options).await?,
     };
     let text = match options.output {
         StatusOutput::Text => report.text(),
@@ -47,10 +48,7 @@ pub(super) async fn status(options: Status) -> Result<(), Failure> {
 async fn wait(options: &Status, patience: Duration) -> Result<Report, Failure> {
     let deadline = Instant::now() + patience;
     loop {
-        let outcome = match connect(&options.connect).await {
-            Ok(client) => look(&client).await,
-            Err(failure) => Err(failure),
-        };
+        let outcome = look_alive(options).await;
         let settled = match &outcome {
             Ok(report) => report.missing().is_none(),
             Err(Failure::Usage(_)) => true,
@@ -61,6 +59,22 @@ async fn wait(options: &Status, patience: Duration) -> Result<Report, Failure> {
         }
         sleep(LOOK.min(deadline - Instant::now())).await;
     }
+}
+
+/// Makes sure that a daemon lives, and reads everything.
+async fn look_alive(options: &Status) -> Result<Report, Failure> {
+    let client = connect(&options.connect).await?;
+    // An API that a daemon serves itself ends with it.
+    let is_named = options.connect.kubeconfig.is_some();
+    if is_named
+        && about(&client)
+            .await?
+            .get("apiServer")
+            .is_none_or(String::is_empty)
+    {
+        heartbeat::check(&client).await?;
+    }
+    look(&client).await
 }
 
 /// Reads what the daemon says about itself.

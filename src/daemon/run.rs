@@ -12,6 +12,7 @@
 //! | tunnels | shutdown, after interface, routes and rules are gone |
 //! | peer endpoint | shutdown, after running requests |
 //! | own node (embedded only) | shutdown |
+//! | heartbeat (on a cluster only) | shutdown, after its Lease is gone |
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
@@ -26,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Error, Target, announcement,
     build::{Assembly, assemble},
+    clock, heartbeat,
     platform::Embedded,
     publication::Publication,
     secret_files, self_description,
@@ -120,6 +122,9 @@ pub(super) async fn run(settings: &Loaded, target: Target) -> Result<(), Error> 
             } = embedded;
             kubeapi::loopback::serve(listener, api, &credentials, end).await
         });
+    } else {
+        let (client, clock) = (assembly.platform.client.clone(), clock::wall());
+        tasks.start("heartbeat", |stop| heartbeat::run(client, clock, stop));
     }
     introduce(&assembly).await;
     let announced = start_discovery(&mut tasks, &assembly, config);

@@ -1,0 +1,76 @@
+//! The Lease that tells `landbridge status` that a daemon lives, where the API outlives it.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::{
+    api::coordination::v1::{Lease, LeaseSpec},
+    apimachinery::pkg::apis::meta::v1::MicroTime,
+};
+use kube::{
+    Api, Client,
+    api::{DeleteParams, ObjectMeta, Patch},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    api::labels,
+    controllers::{Clock, managed},
+};
+
+/// How often it is renewed, and for how many seconds it holds (the kubelet's defaults).
+const HEARTBEAT: (Duration, i32) = (Duration::from_secs(10), 40);
+/// How long a request may take.
+const LIMIT: Duration = Duration::from_secs(5);
+
+/// Renews the Lease until the shutdown, and then takes it away.
+pub(super) async fn run(client: Client, clock: Clock, stop: CancellationToken) {
+    let leases: Api<Lease> = Api::namespaced(client, labels::NAMESPACE);
+    let mut ticks = tokio::time::interval(HEARTBEAT.0);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => break,
+            _ = ticks.tick() => {}
+        }
+        renew(&leases, clock()).await;
+    }
+    let parameters = DeleteParams::default();
+    let withdrawal = leases.delete(labels::HEARTBEAT, &parameters);
+    if let Ok(Err(error)) = tokio::time::timeout(LIMIT, withdrawal).await {
+        tracing::debug!(%error, "The Lease could not be withdrawn");
+    }
+}
+
+/// Renews the Lease once. After a failure the next tick is soon enough: the Lease holds for several.
+async fn renew(leases: &Api<Lease>, now: Timestamp) {
+    let patch = Patch::Apply(lease(now));
+    let parameters = managed().force();
+    let renewal = leases.patch(labels::HEARTBEAT, &parameters, &patch);
+    let error = match tokio::time::timeout(LIMIT, renewal).await {
+        Ok(Ok(_)) => return,
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => "no answer in time".to_owned(),
+    };
+    tracing::warn!(
+        error,
+        "landbridge status cannot be told that the daemon lives"
+    );
+}
+
+fn lease(now: Timestamp) -> Lease {
+    Lease {
+        metadata: ObjectMeta {
+            name: Some(labels::HEARTBEAT.to_owned()),
+            ..ObjectMeta::default()
+        },
+        spec: Some(LeaseSpec {
+            holder_identity: nix::unistd::gethostname()
+                .ok()
+                .and_then(|name| name.into_string().ok()),
+            lease_duration_seconds: Some(HEARTBEAT.1),
+            renew_time: Some(MicroTime(now)),
+            ..LeaseSpec::default()
+        }),
+    }
+}
