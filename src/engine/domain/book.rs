@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use super::{Dnssec, Entry, Ground, Look, Problem, TARGETS, Verdict, verdict};
+use super::{Dnssec, Entry, Ground, INSTANCES, Look, Problem, TARGETS, Verdict, verdict};
 use crate::{
     api::foreign_cluster::DiscoveryType,
     engine::{
@@ -92,12 +92,16 @@ impl Book {
         }
         let unsure = matches!(look.incomplete, Some(Problem::Passing(_)));
         let mut events: Vec<Event> = found.values().cloned().map(Event::Seen).collect();
+        // Who writes the domain must not grow our memory by new names in each look.
+        let mut room = INSTANCES.saturating_sub(found.len() + kept.len());
         for (instance, sighting) in std::mem::take(&mut self.told) {
             let known = look.entries.iter().any(|entry| entry.instance == instance);
             if found.contains_key(&instance) {
                 continue;
             }
-            if kept.contains(&instance.as_str()) || (unsure && !known) {
+            let is_kept = kept.contains(&instance.as_str());
+            if is_kept || (unsure && !known && room > 0) {
+                room = room.saturating_sub(usize::from(!is_kept));
                 self.told.insert(instance, sighting);
             } else {
                 events.push(Event::Seen(withdrawn(sighting)));

@@ -261,6 +261,20 @@ fn a_name_server_that_does_not_answer_changes_nothing() {
 }
 
 #[test]
+fn names_that_come_anew_with_each_incomplete_look_do_not_grow_the_book() {
+    let mut book = Book::new("example".to_owned());
+    for number in 0..3 {
+        let entries = (0..INSTANCES).map(|index| good(&format!("{number}-{index}.example")));
+        let half = Look {
+            incomplete: Some(Problem::Passing("SERVFAIL".to_owned())),
+            ..look(entries.collect())
+        };
+        take(&mut book, &half);
+    }
+    assert_eq!(book.close().len(), INSTANCES);
+}
+
+#[test]
 fn the_time_to_live_drives_the_next_look_between_floor_and_ceiling() {
     let mut book = Book::new("example".to_owned());
     let mut wait = |ttl, chance| {
