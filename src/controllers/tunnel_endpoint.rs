@@ -43,8 +43,8 @@ mod report;
 const PASS_INTERVAL: Duration = Duration::from_secs(5);
 /// The same while endpoints take turns.
 const TURNING_INTERVAL: Duration = Duration::from_secs(2);
-/// How long the driver may take to clean up when the daemon stops.
-const CLOSE_LIMIT: Duration = Duration::from_secs(10);
+/// How long the driver may take to clean up when the daemon stops: less than the daemon waits.
+const CLOSE_LIMIT: Duration = Duration::from_secs(5);
 
 /// What the loop has to know.
 #[derive(Debug, Clone)]
@@ -100,6 +100,7 @@ pub async fn run(
     let events = watcher(api.clone(), watcher::Config::default()).default_backoff();
     let mut events = pin!(events);
     let mut tunnels = Tunnels::new(api, driver, settings, clock);
+    tunnels.stop = shutdown.clone();
     loop {
         let next_wake = tunnels.next_wake();
         tokio::select! {
@@ -140,6 +141,8 @@ struct Tunnels {
     peers: BTreeMap<ClusterId, State>,
     echoes: FuturesUnordered<BoxFuture<'static, Echo>>,
     next_pass: Instant,
+    /// Ends the waits for the API.
+    stop: CancellationToken,
 }
 
 /// What is remembered about a peer.
@@ -180,6 +183,7 @@ impl Tunnels {
             peers: BTreeMap::new(),
             echoes: FuturesUnordered::new(),
             next_pass: Instant::now() + PASS_INTERVAL,
+            stop: CancellationToken::new(),
         }
     }
 
@@ -422,7 +426,8 @@ impl Tunnels {
             }}));
             let name = object.name_any();
             let params = PatchParams::default();
-            if let Err(error) = self.api.patch(&name, &params, &patch).await {
+            let release = self.api.patch(&name, &params, &patch);
+            if let Some(Err(error)) = self.stop.run_until_cancelled(release).await {
                 tracing::debug!(%error, %name, "Could not release a TunnelEndpoint yet");
             }
         }

@@ -9,8 +9,10 @@ use k8s_openapi::{
 use kube::{
     Api, Client, ResourceExt as _,
     api::{ObjectMeta, PostParams},
+    client::ClientBuilder,
     config::{KubeConfigOptions, Kubeconfig},
 };
+use tower::timeout::TimeoutLayer;
 
 use super::Error;
 use crate::{
@@ -21,6 +23,10 @@ use crate::{
 
 /// The key of the identity in its Secret.
 const IDENTITY_KEY: &str = "identity.pem";
+/// How long an answer may take to begin.
+const ANSWER_LIMIT: Duration = Duration::from_secs(10);
+/// How long an answer may pause: longer than the server keeps a watch open that kube asks for.
+const SILENCE_LIMIT: Duration = Duration::from_secs(295);
 /// How long a new definition may take to be served.
 const ESTABLISHED_LIMIT: Duration = Duration::from_secs(30);
 /// How often a new definition is looked at.
@@ -33,13 +39,20 @@ pub(super) async fn client_of(path: &Path) -> Result<Client, Error> {
     let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
         .await
         .map_err(|error| refuse(error.to_string()))?;
-    Client::try_from(config).map_err(|error| refuse(error.to_string()))
+    client(config).map_err(|error| refuse(error.to_string()))
 }
 
 /// Makes a client of the service account of this pod.
 pub(super) fn client_in_cluster() -> Result<Client, Error> {
     let config = kube::Config::incluster().map_err(|error| Error::Cluster(error.to_string()))?;
-    Client::try_from(config).map_err(|error| Error::Cluster(error.to_string()))
+    client(config).map_err(|error| Error::Cluster(error.to_string()))
+}
+
+/// Makes a client that waits for nobody for ever. A watch may be silent after its answer began.
+fn client(mut config: kube::Config) -> Result<Client, kube::Error> {
+    config.read_timeout = Some(SILENCE_LIMIT);
+    let builder = ClientBuilder::try_from(config)?;
+    Ok(builder.with_layer(&TimeoutLayer::new(ANSWER_LIMIT)).build())
 }
 
 /// Installs our definitions where they are missing or different, and waits until they are served.
@@ -159,4 +172,28 @@ fn read_identity(secret: &Secret) -> Result<Identity, Error> {
         )));
     };
     Ok(Identity::from_pem(pem)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_api_that_says_nothing_is_not_waited_for() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let silent = tokio::spawn(async move {
+            let mut open = Vec::new();
+            while let Ok((stream, _)) = listener.accept().await {
+                open.push(stream);
+            }
+        });
+        let config = kube::Config::new(format!("http://{address}").parse().unwrap());
+        let client = client(config).unwrap();
+        let answer = client.apiserver_version();
+        let answer = tokio::time::timeout(Duration::from_mins(1), answer).await;
+        let error = answer.expect("an end").expect_err("no answer");
+        assert!(matches!(error, kube::Error::Service(_)), "{error:?}");
+        silent.abort();
+    }
 }

@@ -2,10 +2,12 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use axum::http::Request;
 use jiff::{SignedDuration, Timestamp};
 use kube::{
-    Api, CustomResourceExt as _, ResourceExt as _,
+    Api, Client, CustomResourceExt as _, ResourceExt as _,
     api::{DeleteParams, Patch, PatchParams, PostParams},
+    client::Body,
 };
 use landbridge::{
     api::{
@@ -202,6 +204,33 @@ async fn stopping_cleans_the_machine_and_leaves_the_objects() {
     assert_eq!(home.status().await, "connected");
 }
 
+#[tokio::test(start_paused = true)]
+async fn stopping_does_not_wait_for_an_api_that_says_nothing() {
+    let fabric = Fabric::default();
+    let home = Cluster::start_behind(Arc::new(fabric.driver(key(1))), deaf_to_patches).await;
+    home.create(spec("foreign", 2), ready("10.72.0.0/16", "10.71.0.0/16"))
+        .await;
+    sleep(Duration::from_secs(1)).await;
+    assert_ne!(fabric.look(&key(1)), Observed::default());
+    home.shutdown.cancel();
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(fabric.look(&key(1)), Observed::default());
+}
+
+/// A client whose patches are never answered.
+fn deaf_to_patches(client: Client) -> Client {
+    let service = tower::service_fn(move |request: Request<Body>| {
+        let client = client.clone();
+        async move {
+            if request.method() == "PATCH" {
+                std::future::pending::<()>().await;
+            }
+            client.send(request).await
+        }
+    });
+    Client::new(service, "default")
+}
+
 /// An embedded API with the controller on it.
 pub(super) struct Cluster<D> {
     pub api: KubeApi,
@@ -234,6 +263,11 @@ async fn two_clusters_with(
 
 impl<D: Driver + 'static> Cluster<D> {
     pub(super) async fn start(driver: Arc<D>) -> Self {
+        Self::start_behind(driver, |client| client).await
+    }
+
+    /// Starts the controller with a client that something stands before.
+    async fn start_behind(driver: Arc<D>, wrap: impl FnOnce(Client) -> Client) -> Self {
         let started = Instant::now();
         let clock: Clock = Arc::new(move || {
             let elapsed = SignedDuration::try_from(started.elapsed()).unwrap();
@@ -251,7 +285,7 @@ impl<D: Driver + 'static> Cluster<D> {
         let board = settings.board.subscribe();
         let shutdown = CancellationToken::new();
         tokio::spawn(run(
-            api.client(),
+            wrap(api.client()),
             Arc::clone(&driver) as Arc<dyn Driver>,
             settings,
             clock,

@@ -41,17 +41,18 @@ impl Tunnels {
                 "tunnelIFaceIndex": index,
             }});
             let params = PatchParams::default();
-            match self
-                .api
-                .patch_status(&name, &params, &Patch::Merge(status))
-                .await
-            {
-                Ok(written) => {
+            let patch = Patch::Merge(status);
+            let report = self.api.patch_status(&name, &params, &patch);
+            match self.stop.run_until_cancelled(report).await {
+                Some(Ok(written)) => {
                     log(object, &connection);
                     self.objects.insert(name, written);
                 }
-                Err(error) if is_not_found(&error) => {}
-                Err(error) => tracing::debug!(%error, %name, "Could not report a connection yet"),
+                Some(Err(error)) if is_not_found(&error) => {}
+                Some(Err(error)) => {
+                    tracing::debug!(%error, %name, "Could not report a connection yet");
+                }
+                None => return,
             }
         }
     }
