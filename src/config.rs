@@ -159,7 +159,7 @@ pub struct Tunnel {
     /// The UDP port; 0 is any free one.
     #[serde(deserialize_with = "values::port")]
     pub port: u16,
-    /// The largest packet in the tunnel, in bytes; 0 leaves it to the daemon.
+    /// The largest packet in the tunnel, in bytes; 0 takes what fits the paths to the peers.
     #[serde(deserialize_with = "values::mtu")]
     pub mtu: u16,
 }

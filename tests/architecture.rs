@@ -19,7 +19,7 @@ const MAP: [(&str, &[&str]); 11] = [
         "controllers",
         &["api", "engine", "discovery", "peer", "tunnel"],
     ),
-    ("config", &["api"]),
+    ("config", &["api", "engine"]),
     ("telemetry", &["api"]),
     (
         "daemon",

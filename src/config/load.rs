@@ -280,7 +280,7 @@ mod tests {
     }
 
     /// A file, and what is said about it.
-    const COMPLAINTS: [(&str, &str); 20] = [
+    const COMPLAINTS: [(&str, &str); 22] = [
         (
             "\ntunel: {mode: off}\n",
             "landbridge.yaml:2: unknown key tunel: did you mean tunnel?",
@@ -338,8 +338,16 @@ mod tests {
             "tunnel.port: 70000 is not a port",
         ),
         (
-            "tunnel: {mtu: 100}\n",
-            "tunnel.mtu: 100 is not a packet size",
+            "tunnel: {mtu: 1279}\n",
+            "tunnel.mtu: 1279 is not a packet size: use 1280 to 1420, or 0",
+        ),
+        (
+            "tunnel: {mtu: 1421}\n",
+            "tunnel.mtu: 1421 is not a packet size",
+        ),
+        (
+            "tunnel: {mtu: 66956}\n",
+            "tunnel.mtu: 66956 is not a packet size",
         ),
         (
             "lan: {enabled: yes}\n",

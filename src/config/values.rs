@@ -10,12 +10,10 @@ use serde::{Deserialize, Deserializer, de::Error as _};
 use serde_json::Value;
 
 use super::{Incoming, TunnelMode, ZoneStyle};
-use crate::api::ClusterName;
-
-/// The smallest packet that every IPv4 host must take (RFC 791, section 3.1).
-const SMALLEST_MTU: u64 = 576;
-/// The largest IPv4 packet (65535) less the largest overhead of WireGuard over IPv6.
-const LARGEST_MTU: u64 = 65_455;
+use crate::{
+    api::ClusterName,
+    engine::overlay::{LARGEST_MTU, SMALLEST_MTU},
+};
 
 pub(super) fn cluster_name<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
     let name = text(from, "a name")?;
@@ -135,12 +133,12 @@ pub(super) fn port<'de, D: Deserializer<'de>>(from: D) -> Result<u16, D::Error> 
 
 pub(super) fn mtu<'de, D: Deserializer<'de>>(from: D) -> Result<u16, D::Error> {
     let given = Value::deserialize(from)?;
-    let usable = |bytes: &u64| *bytes == 0 || (SMALLEST_MTU..=LARGEST_MTU).contains(bytes);
-    let bytes = given
-        .as_u64()
-        .filter(usable)
-        .and_then(|bytes| u16::try_from(bytes).ok());
-    bytes.ok_or_else(|| unlike(&given, "a packet size: use 576 to 65455, or 0"))
+    let usable = |bytes: &u16| *bytes == 0 || (SMALLEST_MTU..=LARGEST_MTU).contains(bytes);
+    let bytes = given.as_u64().and_then(|bytes| u16::try_from(bytes).ok());
+    bytes.filter(usable).ok_or_else(|| {
+        let wanted = format!("a packet size: use {SMALLEST_MTU} to {LARGEST_MTU}, or 0");
+        unlike(&given, wanted)
+    })
 }
 
 pub(super) fn switch<'de, D: Deserializer<'de>>(from: D) -> Result<bool, D::Error> {

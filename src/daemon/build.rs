@@ -21,12 +21,14 @@ use crate::{
         context::Parts,
         fleet::{self, Fleet},
         reception::FrontDesk,
+        tunnel_endpoint,
     },
     discovery::{dns::Servers, interfaces::InterfaceRules, publish::Destination},
     engine::{
         addresses::OwnNetworks,
         addressing::{Ground, external_range},
         domain::zone::Style,
+        overlay::LARGEST_MTU,
         peering::{Own, OwnTunnel},
     },
     peer::{
@@ -42,9 +44,6 @@ use crate::{
 
 /// The tunnel's key in the data directory.
 const TUNNEL_KEY: &str = "tunnel.key";
-/// The largest packet in the tunnel where the settings leave it to us: what WireGuard over IPv6
-/// leaves of an Ethernet frame.
-const MTU: u16 = 1420;
 /// Where a kube-apiserver of this machine listens, which is no place for a peer endpoint.
 const KUBE_APISERVER_PORT: u16 = 6443;
 
@@ -200,10 +199,10 @@ fn own_tunnel(config: &Config, driver: &dyn Driver) -> OwnTunnel {
     OwnTunnel {
         public_key: driver.public_key().to_string(),
         port: driver.port(),
-        mtu: if config.tunnel.mtu == 0 {
-            MTU
-        } else {
-            config.tunnel.mtu
+        mtu: match config.tunnel.mtu {
+            // Each side takes what fits its paths.
+            0 => LARGEST_MTU,
+            mtu => mtu,
         },
     }
 }
@@ -211,6 +210,14 @@ fn own_tunnel(config: &Config, driver: &dyn Driver) -> OwnTunnel {
 fn fleet_secret(config: &Config) -> Result<Option<FleetSecret>, Error> {
     let path = &config.trust.fleet_secret_file;
     if path.as_os_str().is_empty() {
+/// What the tunnels keep to.
+pub(super) fn tunnel_settings(config: &Config, own: &Own) -> tunnel_endpoint::Settings {
+    tunnel_endpoint::Settings {
+        mtu: config.tunnel.mtu,
+        ..tunnel_endpoint::Settings::new(own.pod_cidr)
+    }
+}
+
         return Ok(None);
     }
     Ok(Some(FleetSecret::from_file(path)?))
@@ -343,4 +350,21 @@ fn boot() -> String {
         bytes = jiff::Timestamp::now().as_microsecond().to_le_bytes();
     }
     format!("{:016x}", u64::from_be_bytes(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_packet_size_that_nobody_set_is_left_to_the_paths() {
+        let identity = Identity::generate().unwrap();
+        let spec = ClusterConfigSpec::default();
+        for mtu in [0, 1300] {
+            let mut config = Config::default();
+            config.tunnel.mtu = mtu;
+            let own = own(&config, &spec, &identity);
+            assert_eq!(tunnel_settings(&config, &own).mtu, mtu);
+        }
+    }
 }

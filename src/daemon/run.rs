@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Error, Target, announcement,
-    build::{Assembly, assemble},
+    build::{Assembly, assemble, tunnel_settings},
     clock, heartbeat,
     platform::Embedded,
     publication::Publication,
@@ -131,7 +131,7 @@ pub(super) async fn run(settings: &Loaded, target: Target) -> Result<(), Error> 
     if let Some(publication) = Publication::new(&assembly, config, announced) {
         tasks.start("publication", |stop| publication.run(stop));
     }
-    start_tunnel(&mut tasks, &assembly);
+    start_tunnel(&mut tasks, &assembly, config);
     start_controllers(&mut tasks, &assembly);
     start_services(&mut tasks, assembly);
     let outcome = tokio::select! {
@@ -208,13 +208,11 @@ fn start_discovery(
     announced
 }
 
-fn start_tunnel(tasks: &mut Tasks, assembly: &Assembly) {
+fn start_tunnel(tasks: &mut Tasks, assembly: &Assembly, config: &Config) {
     let Some(driver) = assembly.driver.clone() else {
         return;
     };
-    let own = &assembly.context.own;
-    let mut settings = tunnel_endpoint::Settings::new(own.pod_cidr);
-    settings.mtu = own.tunnel.as_ref().map_or(0, |tunnel| tunnel.mtu);
+    let settings = tunnel_settings(config, &assembly.context.own);
     let client = assembly.platform.client.clone();
     let clock = Arc::clone(&assembly.context.clock);
     tasks.start("tunnels", |stop| {
