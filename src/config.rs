@@ -111,7 +111,7 @@ pub struct Cluster {
     #[serde(deserialize_with = "values::cluster_name")]
     pub name: String,
     /// The range of the pods. Its first address is this machine's in the tunnel.
-    #[serde(rename = "podCIDR", deserialize_with = "values::range")]
+    #[serde(rename = "podCIDR", deserialize_with = "values::pod_range")]
     pub pod_cidr: Ipv4Net,
     /// The range of the services, which no peer may be seen under.
     #[serde(rename = "serviceCIDR", deserialize_with = "values::range")]

@@ -280,7 +280,7 @@ mod tests {
     }
 
     /// A file, and what is said about it.
-    const COMPLAINTS: [(&str, &str); 22] = [
+    const COMPLAINTS: [(&str, &str); 26] = [
         (
             "\ntunel: {mode: off}\n",
             "landbridge.yaml:2: unknown key tunel: did you mean tunnel?",
@@ -302,6 +302,14 @@ mod tests {
             "write the range 10.1.0.0/16",
         ),
         (
+            "cluster: {podCIDR: 8.8.0.0/16}\n",
+            "cluster.podCIDR: range 8.8.0.0/16 is not private",
+        ),
+        (
+            "cluster: {podCIDR: 10.0.0.0/8, serviceCIDR: 172.16.0.0/16}\n",
+            "cluster.podCIDR: range 10.0.0.0/8 must have a prefix length",
+        ),
+        (
             "cluster: {podCIDR: 10.100.0.0/16}\n",
             "overlaps cluster.serviceCIDR 10.96.0.0/12",
         ),
@@ -320,6 +328,14 @@ mod tests {
         (
             "peer: {advertise: \"http://x\"}\n",
             "peer.advertise: \"http://x\" is not an https URL",
+        ),
+        (
+            "peer: {advertise: \"https://rome:99999\"}\n",
+            "peer.advertise: \"https://rome:99999\" is not an https URL: the port",
+        ),
+        (
+            "peer: {advertise: \"https://rome:0\"}\n",
+            "peer.advertise: \"https://rome:0\" is not an https URL: the port",
         ),
         (
             "api: {listen: \"0.0.0.0:5872\"}\n",

@@ -12,7 +12,11 @@ use serde_json::Value;
 use super::{Incoming, TunnelMode, ZoneStyle};
 use crate::{
     api::ClusterName,
-    engine::overlay::{LARGEST_MTU, SMALLEST_MTU},
+    engine::{
+        addresses::AuthUrl,
+        addressing,
+        overlay::{LARGEST_MTU, SMALLEST_MTU},
+    },
 };
 
 pub(super) fn cluster_name<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
@@ -29,6 +33,11 @@ pub(super) fn cluster_name<'de, D: Deserializer<'de>>(from: D) -> Result<String,
 pub(super) fn range<'de, D: Deserializer<'de>>(from: D) -> Result<Ipv4Net, D::Error> {
     let given = text(from, "an IPv4 range")?;
     check_range(&given).map_err(D::Error::custom)
+}
+
+/// Takes the range of the pods: one that peers accept.
+pub(super) fn pod_range<'de, D: Deserializer<'de>>(from: D) -> Result<Ipv4Net, D::Error> {
+    addressing::check_range(range(from)?).map_err(D::Error::custom)
 }
 
 /// Checks an IPv4 range: addresses of one network, and room for at least two of them.
@@ -77,20 +86,16 @@ pub(super) fn listen_on_loopback<'de, D: Deserializer<'de>>(
 
 pub(super) fn url<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
     let given = text(from, "a URL")?;
-    let parsed: Option<axum::http::Uri> = given.parse().ok();
-    let usable = parsed.is_some_and(|uri| {
-        uri.scheme_str() == Some("https")
-            && uri.host().is_some_and(|host| !host.is_empty())
-            && matches!(uri.path(), "" | "/")
-            && uri.query().is_none()
-    });
-    if given.is_empty() || usable {
-        Ok(given)
-    } else {
-        let hint = "write it like https://rome.example.com:5870";
-        Err(D::Error::custom(format!(
-            "{given:?} is not an https URL: {hint}"
-        )))
+    if given.is_empty() {
+        return Ok(given);
+    }
+    match given.parse::<AuthUrl>() {
+        Ok(_) => Ok(given),
+        Err(error) => {
+            let hint = "write it like https://rome.example.com:5870";
+            let message = format!("{given:?} is not an https URL: {error}: {hint}");
+            Err(D::Error::custom(message))
+        }
     }
 }
 

@@ -26,7 +26,7 @@ use crate::{
     discovery::{dns::Servers, interfaces::InterfaceRules, publish::Destination},
     engine::{
         addresses::OwnNetworks,
-        addressing::{Ground, external_range},
+        addressing::{Ground, check_range, external_range},
         domain::zone::Style,
         overlay::LARGEST_MTU,
         peering::{Own, OwnTunnel},
@@ -88,6 +88,9 @@ pub(super) async fn assemble(settings: &Loaded, target: Target) -> Result<Assemb
     let spec = cluster_config::load(&platform.client, &first).await?;
     warn_of_overruled(settings, &spec);
     let (pod_cidr, service_cidr) = ranges(config, &spec);
+    if let Err(refusal) = check_range(pod_cidr) {
+        tracing::warn!(%refusal, "No peer accepts the podCIDR of the ClusterConfig");
+    }
     let (rules, follower, networks) = networks(config, pod_cidr, service_cidr);
     let listener = listen(config.peer.listen).await?;
     let bound = listener.local_addr().unwrap_or(config.peer.listen);
@@ -207,9 +210,6 @@ fn own_tunnel(config: &Config, driver: &dyn Driver) -> OwnTunnel {
     }
 }
 
-fn fleet_secret(config: &Config) -> Result<Option<FleetSecret>, Error> {
-    let path = &config.trust.fleet_secret_file;
-    if path.as_os_str().is_empty() {
 /// What the tunnels keep to.
 pub(super) fn tunnel_settings(config: &Config, own: &Own) -> tunnel_endpoint::Settings {
     tunnel_endpoint::Settings {
@@ -218,6 +218,9 @@ pub(super) fn tunnel_settings(config: &Config, own: &Own) -> tunnel_endpoint::Se
     }
 }
 
+fn fleet_secret(config: &Config) -> Result<Option<FleetSecret>, Error> {
+    let path = &config.trust.fleet_secret_file;
+    if path.as_os_str().is_empty() {
         return Ok(None);
     }
     Ok(Some(FleetSecret::from_file(path)?))
