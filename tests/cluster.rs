@@ -18,7 +18,7 @@ use daemon::Daemon;
 use k8s_openapi::{
     api::{
         coordination::v1::{Lease, LeaseSpec},
-        core::v1::{Node, Secret},
+        core::v1::{ConfigMap, Node, Secret},
     },
     apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
     apimachinery::pkg::apis::meta::v1::MicroTime,
@@ -28,7 +28,7 @@ use kube::{
     api::{ListParams, ObjectMeta, Patch, PatchParams, PostParams},
 };
 use landbridge::{
-    api::{ForeignCluster, ForeignClusterSpec, foreign_cluster::Phase},
+    api::{ClusterConfig, ForeignCluster, ForeignClusterSpec, foreign_cluster::Phase},
     kubeapi::{
         KubeApi, Options,
         loopback::{self, Credentials},
@@ -78,6 +78,37 @@ async fn the_daemon_installs_its_definitions_and_keeps_its_key_in_the_cluster() 
         .await
         .expect("the identity");
     assert_eq!(again.data, secret.data, "the identity outlives the daemon");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_earlier_run_said_of_what_is_off_now_does_not_stay() {
+    let cluster = Cluster::start().await;
+    let daemon = Daemon::start("rome", Some(&cluster.kubeconfig()));
+    until("the daemon", &daemon, async || {
+        daemon.log().contains("Landbridge runs").then_some(())
+    })
+    .await;
+    drop(daemon);
+    let maps: Api<ConfigMap> = Api::namespaced(cluster.client.clone(), "liqo");
+    let configs: Api<ClusterConfig> = Api::all(cluster.client.clone());
+    let params = PatchParams::default();
+    let zone = json!({"data": {"dnsZone": "a.test", "dnsProblem": "TSIG key rejected"}});
+    let patched = maps.patch("landbridge-status", &params, &Patch::Merge(zone));
+    patched.await.expect("a ConfigMap");
+    let blocked = json!({"type": "LanDiscovery", "status": "False", "reason": "MulticastBlocked",
+        "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"});
+    let blocked = Patch::Merge(json!({"status": {"conditions": [blocked]}}));
+    let patched = configs.patch_status("liqo-configuration", &params, &blocked);
+    patched.await.expect("a ClusterConfig");
+
+    let daemon = Daemon::start("rome", Some(&cluster.kubeconfig()));
+    until("the end of both", &daemon, async || {
+        let said = maps.get("landbridge-status").await.ok()?.data?;
+        let config = configs.get("liqo-configuration").await.ok()?;
+        let is_off = config.status?.conditions.first()?.reason == "SwitchedOff";
+        (is_off && said["dnsZone"].is_empty() && said["dnsProblem"].is_empty()).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

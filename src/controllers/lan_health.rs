@@ -14,16 +14,20 @@ use crate::{api::labels::cluster_config as words, discovery::Health};
 /// How soon a report that the API did not take is tried again.
 const RETRY: std::time::Duration = std::time::Duration::from_secs(5);
 
-/// Follows the health until the shutdown.
+/// Follows the health until the shutdown; without one, `lan.enabled` is false.
 pub async fn run(
     client: Client,
-    mut health: watch::Receiver<Health>,
+    health: Option<watch::Receiver<Health>>,
     clock: Clock,
     shutdown: CancellationToken,
 ) {
+    // Where nobody looks, an earlier run may have left what it saw.
+    let (_off, off) = watch::channel(Health::SwitchedOff);
+    let by_settings = health.is_none();
+    let mut health = health.unwrap_or(off);
     loop {
         let present = health.borrow_and_update().clone();
-        let reported = match report(&client, &present, clock()).await {
+        let reported = match report(&client, &present, by_settings, clock()).await {
             Ok(()) => true,
             Err(error) => {
                 tracing::warn!(%error, "How discovery on the LAN does could not be reported");
@@ -40,21 +44,30 @@ pub async fn run(
     }
 }
 
-async fn report(client: &Client, health: &Health, now: Timestamp) -> Result<(), Error> {
-    match verdict(health) {
+async fn report(
+    client: &Client,
+    health: &Health,
+    by_settings: bool,
+    now: Timestamp,
+) -> Result<(), Error> {
+    match verdict(health, by_settings) {
         Some(verdict) => own_condition::write(client, words::LAN_DISCOVERY, &verdict, now).await,
         None => Ok(()),
     }
 }
 
 /// What the condition says; nothing while it is not known yet, and at the end.
-fn verdict(health: &Health) -> Option<Verdict> {
+fn verdict(health: &Health, by_settings: bool) -> Option<Verdict> {
     let (status, reason, message) = match health {
         Health::Starting | Health::Stopped => return None,
         Health::Working { interfaces } => ("True", words::WORKING, interfaces.join(", ")),
         Health::SwitchedOff => {
-            let message = "enableDiscovery and enableAdvertisement are both off".to_owned();
-            ("False", words::SWITCHED_OFF, message)
+            let message = if by_settings {
+                "lan.enabled is false"
+            } else {
+                "enableDiscovery and enableAdvertisement are both off"
+            };
+            ("False", words::SWITCHED_OFF, message.to_owned())
         }
         Health::NoInterface { without_multicast } if without_multicast.is_empty() => {
             let message = "no interface is up, has an address and is allowed by lan.interfaces";

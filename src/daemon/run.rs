@@ -39,7 +39,7 @@ use crate::{
         search_domain, suspicions, tokens, tunnel_endpoint,
     },
     discovery::{
-        mdns::Mdns,
+        mdns::{Mdns, MdnsHandle},
         source::{Announcement, EventSink, Source as _},
     },
     kubeapi,
@@ -179,12 +179,13 @@ fn start_discovery(
         let (source, handle) = Mdns::new(assembly.rules.clone(), announced.clone());
         let events = events.clone();
         tasks.start("LAN discovery", |stop| Box::new(source).run(events, stop));
-        let client = assembly.platform.client.clone();
-        let (health, clock) = (handle.health(), Arc::clone(&assembly.context.clock));
-        tasks.start("LAN health", |stop| {
-            lan_health::run(client, health, clock, stop)
-        });
         handle
+    });
+    let client = assembly.platform.client.clone();
+    let health = lan.as_ref().map(MdnsHandle::health);
+    let clock = Arc::clone(&assembly.context.clock);
+    tasks.start("LAN health", |stop| {
+        lan_health::run(client, health, clock, stop)
     });
     let search = search_domain::Settings {
         servers: assembly.dns.servers.clone(),

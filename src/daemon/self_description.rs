@@ -59,6 +59,9 @@ impl Assembly {
                 self.credentials.identity().fingerprint().to_string(),
             ),
             ("version", env!("CARGO_PKG_VERSION").to_owned()),
+            // An earlier run may have been listed, or not; who publishes now says it anew.
+            ("dnsZone", String::new()),
+            ("dnsProblem", String::new()),
             ("peerEndpoint", own.auth_url.clone()),
             (
                 "apiServer",
