@@ -22,6 +22,8 @@ mod handshake;
 mod identity;
 #[path = "peer/patience.rs"]
 mod patience;
+#[path = "peer/record.rs"]
+mod record;
 #[path = "peer/rig.rs"]
 mod rig;
 #[path = "peer/strangers.rs"]

@@ -203,16 +203,19 @@ pub async fn run(context: Arc<Context>, shutdown: CancellationToken) {
     let mut told = suspicions.twins_told();
     let mut checks = tokio::time::interval(CHECK);
     let mut asked = BTreeMap::new();
-    record(&context, None, false).await;
+    let mut is_recorded = record(&context, None, false).await;
     loop {
         tokio::select! {
             biased;
             () = shutdown.cancelled() => return,
             Ok(()) = told.changed() => {
                 let twin = told.borrow_and_update().clone();
-                record(&context, twin, true).await;
+                is_recorded = record(&context, twin, true).await;
             }
             _ = checks.tick() => {
+                if !is_recorded {
+                    is_recorded = record(&context, suspicions.twin(), false).await;
+                }
                 let places: Vec<Place> =
                     suspicions.twins().values().map(|twin| twin.place.clone()).collect();
                 for place in places {
@@ -319,14 +322,16 @@ fn target(place: &Place, expect: &ClusterId) -> Target {
 }
 
 /// Says in the log, and in a condition of the ClusterConfig, whether our identity is on one machine
-/// only. A condition that was never needed is never written.
-async fn record(context: &Context, twin: Option<String>, is_news: bool) {
+/// only. A condition that was never needed is never written. Returns whether the API took it.
+async fn record(context: &Context, twin: Option<String>, is_news: bool) -> bool {
     if is_news {
         announce(twin.as_deref());
     }
-    if let Err(error) = write_condition(context, twin).await {
+    let written = write_condition(context, twin).await;
+    if let Err(error) = &written {
         tracing::warn!(%error, "The ClusterConfig does not say whether our identity is unique");
     }
+    written.is_ok()
 }
 
 fn announce(twin: Option<&str>) {

@@ -49,6 +49,7 @@ pub(crate) const TOKEN: &str = "5f2d9c0b7a1e4836d0c4b7f19e83a6520d1f6b8c3e7a9415
 /// A cluster that gives out tokens.
 pub(crate) struct Rome {
     pub(crate) client: kube::Client,
+    pub(crate) context: Arc<Context>,
     pub(crate) desk: Arc<FrontDesk>,
     pub(crate) endpoint: PeerEndpoint,
     pub(crate) credentials: Arc<Credentials>,
@@ -93,10 +94,11 @@ impl Rome {
             config: policy,
             clock: now,
         });
-        let desk = Arc::new(FrontDesk::new(context));
+        let desk = Arc::new(FrontDesk::new(Arc::clone(&context)));
         let endpoint = PeerEndpoint::new(Arc::<FrontDesk>::clone(&desk), client.clone());
         Self {
             client,
+            context,
             desk,
             endpoint,
             credentials,
