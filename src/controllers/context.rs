@@ -31,8 +31,11 @@ pub struct Context {
     pub client: Client,
     /// The way to other clusters.
     pub connector: Arc<dyn Connector>,
-    /// Who we are; see [`Context::own_name`] for what we are called now.
+    /// Who we are; see [`Context::own_name`] for what we are called now, and
+    /// [`Context::auth_url`] for where we are.
     pub own: Own,
+    /// The URL of our peer endpoint as others should use it now, possibly empty.
+    auth_url: watch::Sender<String>,
     /// The range of our services.
     pub service_cidr: Ipv4Net,
     /// The networks that this machine is on.
@@ -108,10 +111,12 @@ impl Context {
     /// Puts a context together. Nothing is remembered yet.
     pub fn new(parts: Parts) -> Arc<Self> {
         let started = (parts.clock)();
+        let auth_url = watch::Sender::new(parts.own.auth_url.clone());
         Arc::new(Self {
             client: parts.client,
             connector: parts.connector,
             own: parts.own,
+            auth_url,
             service_cidr: parts.service_cidr,
             networks: parts.networks,
             fleet: parts.fleet,
@@ -158,6 +163,16 @@ impl Context {
         named
             .filter(|name| !name.as_str().is_empty())
             .unwrap_or_else(|| self.own.cluster_name.clone())
+    }
+
+    /// Returns the URL of our peer endpoint as it stands now, possibly empty.
+    pub fn auth_url(&self) -> String {
+        self.auth_url.borrow().clone()
+    }
+
+    /// Takes note of where our peer endpoint is now.
+    pub fn move_to(&self, auth_url: String) {
+        self.auth_url.send_replace(auth_url);
     }
 
     /// Returns the fleet secret as it stands now.

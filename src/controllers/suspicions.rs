@@ -276,7 +276,7 @@ async fn ask_for_ourselves(context: &Context, place: &Place) -> Result<String, C
     let request = IdentityRequest {
         cluster_id: own.cluster_id.clone(),
         cluster_name: context.own_name(),
-        auth_url: own.auth_url.clone(),
+        auth_url: context.auth_url(),
         boot: context.suspicions.boot().to_owned(),
         token: None,
         token_proof: None,

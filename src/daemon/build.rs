@@ -64,6 +64,7 @@ pub(super) struct Assembly {
     pub(super) driver: Option<Arc<dyn Driver>>,
     pub(super) boot: String,
     pub(super) peer_port: u16,
+    pub(super) place: Place,
     pub(super) own_networks: watch::Receiver<OwnNetworks>,
     pub(super) dns: Dns,
 }
@@ -86,19 +87,16 @@ pub(super) async fn assemble(settings: &Loaded, target: Target) -> Result<Assemb
     ensure_namespaces(&platform.client).await?;
     let (follow_fleet, fleet) = shared_secret(named, &platform.client).await?;
     let spec = cluster_config::load(&platform.client, &first).await?;
-    warn_of_overruled(settings, &spec);
     let (pod_cidr, service_cidr) = ranges(config, &spec);
-    if let Err(refusal) = check_range(pod_cidr) {
-        tracing::warn!(%refusal, "No peer accepts the podCIDR of the ClusterConfig");
-    }
+    warn_of_policy(settings, &spec, pod_cidr);
     let (rules, follower, networks) = networks(config, pod_cidr, service_cidr);
     let listener = listen(config.peer.listen).await?;
     let bound = listener.local_addr().unwrap_or(config.peer.listen);
-    let peer_port = bound.port();
     let driver = tunnel(config).await?;
     let credentials = TlsCredentials::new(Arc::clone(&platform.identity), jiff::Timestamp::now())?;
+    let place = Place::new(config, bound.port());
     let own = Own {
-        auth_url: auth_url(config, &networks.own.borrow(), peer_port),
+        auth_url: place.auth_url(&networks.own.borrow()),
         tunnel: driver
             .as_ref()
             .map(|driver| own_tunnel(config, driver.as_ref())),
@@ -119,10 +117,7 @@ pub(super) async fn assemble(settings: &Loaded, target: Target) -> Result<Assemb
         config: policy_receiver,
         clock: clock::wall(),
     });
-    let endpoint = PeerEndpoint::new(
-        Arc::new(FrontDesk::new(Arc::clone(&context))),
-        platform.client.clone(),
-    );
+    let endpoint = endpoint(&context, &platform.client);
     Ok(Assembly {
         platform,
         embedded,
@@ -136,14 +131,25 @@ pub(super) async fn assemble(settings: &Loaded, target: Target) -> Result<Assemb
         rules,
         driver,
         boot: boot(),
-        peer_port,
+        peer_port: bound.port(),
+        place,
         own_networks: networks.own,
         dns,
     })
 }
 
-/// Warns of settings that were for the first start, and that the ClusterConfig has otherwise now.
-fn warn_of_overruled(settings: &Loaded, spec: &ClusterConfigSpec) {
+/// What peers talk to.
+fn endpoint(context: &Arc<Context>, client: &kube::Client) -> PeerEndpoint {
+    let desk = FrontDesk::new(Arc::clone(context));
+    PeerEndpoint::new(Arc::new(desk), client.clone())
+}
+
+/// Warns of settings that were for the first start, and that the ClusterConfig has otherwise now,
+/// and of what no peer accepts.
+fn warn_of_policy(settings: &Loaded, spec: &ClusterConfigSpec, pod_cidr: Ipv4Net) {
+    if let Err(refusal) = check_range(pod_cidr) {
+        tracing::warn!(%refusal, "No peer accepts the podCIDR of the ClusterConfig");
+    }
     for Overruled { key, origin, mend } in settings.overruled(spec) {
         tracing::warn!(%origin, %mend, "{key} has no effect: the ClusterConfig says otherwise");
     }
@@ -315,22 +321,40 @@ fn is_without_ipv6(error: &std::io::Error) -> bool {
     )
 }
 
-/// The URL that we name to peers: the one of the settings, else our first address on a LAN.
-fn auth_url(config: &Config, own: &OwnNetworks, port: u16) -> String {
-    if !config.peer.advertise.is_empty() {
-        return config.peer.advertise.clone();
+/// Where others reach our peer endpoint, as far as the settings say.
+#[derive(Debug, Clone)]
+pub(super) struct Place {
+    advertise: String,
+    listen: SocketAddr,
+}
+
+impl Place {
+    fn new(config: &Config, port: u16) -> Self {
+        Self {
+            advertise: config.peer.advertise.clone(),
+            listen: SocketAddr::new(config.peer.listen.ip(), port),
+        }
     }
-    let on_link = |address: &&IpAddr| own.on_link.iter().any(|subnet| subnet.contains(*address));
-    let v4 = own
-        .addresses
-        .iter()
-        .filter(|address| address.is_ipv4())
-        .find(on_link);
-    let listen = config.peer.listen.ip();
-    let named = (!listen.is_unspecified()).then_some(&listen).or(v4);
-    named.map_or_else(String::new, |address| {
-        format!("https://{}", SocketAddr::new(*address, port))
-    })
+
+    /// Returns the URL that we name to peers: the one of the settings, else our first address on a
+    /// LAN.
+    pub(super) fn auth_url(&self, own: &OwnNetworks) -> String {
+        if !self.advertise.is_empty() {
+            return self.advertise.clone();
+        }
+        let on_link =
+            |address: &&IpAddr| own.on_link.iter().any(|subnet| subnet.contains(*address));
+        let v4 = own
+            .addresses
+            .iter()
+            .filter(|address| address.is_ipv4())
+            .find(on_link);
+        let listen = self.listen.ip();
+        let named = (!listen.is_unspecified()).then_some(&listen).or(v4);
+        named.map_or_else(String::new, |address| {
+            format!("https://{}", SocketAddr::new(*address, self.listen.port()))
+        })
+    }
 }
 
 async fn tunnel(config: &Config) -> Result<Option<Arc<dyn Driver>>, Error> {

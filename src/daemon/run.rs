@@ -244,6 +244,8 @@ fn start_services(tasks: &mut Tasks, assembly: Assembly) {
         endpoint,
         listener,
         follower,
+        place,
+        own_networks,
         ..
     } = assembly;
     tasks.start("networks", |stop| follower.run(stop));
@@ -253,7 +255,9 @@ fn start_services(tasks: &mut Tasks, assembly: Assembly) {
         let client = platform.client.clone();
         tasks.start("fleet secret", |stop| fleet::run(client, fleet, stop));
     }
-    tasks.start("name", |stop| self_description::follow_name(context, stop));
+    tasks.start("description", |stop| {
+        self_description::follow(context, place, own_networks, stop)
+    });
     let leaf = Arc::clone(&credentials);
     tasks.start("leaf certificates", |stop| keep_fresh(leaf, stop));
     tasks.start("peer endpoint", |stop| async move {

@@ -8,34 +8,47 @@ use kube::{
     api::{ObjectMeta, Patch, PostParams},
 };
 use serde_json::json;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::build::Assembly;
+use super::build::{Assembly, Place};
 use crate::{
     api::labels,
     controllers::{self, Context},
+    engine::addresses::OwnNetworks,
 };
 
-/// How long after a failure the name is told again.
+/// How long after a failure name and place are told again.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// Follows what we are called until the shutdown.
-pub(super) async fn follow_name(context: Arc<Context>, stop: CancellationToken) {
+/// Follows what we are called and where we are until the shutdown.
+pub(super) async fn follow(
+    context: Arc<Context>,
+    place: Place,
+    mut networks: watch::Receiver<OwnNetworks>,
+    stop: CancellationToken,
+) {
     let mut policy = context.config.clone();
     loop {
         policy.borrow_and_update();
-        let name = context.own_name().to_string();
-        let told = write(&context.client, [("clusterName".to_owned(), name)].into()).await;
+        let url = place.auth_url(&networks.borrow_and_update());
+        context.move_to(url.clone());
+        let part = [
+            ("clusterName".to_owned(), context.own_name().to_string()),
+            ("peerEndpoint".to_owned(), url),
+        ];
+        let told = write(&context.client, part.into()).await;
         let again = match told {
             Ok(()) => Duration::MAX,
             Err(error) => {
-                tracing::debug!(%error, "The name could not be told to landbridge status");
+                tracing::debug!(%error, "Name and place could not be told to landbridge status");
                 RETRY
             }
         };
         tokio::select! {
             () = stop.cancelled() => return,
             changed = policy.changed() => if changed.is_err() { return stop.cancelled().await },
+            changed = networks.changed() => if changed.is_err() { return stop.cancelled().await },
             () = tokio::time::sleep(again) => {}
         }
     }
@@ -62,7 +75,7 @@ impl Assembly {
             // An earlier run may have been listed, or not; who publishes now says it anew.
             ("dnsZone", String::new()),
             ("dnsProblem", String::new()),
-            ("peerEndpoint", own.auth_url.clone()),
+            ("peerEndpoint", self.context.auth_url()),
             (
                 "apiServer",
                 api.map(|address| format!("https://{address}"))

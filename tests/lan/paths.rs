@@ -86,6 +86,23 @@ fn the_way_to_a_peer_changes_and_the_peering_stays() {
     assert_eq!(tunnels()[0]["metadata"]["uid"], before, "the same tunnel");
 }
 
+#[test]
+fn a_machine_says_where_it_is_after_its_address_has_changed() {
+    let Some(lab) = Lab::new(&["rome"]) else {
+        return;
+    };
+    lab.ip(Some("rome"), "address flush dev eth0");
+    lab.start("rome");
+    for address in ["10.77.0.8", "10.77.0.9"] {
+        lab.ip(Some("rome"), "address flush dev eth0");
+        lab.ip(Some("rome"), &format!("address add {address}/24 dev eth0"));
+        let place = format!("https://{address}:5870");
+        lab.until(PATIENCE, &format!("rome is at {address}"), || {
+            (lab.status("rome")["peerEndpoint"] == place.as_str()).then_some(())
+        });
+    }
+}
+
 /// Two machines that have link-local addresses alone.
 fn link_local() -> Option<Lab> {
     let lab = Lab::new(&["rome", "milan"])?;

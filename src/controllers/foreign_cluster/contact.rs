@@ -220,7 +220,7 @@ fn introduction(
     IdentityRequest {
         cluster_id: own.cluster_id.clone(),
         cluster_name: context.own_name(),
-        auth_url: own.auth_url.clone(),
+        auth_url: context.auth_url(),
         boot: String::new(),
         token: None,
         token_proof: token

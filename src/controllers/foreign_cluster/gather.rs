@@ -32,6 +32,7 @@ pub(super) async fn facts(context: &Context, object: &ForeignCluster) -> Result<
     let mut facts = Facts {
         own: Own {
             cluster_name: context.own_name(),
+            auth_url: context.auth_url(),
             ..context.own.clone()
         },
         config: context.policy(),
