@@ -34,7 +34,7 @@ pub use tunnel_endpoint::{TunnelEndpoint, TunnelEndpointSpec, TunnelEndpointStat
 /// Liqo 0.2 has no status subresource on ForeignCluster, PeeringRequest and SearchDomain, and its
 /// documents patch `status` through the main resource, so these three have none here either.
 pub fn crds() -> Vec<CustomResourceDefinition> {
-    vec![
+    let mut all = vec![
         without_status_subresource(ForeignCluster::crd()),
         without_status_subresource(SearchDomain::crd()),
         without_status_subresource(PeeringRequest::crd()),
@@ -42,7 +42,16 @@ pub fn crds() -> Vec<CustomResourceDefinition> {
         NetworkConfig::crd(),
         TunnelEndpoint::crd(),
         ClusterConfig::crd(),
-    ]
+    ];
+    for crd in &mut all {
+        let ours = [
+            (labels::MANAGED_BY, labels::MANAGER),
+            (labels::VERSION, env!("CARGO_PKG_VERSION")),
+        ];
+        let ours = ours.map(|(key, value)| (key.to_owned(), value.to_owned()));
+        crd.metadata.labels = Some(ours.into());
+    }
+    all
 }
 
 fn without_status_subresource(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {

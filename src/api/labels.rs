@@ -11,6 +11,11 @@ pub const TUNNEL_CLUSTER_ID: &str = "clusterID";
 /// Whether a NetworkConfig describes our network or the peer's: `local` or `remote`.
 pub const NETWORK_SIDE: &str = "net.liqo.io/side";
 
+/// Who made an object, on our definitions (<https://kubernetes.io/docs/concepts/overview/working-with-objects/common-labels/>).
+pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
+/// The version of [`MANAGED_BY`].
+pub const VERSION: &str = "app.kubernetes.io/version";
+
 /// When a ForeignCluster was last refreshed by discovery, in Unix seconds (Liqo's annotation).
 pub const LAST_UPDATE: &str = "LastUpdate";
 /// By what a Trusted cluster was let in, when it was not a person: a reason of condition Trusted.

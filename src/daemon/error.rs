@@ -83,11 +83,26 @@ pub enum Error {
     /// Indicates a kubeconfig or an in-cluster account that cannot be used.
     #[error("cannot use the cluster: {0}")]
     Cluster(String),
-    /// Indicates resource definitions that we may not install.
+    /// Indicates a resource definition that we may not install.
     #[error(
-        "the cluster lacks our resource definitions and this account may not install them ({0}); an administrator can: landbridge crd | kubectl apply -f -"
+        "the resource definition {0} is missing or of another version, and this account may not install it; an administrator can: landbridge crd | kubectl apply --server-side -f -"
     )]
     Definitions(String),
+    /// Indicates a resource definition that we may not even look at.
+    #[error(
+        "this account may not read the resource definition {0}; an administrator can allow it: kubectl apply -f deploy/kubernetes"
+    )]
+    DefinitionsHidden(String),
+    /// Indicates a resource definition of somebody else.
+    #[error(
+        "the resource definition {name} in the cluster is {whose}, and other than ours; to replace all of them: landbridge crd | kubectl apply --server-side --force-conflicts -f -"
+    )]
+    DefinitionsOfOthers {
+        /// Its name.
+        name: String,
+        /// Whose it is.
+        whose: String,
+    },
     /// Indicates that an object that we need could not be read or made.
     #[error(transparent)]
     Objects(#[from] crate::controllers::Error),

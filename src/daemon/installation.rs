@@ -60,16 +60,23 @@ pub(super) async fn install_definitions(client: &Client) -> Result<(), Error> {
     let api: Api<CustomResourceDefinition> = Api::all(client.clone());
     for wanted in api::crds() {
         let name = wanted.name_any();
-        let present = api
-            .get_opt(&name)
-            .await
-            .map_err(|error| cannot(&name, &error))?;
+        let present = api.get_opt(&name).await.map_err(|error| {
+            if is_forbidden(&error) {
+                Error::DefinitionsHidden(name.clone())
+            } else {
+                cannot(&name, &error)
+            }
+        })?;
         let written = match present {
             Some(present) if serves(&present, &wanted) => continue,
             Some(present) => {
-                let mut wanted = wanted;
-                wanted.metadata.resource_version = present.resource_version();
-                api.replace(&name, &PostParams::default(), &wanted).await
+                if let Some(whose) = owner(&present) {
+                    return Err(Error::DefinitionsOfOthers { name, whose });
+                }
+                let mut next = present;
+                next.labels_mut().extend(wanted.labels().clone());
+                next.spec = wanted.spec;
+                api.replace(&name, &PostParams::default(), &next).await
             }
             None => api.create(&PostParams::default(), &wanted).await,
         };
@@ -80,13 +87,42 @@ pub(super) async fn install_definitions(client: &Client) -> Result<(), Error> {
     Ok(())
 }
 
+fn is_forbidden(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == 403)
+}
+
 fn cannot(name: &str, error: &kube::Error) -> Error {
-    let forbidden = matches!(error, kube::Error::Api(status) if status.code == 403);
-    if forbidden {
+    if is_forbidden(error) {
         Error::Definitions(name.to_owned())
     } else {
         Error::Cluster(error.to_string())
     }
+}
+
+/// Tells whose a definition is, if it is not ours to replace: somebody else's, or that of a newer
+/// version of us.
+fn owner(present: &CustomResourceDefinition) -> Option<String> {
+    let label = |key| present.labels().get(key).map(String::as_str);
+    if label(labels::MANAGED_BY) == Some(labels::MANAGER) {
+        let version = label(labels::VERSION).unwrap_or_default();
+        let is_newer = numbers(version) > numbers(env!("CARGO_PKG_VERSION"));
+        return is_newer.then(|| format!("of landbridge {version}, which is newer"));
+    }
+    // Ours had no label at first, but always this text, which Liqo's do not have.
+    let mut schemas = present.spec.versions.iter();
+    let is_ours = schemas.any(|version| {
+        let schema = version.schema.as_ref();
+        let schema = schema.and_then(|schema| schema.open_api_v3_schema.as_ref());
+        let text = schema.and_then(|schema| schema.description.as_deref());
+        text.is_some_and(|text| text.starts_with("Auto-generated derived type for "))
+    });
+    (!is_ours).then(|| "not of landbridge, but perhaps Liqo's".to_owned())
+}
+
+/// The numbers of a version, for a comparison.
+fn numbers(version: &str) -> Vec<u64> {
+    let parts = version.split(['.', '-', '+']);
+    parts.map_while(|part| part.parse().ok()).collect()
 }
 
 /// Whether the schemas are what we want. A server fills in defaults elsewhere in a definition.
@@ -176,7 +212,60 @@ fn read_identity(secret: &Secret) -> Result<Identity, Error> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::JSONSchemaProps;
+
     use super::*;
+    use crate::kubeapi::{KubeApi, Options, store};
+
+    #[tokio::test]
+    async fn only_definitions_of_ours_that_are_not_newer_are_replaced() {
+        for (label, version, text, whose) in [
+            (Some("landbridge"), "0.0.9", "", None),
+            (None, "", "Auto-generated derived type for X via `Y`", None),
+            (Some("landbridge"), "99.1.0", "", Some("landbridge 99.1.0")),
+            (None, "", "Liqo's", Some("not of landbridge")),
+            (Some("helm"), "0.0.1", "Liqo's", Some("not of landbridge")),
+        ] {
+            let client = empty_cluster().await;
+            let api: Api<CustomResourceDefinition> = Api::all(client.clone());
+            let wanted = api::crds().remove(0);
+            let mut old = wanted.clone();
+            old.metadata.labels = label.map(|label| {
+                let all = [(labels::MANAGED_BY, label), (labels::VERSION, version)];
+                all.map(|(key, value)| (key.to_owned(), value.to_owned()))
+                    .into()
+            });
+            let schema = old.spec.versions[0].schema.as_mut().unwrap();
+            schema.open_api_v3_schema = Some(JSONSchemaProps {
+                type_: Some("object".to_owned()),
+                description: Some(text.to_owned()),
+                ..JSONSchemaProps::default()
+            });
+            api.create(&PostParams::default(), &old).await.unwrap();
+            let installed = install_definitions(&client).await;
+            let now = api.get(&wanted.name_any()).await.unwrap();
+            assert_eq!(serves(&now, &wanted), whose.is_none(), "{text}");
+            if let Some(whose) = whose {
+                let error = installed.unwrap_err().to_string();
+                assert!(error.contains(whose), "{error}");
+            } else {
+                installed.unwrap();
+                assert_eq!(now.labels(), wanted.labels());
+            }
+        }
+    }
+
+    async fn empty_cluster() -> Client {
+        let options = Options {
+            backend: Box::new(store::Memory::default()),
+            commit: store::Commit::Inline,
+            clock: Arc::new(jiff::Timestamp::now),
+            crds: Vec::new(),
+        };
+        KubeApi::open(options).await.unwrap().client()
+    }
 
     #[tokio::test(start_paused = true)]
     async fn an_api_that_says_nothing_is_not_waited_for() {
