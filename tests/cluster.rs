@@ -93,7 +93,8 @@ async fn what_an_earlier_run_said_of_what_is_off_now_does_not_stay() {
     let configs: Api<ClusterConfig> = Api::all(cluster.client.clone());
     let params = PatchParams::default();
     let zone = json!({"data": {"dnsZone": "a.test", "dnsProblem": "TSIG key rejected"}});
-    let patched = maps.patch("landbridge-status", &params, &Patch::Merge(zone));
+    let zone = Patch::Merge(zone);
+    let patched = maps.patch("landbridge-status", &params, &zone);
     patched.await.expect("a ConfigMap");
     let blocked = json!({"type": "LanDiscovery", "status": "False", "reason": "MulticastBlocked",
         "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"});
@@ -144,11 +145,41 @@ async fn a_daemon_that_is_dead_is_3_though_its_cluster_answers() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cluster_and_a_machine_without_one_peer_by_hand() {
     let cluster = Cluster::start().await;
-    let machine = Daemon::start("milan", None);
     let daemon = Daemon::start("rome", Some(&cluster.kubeconfig()));
+    peer_and_part(&cluster, &daemon).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_rights_that_the_manifest_gives_are_enough() {
+    let cluster = Cluster::start().await;
+    let definitions: Api<CustomResourceDefinition> = Api::all(cluster.client.clone());
+    for definition in landbridge::api::crds() {
+        let created = definitions
+            .create(&PostParams::default(), &definition)
+            .await;
+        created.expect("a definition");
+    }
+    let kubeconfig = cluster.account().await;
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut command = Daemon::command(directory.path(), "rome", &[]);
+    command.arg("--kubeconfig").arg(kubeconfig);
+    command.env("LANDBRIDGE_LOG_LEVEL", "debug");
+    let daemon = Daemon::spawn(directory, command);
+    peer_and_part(&cluster, &daemon).await;
+    let log = daemon.log();
+    assert!(!log.contains("forbidden"), "{log}");
+    drop(daemon);
+    let leases: Api<Lease> = Api::namespaced(cluster.client.clone(), "liqo");
+    let left = leases.get_opt("landbridge").await.expect("an answer");
+    assert!(left.is_none(), "the heartbeat was withdrawn");
+}
+
+/// Has the daemon of a cluster peer with a machine that has none, and part again.
+async fn peer_and_part(cluster: &Cluster, daemon: &Daemon) {
+    let machine = Daemon::start("milan", None);
     let url = until("milan's endpoint", &machine, async || machine.endpoint()).await;
     let clusters: Api<ForeignCluster> = Api::all(cluster.client.clone());
-    until("the definitions", &daemon, async || {
+    until("the definitions", daemon, async || {
         clusters.list(&ListParams::default()).await.ok()
     })
     .await;
@@ -162,7 +193,7 @@ async fn a_cluster_and_a_machine_without_one_peer_by_hand() {
         .create(&PostParams::default(), &object)
         .await
         .expect("the object is taken");
-    let peered = until("the peering", &daemon, async || {
+    let peered = until("the peering", daemon, async || {
         let object = clusters.get("milan").await.ok()?;
         (object.status.as_ref()?.phase == Some(Phase::Peered)).then_some(object)
     })
@@ -187,7 +218,7 @@ async fn a_cluster_and_a_machine_without_one_peer_by_hand() {
         .patch("milan", &PatchParams::default(), &leave)
         .await
         .expect("the patch is taken");
-    until("the end of the node", &daemon, async || {
+    until("the end of the node", daemon, async || {
         nodes
             .get_opt(&format!("liqo-{id}"))
             .await
@@ -255,6 +286,7 @@ async fn what_the_nodes_of_a_cluster_have_left_is_offered() {
 /// An API server that stands for somebody's cluster.
 struct Cluster {
     client: Client,
+    url: String,
     directory: TempDir,
     stop: CancellationToken,
 }
@@ -277,9 +309,10 @@ impl Cluster {
             .await
             .expect("a port");
         let address = listener.local_addr().expect("an address");
+        let url = format!("https://{address}");
         fs::write(
             directory.path().join("cluster.yaml"),
-            credentials.kubeconfig(&format!("https://{address}")),
+            credentials.kubeconfig(&url),
         )
         .expect("writable");
         let (client, stop) = (api.client(), CancellationToken::new());
@@ -287,6 +320,7 @@ impl Cluster {
         tokio::spawn(async move { loopback::serve(listener, api, &credentials, end).await });
         Self {
             client,
+            url,
             directory,
             stop,
         }
@@ -294,6 +328,39 @@ impl Cluster {
 
     fn kubeconfig(&self) -> PathBuf {
         self.directory.path().join("cluster.yaml")
+    }
+
+    /// Gives the account of the manifest its rights, and returns its kubeconfig.
+    async fn account(&self) -> PathBuf {
+        let text = fs::read_to_string("deploy/kubernetes/landbridge.yaml").expect("a manifest");
+        let documents = text.split("\n---\n").map(|document| {
+            let read: serde_json::Value = serde_saphyr::from_str(document).expect("YAML");
+            read
+        });
+        for document in documents {
+            let say = |path| document.pointer(path).and_then(serde_json::Value::as_str);
+            let kind = say("/kind").expect("a kind").to_lowercase();
+            let path = match (kind.as_str(), say("/metadata/namespace")) {
+                // These are not served here, or there already.
+                ("serviceaccount" | "deployment" | "namespace", _) => continue,
+                (_, None) => format!("/apis/rbac.authorization.k8s.io/v1/{kind}s"),
+                (_, Some(namespace)) => {
+                    format!("/apis/rbac.authorization.k8s.io/v1/namespaces/{namespace}/{kind}s")
+                }
+            };
+            let request = axum::http::Request::post(path).body(document.to_string().into_bytes());
+            let created = self.client.request_text(request.expect("a request")).await;
+            created.expect("it is taken");
+        }
+        let now = jiff::Timestamp::now();
+        let credentials = Credentials::load_or_create(self.directory.path(), now);
+        let account = "system:serviceaccount:liqo:landbridge";
+        let issued = credentials
+            .expect("credentials")
+            .kubeconfig_for(account, &[], &self.url, now);
+        let path = self.directory.path().join("account.yaml");
+        fs::write(&path, issued.expect("a certificate")).expect("writable");
+        path
     }
 
     /// Returns the exit code of `landbridge status`.
