@@ -27,8 +27,10 @@ use super::{
 use crate::{api::identity::ClusterId, engine::addresses::normalise};
 
 mod places;
+mod shortage;
 
 use places::{Stranger, Strangers};
+use shortage::Shortage;
 
 /// How many connections strangers may have, as everybody is at first.
 const STRANGERS: usize = 128;
@@ -76,6 +78,7 @@ pub async fn serve(
         shutdown,
     };
     let connections = TaskTracker::new();
+    let mut shortage = Shortage::default();
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -89,7 +92,11 @@ pub async fn serve(
                 }
             }
             Err(error) => {
-                tracing::debug!(%error, "Cannot accept a connection");
+                if shortage.begins(&error) {
+                    tracing::error!(%error, "No cluster can connect: allow more open files, as by LimitNOFILE or ulimit -n");
+                } else {
+                    tracing::debug!(%error, "Cannot accept a connection");
+                }
                 sleep(ACCEPT_PAUSE).await;
             }
         }
