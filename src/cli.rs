@@ -32,7 +32,7 @@ use clap::Parser as _;
 pub use args::command;
 use args::{Arguments, Verb};
 
-use crate::telemetry;
+use crate::telemetry::{self, Way};
 
 /// Indicates that a verb did not do what was asked. The kind decides the exit code.
 #[derive(Debug, thiserror::Error)]
@@ -71,7 +71,9 @@ pub fn main() -> ExitCode {
     // Fails only when a provider is installed already, which is as good.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let arguments = Arguments::parse();
-    match dispatch(arguments) {
+    let outcome = dispatch(arguments);
+    telemetry::flush();
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             output::complain(&failure.to_string());
@@ -115,12 +117,13 @@ fn set_up_logs(arguments: &Arguments) -> Result<(), Failure> {
         .clone()
         .or_else(|| std::env::var("RUST_LOG").ok())
         .filter(|level| !level.is_empty());
-    let level = match (wished, &arguments.verb) {
-        (Some(level), _) => level,
-        (None, Verb::Run(_)) => "info".to_owned(),
+    let (level, way) = match (wished, &arguments.verb) {
+        (level, Verb::Run(_)) => (level.unwrap_or_else(|| "info".to_owned()), Way::Queued),
+        (Some(level), _) => (level, Way::Direct),
         (None, _) => return Ok(()),
     };
-    telemetry::init(&level, arguments.log_format).map_err(|error| Failure::Usage(error.to_string()))
+    telemetry::init(&level, arguments.log_format, way)
+        .map_err(|error| Failure::Usage(error.to_string()))
 }
 
 /// Runs a verb that talks to the daemon.

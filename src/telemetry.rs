@@ -1,9 +1,13 @@
 //! Logs: to standard error, as text for people or as JSON, safe to print.
 
+mod queue;
+
 use std::{
     env, fmt,
     io::{self, IsTerminal as _},
     str::FromStr,
+    sync::OnceLock,
+    time::Duration,
 };
 
 use tracing::{Subscriber, field::Field};
@@ -14,11 +18,18 @@ use tracing_subscriber::{
         FmtContext, FormatEvent, FormatFields, FormattedFields,
         format::{self, FmtSpan, Writer},
         time::{FormatTime as _, SystemTime},
+        writer::BoxMakeWriter,
     },
     registry::LookupSpan,
 };
 
 use crate::api::identity::is_printable;
+use queue::Queue;
+
+/// What is not written yet, where lines are queued.
+static QUEUE: OnceLock<Queue> = OnceLock::new();
+/// How long the end waits for that.
+const FLUSH_LIMIT: Duration = Duration::from_secs(1);
 
 /// Indicates that logs cannot be set up.
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +42,9 @@ pub enum Error {
         /// The reason.
         reason: String,
     },
+    /// Indicates that the system gives no thread for them.
+    #[error("logs cannot be written: {0}")]
+    Thread(io::Error),
     /// Indicates that somebody else already takes the logs of this process.
     #[error("logs are already set up")]
     AlreadySet,
@@ -61,22 +75,42 @@ impl FromStr for Format {
     }
 }
 
+/// How lines get to standard error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// At once, by whoever says something.
+    Direct,
+    /// By a thread of their own: who does not read them does not stop the daemon. [`flush`] waits
+    /// for what is on the way.
+    Queued,
+}
+
 /// Sends the logs of this process to standard error.
 ///
 /// A single word as level is about this program only: of the libraries below it, warnings are
 /// written. Everything else is a filter as `RUST_LOG` takes it.
-pub fn init(level: &str, format: Format) -> Result<(), Error> {
+pub fn init(level: &str, format: Format, way: Way) -> Result<(), Error> {
     let filter = filter(level)?;
+    let queue = match way {
+        Way::Direct => None,
+        Way::Queued => Some(Queue::start(io::stderr()).map_err(Error::Thread)?),
+    };
+    if let Some(queue) = &queue {
+        QUEUE.get_or_init(|| queue.clone());
+    }
+    let json = format == Format::Json;
+    let writer = match (queue, json) {
+        (None, false) => BoxMakeWriter::new(io::stderr),
+        (None, true) => BoxMakeWriter::new(|| JsonLines(io::stderr())),
+        (Some(queue), false) => BoxMakeWriter::new(move || queue.clone()),
+        (Some(queue), true) => BoxMakeWriter::new(move || JsonLines(queue.clone())),
+    };
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(io::stderr)
+        .with_writer(writer)
         .with_span_events(FmtSpan::NONE);
     let outcome = match format {
-        Format::Json => builder
-            .json()
-            .flatten_event(true)
-            .with_writer(|| JsonLines(io::stderr()))
-            .try_init(),
+        Format::Json => builder.json().flatten_event(true).try_init(),
         Format::Auto | Format::Text => {
             let journal = format == Format::Auto && env::var_os("JOURNAL_STREAM").is_some();
             let colour = io::stderr().is_terminal()
@@ -89,6 +123,13 @@ pub fn init(level: &str, format: Format) -> Result<(), Error> {
         }
     };
     outcome.map_err(|_| Error::AlreadySet)
+}
+
+/// Waits a moment until the lines that are on the way are written.
+pub fn flush() {
+    if let Some(queue) = QUEUE.get() {
+        queue.flush(FLUSH_LIMIT);
+    }
 }
 
 fn filter(level: &str) -> Result<EnvFilter, Error> {
