@@ -242,6 +242,8 @@ fn a_reinstalled_machine_is_the_same_cluster() {
     let (old, new) = (home.path().join("old"), home.path().join("new"));
     let missing = identity(&home, "old", &["show"]);
     assert!(missing.contains("identity.pem does not exist"), "{missing}");
+    let elsewhere = "Secret liqo/landbridge-identity";
+    assert!(missing.contains(elsewhere), "{missing}");
     make_identity(&home, &old);
     let shown = identity(&home, "old", &["show"]);
     let exported = identity(&home, "old", &["export"]);
@@ -258,6 +260,7 @@ fn a_reinstalled_machine_is_the_same_cluster() {
 
     let imported = identity(&home, "new", &["import"]);
     assert!(imported.starts_with("this machine is "), "{imported}");
+    assert!(imported.contains(elsewhere), "{imported}");
     assert_eq!(identity(&home, "new", &["show"]), shown);
     assert_eq!(mode(&new.join("identity.pem")), 0o600);
 

@@ -86,7 +86,7 @@ pub(super) enum Verb {
     Token(Token),
     /// Make a secret by which all machines of one owner accept each other
     FleetSecret(FleetSecret),
-    /// Show, export and import the identity of this machine
+    /// Show, export and import the identity of this machine, where no cluster keeps it in a Secret
     Identity(Identity),
     /// Print the kubeconfig of the embedded API
     Kubeconfig(Kubeconfig),

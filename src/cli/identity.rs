@@ -45,7 +45,11 @@ pub(super) fn identity(verb: IdentityVerb) -> Result<(), Failure> {
             let passphrase = passphrase(&options.passphrase, false)?;
             let shown = identity::import(&config, &sealed, &passphrase, options.replace);
             let shown = shown.map_err(not_so)?;
-            output::print(&format!("this machine is {}\n", shown.cluster_id))
+            output::print(&format!("this machine is {}\n", shown.cluster_id))?;
+            output::remark(
+                "a daemon that keeps its objects in a cluster has its identity in the Secret liqo/landbridge-identity there, which is as it was",
+            );
+            Ok(())
         }
     }
 }

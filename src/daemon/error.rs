@@ -49,7 +49,7 @@ pub enum Error {
     #[error(transparent)]
     Seal(#[from] crate::peer::seal::Error),
     /// Indicates a machine that has no identity yet.
-    #[error("{} does not exist: the first landbridge run makes an identity", .0.display())]
+    #[error("{} does not exist: the first landbridge run makes an identity; where the objects are in a cluster, it is in the Secret liqo/landbridge-identity there", .0.display())]
     NoIdentity(PathBuf),
     /// Indicates a machine that is another cluster already.
     #[error("this machine is {0} already: --replace keeps that identity beside the new one")]
