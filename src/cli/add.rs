@@ -38,22 +38,21 @@ pub(super) async fn add(options: Add) -> Result<(), Failure> {
         field_manager: Some(labels::MANAGER.to_owned()),
         ..PostParams::default()
     };
-    match api.create(&parameters, &cluster).await {
-        Ok(_) => {}
+    let done = match api.create(&parameters, &cluster).await {
+        Ok(_) => "created",
         Err(kube::Error::Api(status)) if status.is_already_exists() => {
             take_over(&api, &name, &cluster.spec).await?;
+            "came to us before and is yours now,"
         }
         Err(error) => return Err(explain(&error)),
-    }
+    };
     let next = if options.join {
         "its identity is read from there, then it is joined; landbridge status --wait follows it"
             .to_owned()
     } else {
         format!("its identity is read from there; landbridge join {name} peers with it")
     };
-    output::print(&format!(
-        "foreigncluster/{name} created for {url}: {next}\n"
-    ))
+    output::print(&format!("foreigncluster/{name} {done} for {url}: {next}\n"))
 }
 
 /// Makes the object of a cluster that came to us the person's own. Whoever answers at the URL still

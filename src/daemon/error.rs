@@ -106,9 +106,9 @@ pub enum Error {
     /// Indicates that an object that we need could not be read or made.
     #[error(transparent)]
     Objects(#[from] crate::controllers::Error),
-    /// Indicates a tunnel key that cannot be had.
-    #[error("cannot load the tunnel's key: {0}")]
-    TunnelKey(#[from] crate::tunnel::driver::Error),
+    /// Indicates a tunnel that cannot be set up, or whose key cannot be had.
+    #[error("cannot set up the tunnel: {0}")]
+    Tunnel(#[from] crate::tunnel::driver::Error),
     /// Indicates a part of the daemon that did not last as long as the daemon.
     #[error("{0} before the shutdown, which is a fault of landbridge: the log says more")]
     Task(String),
