@@ -68,7 +68,7 @@ pub(super) enum Verb {
     Get(Get),
     /// Look once for clusters on the LAN or in a domain, without a daemon
     Discover(Discover),
-    /// Check whether this machine and its network are fit
+    /// Check whether the network is fit
     Check(Check),
     /// Add a cluster that discovery cannot reach
     Add(Add),
