@@ -41,9 +41,12 @@ pub(super) fn nest(path: &str, value: Value) -> Value {
     )
 }
 
+/// How our environment variables begin.
+pub(super) const PREFIX: &str = "LANDBRIDGE_";
+
 /// Returns the environment variable of a key: `cluster.podCIDR` is `LANDBRIDGE_CLUSTER_POD_CIDR`.
 pub(super) fn variable(path: &str) -> String {
-    let mut name = String::from("LANDBRIDGE_");
+    let mut name = PREFIX.to_owned();
     let mut lower = false;
     for character in path.chars() {
         if character.is_ascii_uppercase() && lower {

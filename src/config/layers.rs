@@ -10,11 +10,20 @@ use super::{
     keys,
 };
 
+/// Variables of ours that are no settings.
+const OTHER_VARIABLES: [&str; 4] = [
+    "LANDBRIDGE_CONFIG",
+    "LANDBRIDGE_LOG_LEVEL",
+    "LANDBRIDGE_LOG_FORMAT",
+    "LANDBRIDGE_DEMO_INSIDE",
+];
+
 /// The settings while they are put together.
 pub(super) struct Layers {
     defaults: Value,
     merged: Value,
     origins: BTreeMap<String, Origin>,
+    unknown: Vec<String>,
 }
 
 impl Layers {
@@ -29,6 +38,7 @@ impl Layers {
             merged: defaults.clone(),
             defaults,
             origins,
+            unknown: Vec::new(),
         }
     }
 
@@ -98,12 +108,18 @@ impl Layers {
         &mut self,
         environment: &BTreeMap<String, String>,
     ) -> Result<(), Error> {
+        let mut known = OTHER_VARIABLES.map(str::to_owned).to_vec();
         for key in keys::leaves(&self.defaults) {
             let variable = keys::variable(&key);
+            known.push(variable.clone());
             if let Some(text) = environment.get(&variable) {
                 self.add_text(&key, text, Origin::Environment(variable))?;
             }
         }
+        let named = environment.iter().filter(|(name, text)| {
+            name.starts_with(keys::PREFIX) && !known.contains(*name) && !is_of_service(name, text)
+        });
+        self.unknown = named.map(|(name, _)| name.clone()).collect();
         Ok(())
     }
 
@@ -160,6 +176,7 @@ impl Layers {
         Ok(Loaded {
             config,
             origins: self.origins,
+            unknown: self.unknown,
         })
     }
 
@@ -187,6 +204,12 @@ impl Layers {
     fn place(&self, key: &str) -> String {
         origin(&self.origins, key).to_string()
     }
+}
+
+/// Whether Kubernetes made a variable of a Service that is called landbridge
+/// (<https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables>).
+fn is_of_service(name: &str, text: &str) -> bool {
+    name.contains("_SERVICE_") || name.contains("_PORT_") || text.contains("://")
 }
 
 /// Returns the origin of a key, or of the nearest section around it.

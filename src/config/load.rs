@@ -74,6 +74,8 @@ pub struct Loaded {
     pub config: Config,
     /// The origin of each key, by its dotted path.
     pub origins: BTreeMap<String, Origin>,
+    /// Variables that look like settings and are none.
+    pub unknown: Vec<String>,
 }
 
 impl Loaded {
@@ -223,10 +225,16 @@ mod tests {
                 "{discoveryConfig: {autojoin: false}}",
             ),
             ("LANDBRIDGE_SERVICE_HOST", "10.96.0.7"),
+            ("LANDBRIDGE_PORT", "tcp://10.96.0.7:5870"),
+            ("LANDBRIDGE_PORT_5870_TCP_ADDR", "10.96.0.7"),
+            ("LANDBRIDGE_LOG_LEVEL", "info"),
+            ("LANDBRIDGE_FLEET_SECRET_FILE", "/etc/secret"),
         ] {
             sources.environment.insert(name.into(), value.into());
         }
-        let config = sources.load().expect("usable").config;
+        let loaded = sources.load().expect("usable");
+        assert_eq!(loaded.unknown, ["LANDBRIDGE_FLEET_SECRET_FILE"]);
+        let config = loaded.config;
         assert!(!config.lan.enabled);
         assert_eq!(config.lan.interfaces.allow, ["eth0", "eth1"]);
         assert_eq!(config.cluster.name, "42");

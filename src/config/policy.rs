@@ -261,6 +261,7 @@ mod tests {
             ]
             .map(|(key, line)| (key.to_owned(), Origin::File(format!("f:{line}"))))
             .into(),
+            unknown: Vec::new(),
         };
         "ada's".clone_into(&mut loaded.config.cluster.name);
         let flag = Origin::Flag("--name");

@@ -33,7 +33,7 @@ use super::{
     secret_files, self_description,
 };
 use crate::{
-    config::{Config, Loaded},
+    config::{Config, Loaded, Origin},
     controllers::{
         cluster_config, fleet, foreign_cluster, lan_health, own_node, peering_request, roster,
         search_domain, suspicions, tokens, tunnel_endpoint,
@@ -106,6 +106,7 @@ impl Tasks {
 /// Runs the daemon until a signal ends it.
 pub(super) async fn run(settings: &Loaded, target: Target) -> Result<(), Error> {
     let config = &settings.config;
+    warn_of_ineffective(settings);
     secret_files::warn_of_readers(config);
     let mut assembly = assemble(settings, target).await?;
     let mut tasks = Tasks::default();
@@ -147,6 +148,17 @@ pub(super) async fn run(settings: &Loaded, target: Target) -> Result<(), Error> 
     last.cancel();
     drop(tokio::time::timeout(API_FAREWELL, api.join_next()).await);
     outcome
+}
+
+/// Warns of what was set and does nothing.
+fn warn_of_ineffective(settings: &Loaded) {
+    for variable in &settings.unknown {
+        tracing::warn!("{variable} is no setting: landbridge config show --origin lists them");
+    }
+    let dashboard = settings.origins.get("dashboard.listen");
+    if let Some(origin) = dashboard.filter(|origin| **origin != Origin::Default) {
+        tracing::warn!(%origin, "dashboard.listen does nothing: this version has no dashboard");
+    }
 }
 
 /// Says in the log and to `landbridge status` who runs here.
