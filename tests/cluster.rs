@@ -143,6 +143,21 @@ async fn a_daemon_that_is_dead_is_3_though_its_cluster_answers() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_with_an_api_of_its_own_needs_no_heartbeat() {
+    let machine = Daemon::start("milan", None);
+    let kubeconfig = machine.data().join("kubeconfig");
+    until("the status", &machine, async || {
+        (status(&kubeconfig).await == Some(0)).then_some(())
+    })
+    .await;
+    let said = machine.landbridge(&["status", "-o", "json"]);
+    assert!(
+        said.contains(r#""apiServer": "https://127.0.0.1:"#),
+        "{said}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_cluster_and_a_machine_without_one_peer_by_hand() {
     let cluster = Cluster::start().await;
     let daemon = Daemon::start("rome", Some(&cluster.kubeconfig()));
@@ -365,10 +380,7 @@ impl Cluster {
 
     /// Returns the exit code of `landbridge status`.
     async fn status(&self) -> Option<i32> {
-        let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_landbridge"));
-        command.arg("status").arg("--kubeconfig");
-        let output = command.arg(self.kubeconfig()).output().await;
-        output.expect("the program runs").status.code()
+        status(&self.kubeconfig()).await
     }
 }
 
@@ -376,6 +388,14 @@ impl Drop for Cluster {
     fn drop(&mut self) {
         self.stop.cancel();
     }
+}
+
+/// Returns the exit code of `landbridge status`.
+async fn status(kubeconfig: &Path) -> Option<i32> {
+    let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_landbridge"));
+    command.arg("status").arg("--kubeconfig").arg(kubeconfig);
+    let output = command.output().await;
+    output.expect("the program runs").status.code()
 }
 
 async fn client_of(kubeconfig: &Path) -> Client {

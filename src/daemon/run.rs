@@ -14,7 +14,11 @@
 //! | own node (embedded only) | shutdown |
 //! | heartbeat (on a cluster only) | shutdown, after its Lease is gone |
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use futures::FutureExt as _;
 use tokio::{
@@ -109,6 +113,8 @@ pub(super) async fn run(settings: &Loaded, target: Target) -> Result<(), Error> 
     warn_of_ineffective(settings);
     secret_files::warn_of_readers(config);
     let mut assembly = assemble(settings, target).await?;
+    // While the embedded API is a part of it.
+    let description = assembly.description();
     let mut tasks = Tasks::default();
     let last = CancellationToken::new();
     let mut api = JoinSet::new();
@@ -127,7 +133,7 @@ pub(super) async fn run(settings: &Loaded, target: Target) -> Result<(), Error> 
         let (client, clock) = (assembly.platform.client.clone(), clock::wall());
         tasks.start("heartbeat", |stop| heartbeat::run(client, clock, stop));
     }
-    introduce(&assembly).await;
+    introduce(&assembly, description).await;
     let announced = start_discovery(&mut tasks, &assembly, config);
     if let Some(publication) = Publication::new(&assembly, config, announced) {
         tasks.start("publication", |stop| publication.run(stop));
@@ -162,8 +168,7 @@ fn warn_of_ineffective(settings: &Loaded) {
 }
 
 /// Says in the log and to `landbridge status` who runs here.
-async fn introduce(assembly: &Assembly) {
-    let description = assembly.description();
+async fn introduce(assembly: &Assembly, description: BTreeMap<String, String>) {
     if let Err(error) = self_description::write(&assembly.platform.client, description).await {
         tracing::warn!(%error, "The daemon could not describe itself for landbridge status");
     }
