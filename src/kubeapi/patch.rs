@@ -129,7 +129,9 @@ fn check_growth(operation: &Operation, object: &Value, room: &mut Room) -> Resul
     let room = match operation {
         Operation::Copy(_) => &mut room.copied,
         Operation::Move(_) => &mut room.moved,
-        _ => return Ok(()),
+        Operation::Add(_) | Operation::Replace(_) | Operation::Remove(_) | Operation::Test(_) => {
+            return Ok(());
+        }
     };
     *room = room
         .checked_sub(bytes)
