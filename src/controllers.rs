@@ -10,6 +10,7 @@ mod failures;
 pub mod fleet;
 pub mod foreign_cluster;
 pub mod lan_health;
+pub(crate) mod lease;
 pub mod links;
 mod own_condition;
 pub mod own_node;

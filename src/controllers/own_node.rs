@@ -8,12 +8,12 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use jiff::Timestamp;
 use k8s_openapi::{
     api::{
-        coordination::v1::{Lease, LeaseSpec},
+        coordination::v1::Lease,
         core::v1::{Node, NodeCondition, NodeStatus, NodeSystemInfo},
     },
     apimachinery::pkg::{
         api::resource::Quantity,
-        apis::meta::v1::{MicroTime, OwnerReference, Time},
+        apis::meta::v1::{OwnerReference, Time},
     },
 };
 use kube::{
@@ -24,7 +24,7 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Clock, Error, cluster_config::ensure_namespace, context::chance, creating, is_not_found,
+    Clock, Error, cluster_config::ensure_namespace, context::chance, creating, is_not_found, lease,
     managed,
 };
 use crate::{
@@ -36,8 +36,6 @@ pub mod machine;
 
 pub use machine::Machine;
 
-/// How often the heartbeat is renewed, and for how long it holds (the kubelet's defaults).
-const HEARTBEAT: (Duration, i32) = (Duration::from_secs(10), 40);
 /// The waits after a failure; a heartbeat still reaches its deadline with one of the longest.
 const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
 /// How long one round may take.
@@ -60,7 +58,7 @@ pub async fn run(client: Client, machine: ReadMachine, clock: Clock, shutdown: C
         let pause = match round.await {
             Ok(Ok(())) => {
                 backoff.reset();
-                HEARTBEAT.0
+                lease::RENEWAL
             }
             Ok(Err(error)) => {
                 tracing::warn!(%error, "The node of this machine is not up to date");
@@ -267,12 +265,7 @@ fn lease_of(node: &Node, now: Timestamp) -> Lease {
             }),
             ..named(&name)
         },
-        spec: Some(LeaseSpec {
-            holder_identity: Some(name),
-            lease_duration_seconds: Some(HEARTBEAT.1),
-            renew_time: Some(MicroTime(now)),
-            ..LeaseSpec::default()
-        }),
+        spec: Some(lease::renewed(Some(name), now)),
     }
 }
 

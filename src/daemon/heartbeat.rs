@@ -3,10 +3,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::{
-    api::coordination::v1::{Lease, LeaseSpec},
-    apimachinery::pkg::apis::meta::v1::MicroTime,
-};
+use k8s_openapi::api::coordination::v1::Lease;
 use kube::{
     Api, Client,
     api::{DeleteParams, ObjectMeta, Patch},
@@ -15,18 +12,20 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     api::labels,
-    controllers::{Clock, managed},
+    controllers::{
+        Clock,
+        lease::{RENEWAL, renewed},
+        managed,
+    },
 };
 
-/// How often it is renewed, and for how many seconds it holds (the kubelet's defaults).
-const HEARTBEAT: (Duration, i32) = (Duration::from_secs(10), 40);
 /// How long a request may take.
 const LIMIT: Duration = Duration::from_secs(5);
 
 /// Renews the Lease until the shutdown, and then takes it away.
 pub(super) async fn run(client: Client, clock: Clock, stop: CancellationToken) {
     let leases: Api<Lease> = Api::namespaced(client, labels::NAMESPACE);
-    let mut ticks = tokio::time::interval(HEARTBEAT.0);
+    let mut ticks = tokio::time::interval(RENEWAL);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
@@ -59,18 +58,13 @@ async fn renew(leases: &Api<Lease>, now: Timestamp) {
 }
 
 fn lease(now: Timestamp) -> Lease {
+    let host = nix::unistd::gethostname().ok();
+    let holder = host.and_then(|name| name.into_string().ok());
     Lease {
         metadata: ObjectMeta {
             name: Some(labels::HEARTBEAT.to_owned()),
             ..ObjectMeta::default()
         },
-        spec: Some(LeaseSpec {
-            holder_identity: nix::unistd::gethostname()
-                .ok()
-                .and_then(|name| name.into_string().ok()),
-            lease_duration_seconds: Some(HEARTBEAT.1),
-            renew_time: Some(MicroTime(now)),
-            ..LeaseSpec::default()
-        }),
+        spec: Some(renewed(holder, now)),
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use k8s_openapi::{
     api::{
-        coordination::v1::{Lease, LeaseSpec},
+        coordination::v1::Lease,
         core::v1::{Node, NodeCondition, NodeSpec, NodeStatus, Taint},
     },
     apimachinery::pkg::{
@@ -22,12 +22,11 @@ use serde_json::{Value, json};
 use super::projection::projected;
 use crate::{
     api::{ForeignCluster, labels},
-    controllers::{Context, Error, enrolment::claimed_id, gone_is_fine, is_not_found, managed},
+    controllers::{
+        Context, Error, enrolment::claimed_id, gone_is_fine, is_not_found, lease, managed,
+    },
     engine::peering::{NodeWish, node_name},
 };
-
-/// How long a Lease holds without renewal, in seconds (Kubernetes convention).
-const LEASE_SECONDS: i32 = 40;
 
 /// Creates the virtual node, or brings it to what is wished.
 pub(super) async fn write(
@@ -195,8 +194,8 @@ pub(super) async fn renew_lease(context: &Context, object: &ForeignCluster) -> R
     };
     let name = node_name(id.as_str());
     let api: Api<Lease> = Api::namespaced(context.client.clone(), labels::NODE_LEASE_NAMESPACE);
-    let now = MicroTime(context.now());
-    let patch = Patch::Merge(json!({ "spec": { "renewTime": now } }));
+    let now = context.now();
+    let patch = Patch::Merge(json!({ "spec": { "renewTime": MicroTime(now) } }));
     match api.patch(&name, &managed(), &patch).await {
         Ok(_) => Ok(()),
         Err(error) if is_not_found(&error) => {
@@ -205,12 +204,7 @@ pub(super) async fn renew_lease(context: &Context, object: &ForeignCluster) -> R
                     namespace: Some(labels::NODE_LEASE_NAMESPACE.to_owned()),
                     ..projected(object, &name, &[(labels::CLUSTER_ID, id.as_str())])
                 },
-                spec: Some(LeaseSpec {
-                    holder_identity: Some(name.clone()),
-                    lease_duration_seconds: Some(LEASE_SECONDS),
-                    renew_time: Some(now),
-                    ..LeaseSpec::default()
-                }),
+                spec: Some(lease::renewed(Some(name.clone()), now)),
             };
             let created = api.create(&PostParams::default(), &lease).await;
             created
