@@ -17,7 +17,6 @@ use super::{
 };
 use crate::kubeapi::tree::Tree;
 use serde_json::{Map, Value, json};
-use std::collections::BTreeSet;
 
 /// Which part of an object a request writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -233,9 +232,7 @@ impl Case<'_> {
         if old.field("metadata").field("deletionTimestamp").is_null() {
             return Ok(());
         }
-        let known: BTreeSet<&str> = naming::finalizers(old).collect();
-        let new: Vec<String> = naming::finalizers(object)
-            .filter(|finalizer| !known.contains(finalizer))
+        let new: Vec<String> = naming::new_finalizers(object, Some(old))
             .take(COMPLAINTS)
             .map(|finalizer| format!("{finalizer:?}"))
             .collect();

@@ -115,10 +115,8 @@ pub(super) fn check_metadata(metadata: &Value, resource: &Resource) -> Vec<Field
 
 /// Warns of new finalizers that could be anybody's.
 pub(super) fn finalizer_warnings(object: &Value, old: Option<&Value>) -> Vec<String> {
-    let known: BTreeSet<&str> = old.into_iter().flat_map(finalizers).collect();
-    finalizers(object)
+    new_finalizers(object, old)
         .filter(|name| !name.contains('/') && !COMMON_FINALIZERS.contains(name))
-        .filter(|name| !known.contains(name))
         .take(COMPLAINTS)
         .map(|name| {
             format!("metadata.finalizers: \"{name}\": prefer a domain-qualified finalizer name to avoid accidental conflicts with other finalizer writers")
@@ -126,8 +124,16 @@ pub(super) fn finalizer_warnings(object: &Value, old: Option<&Value>) -> Vec<Str
         .collect()
 }
 
-/// The finalizers of an object.
-pub(super) fn finalizers(object: &Value) -> impl Iterator<Item = &str> {
+/// The finalizers of an object that its old state had not.
+pub(super) fn new_finalizers<'a>(
+    object: &'a Value,
+    old: Option<&'a Value>,
+) -> impl Iterator<Item = &'a str> {
+    let known: BTreeSet<&str> = old.into_iter().flat_map(finalizers).collect();
+    finalizers(object).filter(move |name| !known.contains(name))
+}
+
+fn finalizers(object: &Value) -> impl Iterator<Item = &str> {
     let finalizers = object.field("metadata").field("finalizers").as_array();
     finalizers.into_iter().flatten().filter_map(Value::as_str)
 }
