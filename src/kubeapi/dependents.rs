@@ -110,10 +110,11 @@ impl Server {
             if self.waits_for(&dependent) {
                 self.unblock_owners(&key, chores).await?;
             }
-            alone.push((key, stored));
+            if !is_marked(&dependent) {
+                alone.push((key, stored));
+            }
         }
-        let mut alone = self.with_kinds(alone);
-        alone.retain(|(_, dependent)| !is_marked(dependent));
+        let alone = self.with_kinds(alone);
         self.delete_all(alone, &options, chores).await?;
         Ok(())
     }
@@ -132,10 +133,7 @@ impl Server {
         self.edit(
             key,
             &|object| {
-                let list = object
-                    .pointer_mut("/metadata/ownerReferences")
-                    .and_then(Value::as_array_mut);
-                for reference in list.into_iter().flatten() {
+                for reference in owners_mut(object).into_iter().flatten() {
                     reference.set(&["blockOwnerDeletion"], Value::Bool(false));
                 }
             },
@@ -156,11 +154,8 @@ impl Server {
         self.edit(
             key,
             &|object| {
-                let list = object
-                    .pointer_mut("/metadata/ownerReferences")
-                    .and_then(Value::as_array_mut);
-                if let Some(list) = list {
-                    list.retain(|reference| reference.text("uid") != owner);
+                if let Some(owners) = owners_mut(object) {
+                    owners.retain(|reference| reference.text("uid") != owner);
                 }
             },
             chores,
@@ -244,6 +239,11 @@ impl Server {
             .map(|(resource, object)| Chore::Settle(resource, object))
             .collect()
     }
+}
+
+fn owners_mut(object: &mut Value) -> Option<&mut Vec<Value>> {
+    let owners = object.pointer_mut("/metadata/ownerReferences")?;
+    owners.as_array_mut()
 }
 
 /// Whether an object is to be deleted once its dependents are gone.
