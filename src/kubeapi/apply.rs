@@ -79,9 +79,7 @@ impl Application {
         let mut object = self.apply(setting, &empty)?;
         let sent = object.field("metadata").text("name");
         if !sent.is_empty() && sent != name {
-            return Err(Refusal::bad_request(format!(
-                "the name of the object ({sent}) does not match the name on the URL ({name})"
-            )));
+            return Err(Refusal::misnamed(sent, name));
         }
         object.set(&["metadata", "name"], json!(name));
         Ok(object)

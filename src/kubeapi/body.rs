@@ -98,8 +98,7 @@ pub(super) fn parse_for(
     content_type: &str,
     bytes: &[u8],
 ) -> Result<Parsed, Refusal> {
-    let built_in = resource.rules.merge_keys.is_some();
-    let version = built_in.then(|| resource.api_version());
+    let version = resource.is_built_in().then(|| resource.api_version());
     parse(
         content_type,
         bytes,

@@ -143,6 +143,11 @@ impl Resource {
         }
     }
 
+    /// Whether it is one of the server's own kinds, which no definition made.
+    pub(super) fn is_built_in(&self) -> bool {
+        self.rules.merge_keys.is_some()
+    }
+
     /// The key of an object; the namespace of a cluster-wide one is empty.
     pub(super) fn key(&self, namespace: &str, name: &str) -> String {
         format!("{}{namespace}/{name}", self.storage)

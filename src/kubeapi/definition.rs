@@ -25,7 +25,7 @@ pub(super) fn check(catalog: &Catalog, old: Option<&Value>, object: &Value) -> V
     let group = spec.field("group");
     let built_in = catalog
         .resources()
-        .any(|resource| resource.rules.merge_keys.is_some() && *group == resource.group);
+        .any(|resource| resource.is_built_in() && *group == resource.group);
     if built_in {
         let why = "must not be a group of built-in kinds";
         errors.push(FieldError::invalid("spec.group", group, why));

@@ -94,8 +94,7 @@ impl Setting<'_> {
         match self.part {
             Part::Main => step != "f:status" || !self.resource.rules.status,
             Part::Status => {
-                step == "f:status"
-                    || step == "f:metadata" && self.resource.rules.merge_keys.is_some()
+                step == "f:status" || step == "f:metadata" && self.resource.is_built_in()
             }
             Part::Finalize => step == "f:spec",
         }

@@ -88,7 +88,7 @@ pub(super) struct ListEnd {
 impl ListEnd {
     fn metadata(&self, resource: &Resource) -> Value {
         let mut metadata = json!({"resourceVersion": self.revision.to_string()});
-        if resource.rules.merge_keys.is_none() {
+        if !resource.is_built_in() {
             // A real server writes the lists of custom kinds so.
             metadata.set(&["continue"], json!(""));
         }

@@ -383,6 +383,13 @@ impl Refusal {
         self.code == 404
     }
 
+    /// The object has another name than the path.
+    pub(super) fn misnamed(name: &str, wanted: &str) -> Self {
+        Self::bad_request(format!(
+            "the name of the object ({name}) does not match the name on the URL ({wanted})"
+        ))
+    }
+
     pub(super) fn is_already_exists(&self) -> bool {
         self.reason == "AlreadyExists"
     }

@@ -216,7 +216,7 @@ impl Server {
 /// deletes all of them only in one namespace.
 fn answers(target: &Target, verb: &str) -> bool {
     let resource = &target.resource;
-    let built_in = resource.rules.merge_keys.is_some();
+    let built_in = resource.is_built_in();
     let everywhere = resource.namespaced && target.namespace.is_empty();
     match verb {
         "create" if built_in && target.name.is_some() => false,
@@ -251,14 +251,12 @@ fn name(target: &Target, verb: &str, parameters: &Parameters) -> String {
 
 fn verb(target: &Target, asked: &Asked<'_>) -> &'static str {
     let watches = target.watch || asked.parameters.flag("watch");
-    if target.watch && !matches!(*asked.method, Method::GET | Method::HEAD) {
-        return "this method";
-    }
     match (asked.method.as_str(), target.name.is_some()) {
         ("GET" | "HEAD", true) if target.watch => "watch",
         ("GET" | "HEAD", true) => "get",
         ("GET" | "HEAD", false) if watches => "watch",
         ("GET" | "HEAD", false) => "list",
+        _ if target.watch => "this method",
         ("POST", _) => "create",
         ("PUT", _) => "update",
         ("PATCH", _) => "patch",

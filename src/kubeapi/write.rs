@@ -71,9 +71,7 @@ impl Server {
         let admitted = case.admit_new(parsed.object)?;
         let name = name_of(&admitted.object);
         if let Some(wanted) = target.name.as_deref().filter(|wanted| *wanted != name) {
-            return Err(Refusal::bad_request(format!(
-                "the name of the object ({name}) does not match the name on the URL ({wanted})"
-            )));
+            return Err(Refusal::misnamed(&name, wanted));
         }
         self.check_namespace(target, &name)?;
         let warnings = admitted.warnings.clone();

@@ -60,10 +60,7 @@ impl Case<'_> {
                 .unwrap_or_default()
         };
         if text("name") != name {
-            return Err(Refusal::bad_request(format!(
-                "the name of the object ({}) does not match the name on the URL ({name})",
-                text("name")
-            )));
+            return Err(Refusal::misnamed(text("name"), &name));
         }
         let subject = self.resource.subject(&name);
         let known = old.field("metadata").text("uid");
@@ -135,8 +132,8 @@ impl Case<'_> {
 
     /// With the status a custom resource takes the managers of fields, and a built-in one all metadata.
     fn keep_all_but_status(&self, old: &Value, object: &mut Value) {
-        let custom = self.resource.rules.merge_keys.is_none();
-        let writes = |name: &str| name == "status" || !custom && name == "metadata";
+        let writes =
+            |name: &str| name == "status" || self.resource.is_built_in() && name == "metadata";
         let (Some(fields), Some(old)) = (object.as_object_mut(), old.as_object()) else {
             return;
         };
