@@ -117,7 +117,7 @@ impl Presenter<'_> {
         self.format == Format::Json
             && match self.resource.view {
                 View::Stored => true,
-                View::Versioned => begins_with(&stored.json(), &self.resource.api_version()),
+                View::Versioned => is_of(self.resource, &stored.json()),
                 View::NewEvent => false,
             }
     }
@@ -226,10 +226,18 @@ impl Presenter<'_> {
 
 /// Whether an object is stored in this version, as its beginning tells: objects are written with
 /// their fields in order.
-fn begins_with(json: &[u8], api_version: &str) -> bool {
-    json.strip_prefix(br#"{"apiVersion":""#)
-        .and_then(|rest| rest.strip_prefix(api_version.as_bytes()))
-        .is_some_and(|rest| rest.starts_with(b"\""))
+fn is_of(resource: &Resource, json: &[u8]) -> bool {
+    let parts = [
+        "{\"apiVersion\":\"",
+        &resource.group,
+        "/",
+        &resource.version,
+        "\"",
+    ];
+    let rest = parts
+        .iter()
+        .try_fold(json, |rest, part| rest.strip_prefix(part.as_bytes()));
+    rest.is_some()
 }
 
 /// An answer with this body.
