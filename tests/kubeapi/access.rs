@@ -17,6 +17,19 @@ fn binding(kind: &str, name: &str, role: &str, subject: &Value) -> Value {
         "subjects": [subject]})
 }
 
+/// The subject that bob is.
+fn as_bob() -> Value {
+    json!({"kind": "User", "apiGroup": "rbac.authorization.k8s.io", "name": "bob"})
+}
+
+/// Lets bob do in the whole cluster what these rules say.
+async fn grant(admin: &Client, name: &str, rules: &Value) {
+    let role = role("ClusterRole", name, rules);
+    post(admin, &format!("{RBAC}/clusterroles"), &role).await;
+    let bound = binding("ClusterRoleBinding", name, "ClusterRole", &as_bob());
+    post(admin, &format!("{RBAC}/clusterrolebindings"), &bound).await;
+}
+
 async fn code(client: &Client, method: &str, path: &str) -> u16 {
     send(client, method, path, &[], "").await.status.as_u16()
 }
@@ -63,8 +76,7 @@ async fn a_role_reaches_no_further_than_its_namespace() {
     let rules = json!([{"verbs": ["*"], "apiGroups": [""], "resources": ["configmaps"]},
         {"verbs": ["create"], "apiGroups": ["rbac.authorization.k8s.io"], "resources": ["roles"]}]);
     post(&admin, &roles, &role("Role", "maps", &rules)).await;
-    let user = json!({"kind": "User", "apiGroup": "rbac.authorization.k8s.io", "name": "bob"});
-    let bound = binding("RoleBinding", "maps", "Role", &user);
+    let bound = binding("RoleBinding", "maps", "Role", &as_bob());
     post(
         &admin,
         &format!("{RBAC}/namespaces/liqo/rolebindings"),
@@ -155,11 +167,7 @@ async fn a_right_to_one_object_covers_lists_and_watches_of_it_alone() {
     }
     let rules = json!([{"verbs": ["*"], "apiGroups": ["discovery.lb.test"],
         "resources": ["lbclusters"], "resourceNames": ["a"]}]);
-    let roles = format!("{RBAC}/clusterroles");
-    post(&admin, &roles, &role("ClusterRole", "one", &rules)).await;
-    let user = json!({"kind": "User", "apiGroup": "rbac.authorization.k8s.io", "name": "bob"});
-    let bound = binding("ClusterRoleBinding", "one", "ClusterRole", &user);
-    post(&admin, &format!("{RBAC}/clusterrolebindings"), &bound).await;
+    grant(&admin, "one", &rules).await;
     let list = |query: &str| format!("{CLUSTERS}?{query}");
     let one = list("fieldSelector=metadata.name%3Da");
     let found = send(&bob, "GET", &one, &[], "").await;
@@ -219,11 +227,7 @@ async fn acting_as_somebody_else_gives_their_rights_to_whoever_may() {
     }
     let rules = json!([{"verbs": ["impersonate"], "apiGroups": [""], "resources": ["users"],
         "resourceNames": ["eve"]}]);
-    let roles = format!("{RBAC}/clusterroles");
-    post(&admin, &roles, &role("ClusterRole", "eve", &rules)).await;
-    let subject = json!({"kind": "User", "apiGroup": "rbac.authorization.k8s.io", "name": "bob"});
-    let bound = binding("ClusterRoleBinding", "eve", "ClusterRole", &subject);
-    post(&admin, &format!("{RBAC}/clusterrolebindings"), &bound).await;
+    grant(&admin, "eve", &rules).await;
     assert_eq!(send(&bob, "GET", "/version", &[user], "").await.status, 200);
     let refused = send(&bob, "GET", "/version", &[user, masters], "").await;
     assert_eq!(refused.status, 403, "a group is more than the user");
@@ -247,11 +251,7 @@ async fn a_right_to_a_part_of_objects_watches_none_of_them_whole() {
     let bob = server.client("bob", &[]).await;
     let rules =
         json!([{"verbs": ["*"], "apiGroups": ["*"], "resources": ["*/status", "*/finalizers"]}]);
-    let roles = format!("{RBAC}/clusterroles");
-    post(&admin, &roles, &role("ClusterRole", "parts", &rules)).await;
-    let user = json!({"kind": "User", "apiGroup": "rbac.authorization.k8s.io", "name": "bob"});
-    let bound = binding("ClusterRoleBinding", "parts", "ClusterRole", &user);
-    post(&admin, &format!("{RBAC}/clusterrolebindings"), &bound).await;
+    grant(&admin, "parts", &rules).await;
     let secrets = "/api/v1/watch/namespaces/default/secrets/x";
     for part in ["status", "finalizers"] {
         let path = format!("{secrets}/{part}?timeoutSeconds=1");
@@ -271,31 +271,18 @@ async fn nobody_is_bound_to_a_role_that_is_still_to_come_or_another() {
     let bob = server.client("bob", &[]).await;
     let rules = json!([{"verbs": ["*"], "apiGroups": ["rbac.authorization.k8s.io"],
         "resources": ["clusterrolebindings"]}]);
-    let user = json!({"kind": "User", "apiGroup": "rbac.authorization.k8s.io", "name": "bob"});
     let bindings = format!("{RBAC}/clusterrolebindings");
-    for name in ["binder", "empty"] {
-        let rules = if name == "binder" {
-            rules.clone()
-        } else {
-            json!([])
-        };
-        let made = role("ClusterRole", name, &rules);
-        post(&admin, &format!("{RBAC}/clusterroles"), &made).await;
-    }
-    post(
-        &admin,
-        &bindings,
-        &binding("ClusterRoleBinding", "binder", "ClusterRole", &user),
-    )
-    .await;
-    let future = binding("ClusterRoleBinding", "future", "ClusterRole", &user);
+    grant(&admin, "binder", &rules).await;
+    let empty = role("ClusterRole", "empty", &json!([]));
+    post(&admin, &format!("{RBAC}/clusterroles"), &empty).await;
+    let future = binding("ClusterRoleBinding", "future", "ClusterRole", &as_bob());
     let refused = post(&bob, &bindings, &future).await;
     assert_eq!(refused.status, 404, "{refused:?}");
     assert!(
         refused.body.contains("\\\"future\\\" not found"),
         "{refused:?}"
     );
-    let empty = binding("ClusterRoleBinding", "empty", "ClusterRole", &user);
+    let empty = binding("ClusterRoleBinding", "empty", "ClusterRole", &as_bob());
     assert_eq!(post(&bob, &bindings, &empty).await.status, 201);
     let other = json!({"roleRef": {"name": "binder"}});
     let refused = merge(&bob, &format!("{bindings}/empty"), &other).await;
