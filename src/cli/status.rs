@@ -64,15 +64,12 @@ async fn wait(options: &Status, patience: Duration) -> Result<Report, Failure> {
 /// Makes sure that a daemon lives, and reads everything.
 async fn look_alive(options: &Status) -> Result<Report, Failure> {
     let client = connect(&options.connect).await?;
-    // An API that a daemon serves itself ends with it.
-    let is_named = options.connect.kubeconfig.is_some();
-    if is_named
-        && about(&client)
-            .await?
-            .get("apiServer")
-            .is_none_or(String::is_empty)
-    {
-        heartbeat::check(&client).await?;
+    if options.connect.kubeconfig.is_some() {
+        let about = about(&client).await?;
+        // An API that a daemon serves itself ends with it.
+        if about.get("apiServer").is_none_or(String::is_empty) {
+            heartbeat::check(&client).await?;
+        }
     }
     look(&client).await
 }
