@@ -3,7 +3,7 @@
 //! | task | ends when |
 //! | --- | --- |
 //! | API on loopback (embedded only) | everything else has ended |
-//! | policy, fleet secret, networks, announcement, leaf rotation | shutdown |
+//! | policy, fleet secret, networks, announcement, description, leaf rotation | shutdown |
 //! | LAN discovery | shutdown, after its goodbye |
 //! | how LAN discovery does | shutdown |
 //! | search in DNS domains | shutdown |
