@@ -8,6 +8,7 @@ mod memory;
 #[cfg(test)]
 mod model;
 mod sqlite;
+mod stored;
 #[cfg(test)]
 mod tests;
 
@@ -17,7 +18,8 @@ pub use sqlite::Sqlite;
 pub(super) use access::Store;
 pub(super) use committer::{Expectation, Rejected, Write};
 pub(super) use feed::Events;
-pub(super) use live::{Event, Start, Stored};
+pub(super) use live::{Event, Start};
+pub(super) use stored::Stored;
 
 use super::Error;
 use axum::body::Bytes;

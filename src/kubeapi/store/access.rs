@@ -3,7 +3,8 @@
 use super::{
     Backend, Commit,
     committer::{Committer, Outcome, Rejected, Write},
-    live::{Live, Start, Stored, Subscription},
+    live::{Live, Start, Subscription},
+    stored::Stored,
 };
 use crate::kubeapi::{Clock, Error};
 use std::{

@@ -1,9 +1,6 @@
 //! Turns wishes into committed changes, in order: check, number, make durable, publish.
 
-use super::{
-    Backend, Change, Operation,
-    live::{Live, Stored},
-};
+use super::{Backend, Change, Operation, live::Live, stored::Stored};
 use serde_json::Value;
 use std::{collections::BTreeMap, sync::Arc};
 
