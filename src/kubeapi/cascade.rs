@@ -116,7 +116,7 @@ impl Server {
         catalog
             .by_role(Role::Namespace)
             .and_then(|namespaces| self.store.get(&namespaces.key("", namespace)))
-            .is_some_and(|stored| is_marked(&stored.value()))
+            .is_some_and(|stored| stored.is_ending())
     }
 
     /// Deletes what is in a namespace that shall go, and the namespace when nothing holds it.

@@ -14,6 +14,7 @@ use axum::{
 };
 use jiff::Timestamp;
 use serde_json::{Value, json};
+use std::sync::Arc;
 
 /// The forms of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,6 +66,20 @@ pub(super) fn as_shown(resource: &Resource, mut object: Value) -> Value {
             object.set(&["apiVersion"], json!(resource.api_version()));
             object
         }
+    }
+}
+
+/// A stored object as this resource shows it, the same tree if there is nothing to change.
+pub(super) fn shown(resource: &Resource, object: Arc<Value>) -> Arc<Value> {
+    let as_is = match resource.view {
+        View::Stored => true,
+        View::NewEvent => false,
+        View::Versioned => object.text("apiVersion") == resource.api_version(),
+    };
+    if as_is {
+        object
+    } else {
+        Arc::new(as_shown(resource, Arc::unwrap_or_clone(object)))
     }
 }
 
@@ -145,7 +160,7 @@ impl Presenter<'_> {
     }
 
     /// A list of stored objects.
-    pub(super) fn list(&self, items: &[std::sync::Arc<Stored>], end: &ListEnd) -> Response<Body> {
+    pub(super) fn list(&self, items: &[Arc<Stored>], end: &ListEnd) -> Response<Body> {
         if self.format == Format::Json && items.iter().all(|stored| self.sends_bytes_of(stored)) {
             return respond(StatusCode::OK, "application/json", self.join(items, end));
         }
@@ -176,7 +191,7 @@ impl Presenter<'_> {
         }
     }
 
-    fn join(&self, items: &[std::sync::Arc<Stored>], end: &ListEnd) -> Bytes {
+    fn join(&self, items: &[Arc<Stored>], end: &ListEnd) -> Bytes {
         let head = json!({
             "apiVersion": self.resource.api_version(),
             "kind": self.resource.list_kind,

@@ -7,6 +7,7 @@ mod live;
 mod memory;
 #[cfg(test)]
 mod model;
+mod recent;
 mod sqlite;
 mod stored;
 #[cfg(test)]

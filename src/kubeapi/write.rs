@@ -10,7 +10,7 @@ use super::{
     chores::{Chore, Chores},
     intent::Intent,
     patch::Patch,
-    present::{Presenter, as_shown, as_stored},
+    present::{Presenter, as_shown, as_stored, shown},
     refusal::Refusal,
     routes::Target,
     store::{Expectation, Rejected, Stored, Write},
@@ -250,11 +250,11 @@ impl Server {
                 .store
                 .get(&key)
                 .ok_or_else(|| Refusal::not_found(resource.subject(name)))?;
-            let old = as_shown(resource, stored.value());
+            let old = shown(resource, stored.tree());
             let case = self.case(&catalog, target, intent, duplicates);
             let admitted = case.admit_change(&old, change(&case, &old)?, part)?;
             self.check_grant(&intent.user, resource, &target.namespace, &admitted.object)?;
-            if admitted.object == old {
+            if admitted.object == *old {
                 return Ok((Written::Stored(stored), admitted.warnings));
             }
             if intent.dry_run {
@@ -277,7 +277,7 @@ impl Server {
                         chores.push(Chore::Adopted(Arc::clone(resource), stored.value()));
                     }
                     if moves {
-                        chores.push(Chore::Disowned(old));
+                        chores.push(Chore::Disowned(Arc::unwrap_or_clone(old)));
                     }
                     self.carry_out(chores).await;
                     return Ok((Written::Stored(stored), admitted.warnings));
@@ -325,15 +325,11 @@ impl Server {
             .store
             .get(&namespaces.key("", name))
             .ok_or_else(|| Refusal::not_found(namespaces.subject(name)))?;
-        if namespace
-            .value()
-            .field("metadata")
-            .field("deletionTimestamp")
-            .is_null()
-        {
-            return Ok(());
+        if namespace.is_ending() {
+            let subject = target.resource.subject(object);
+            return Err(Refusal::terminating(subject, name));
         }
-        Err(Refusal::terminating(target.resource.subject(object), name))
+        Ok(())
     }
 
     /// Carries out a wish. Whoever hears of a definition and asks for its kind waits until it is served.

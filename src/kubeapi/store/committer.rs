@@ -82,7 +82,7 @@ impl Committer {
             };
             revision += 1;
             stamp(&mut write.object, revision);
-            let stored = Arc::new(Stored::new(revision, operation, &write.object));
+            let stored = Arc::new(Stored::new(revision, operation, write.object));
             ahead.insert(write.key.clone(), (!write.deletes).then_some(revision));
             outcomes.push(Ok(Arc::clone(&stored)));
             batch.push(Change {

@@ -3,6 +3,7 @@
 use super::{
     Change, LOG_BYTES, LOG_LENGTH, LOG_MINUTES, Loaded, Operation,
     feed::{Events, Feed, feed},
+    recent::Recent,
     stored::Stored,
 };
 use crate::kubeapi::Clock;
@@ -71,6 +72,7 @@ pub(super) struct State {
     log: VecDeque<Arc<Event>>,
     /// How large the objects of the log are together.
     log_bytes: usize,
+    recent: Recent,
     pub(super) watchers: Vec<Watcher>,
     pub(super) dependents: BTreeMap<Box<str>, BTreeSet<String>>,
 }
@@ -129,14 +131,18 @@ impl Live {
     /// Makes committed changes visible, to readers and watchers alike.
     pub(super) fn publish(&self, changes: Vec<(String, Operation, Arc<Stored>)>) {
         let now = (self.clock)();
+        // They are freed after the lock.
+        let mut idle = Vec::new();
         let mut state = self.lock();
         for (key, operation, object) in changes {
             state.revision = object.revision;
+            idle.extend(state.recent.push(&object));
             let previous = if operation == Operation::Deleted {
                 state.remove(&key)
             } else {
                 state.put(key.clone(), Arc::clone(&object))
             };
+            idle.extend(previous.as_ref().and_then(|previous| previous.take_tree()));
             let event = Arc::new(Event {
                 revision: object.revision,
                 key,
@@ -149,6 +155,8 @@ impl Live {
             state.remember(event);
         }
         state.trim(now);
+        drop(state);
+        drop(idle);
     }
 }
 

@@ -3,8 +3,9 @@
 use super::Operation;
 use crate::kubeapi::tree::Tree;
 use axum::body::Bytes;
-use serde::Deserialize;
+use serde::{Deserialize, de::IgnoredAny};
 use serde_json::Value;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// An object in the form in which it is sent: compact JSON, in the line that tells watchers of it.
 #[derive(Debug)]
@@ -13,6 +14,10 @@ pub(in crate::kubeapi) struct Stored {
     operation: Operation,
     line: Bytes,
     pub(super) owners: Box<[Box<str>]>,
+    /// Whether it waits for its end.
+    ends: bool,
+    /// What the JSON says, of an object that was written lately.
+    tree: Mutex<Option<Arc<Value>>>,
 }
 
 /// What follows the object in its line.
@@ -28,48 +33,48 @@ fn line_start(operation: Operation) -> &'static [u8] {
 }
 
 impl Stored {
-    pub(super) fn new(revision: u64, operation: Operation, object: &Value) -> Self {
-        let owners = object
-            .pointer("/metadata/ownerReferences")
-            .and_then(Value::as_array)
-            .map(|references| {
-                references
-                    .iter()
-                    .filter_map(|reference| reference.field("uid").as_str().map(Box::from))
-                    .collect()
-            })
-            .unwrap_or_default();
+    pub(super) fn new(revision: u64, operation: Operation, object: Value) -> Self {
+        let metadata = object.field("metadata");
+        let references = metadata.field("ownerReferences").as_array();
+        let owners = references.into_iter().flatten();
+        let owners = owners.filter_map(|owner| owner.field("uid").as_str().map(Box::from));
         let mut line = line_start(operation).to_vec();
-        serde_json::to_writer(&mut line, object).expect("a tree is written to memory");
-        Self::of_line(revision, operation, line, owners)
+        serde_json::to_writer(&mut line, &object).expect("a tree is written to memory");
+        Self {
+            owners: owners.collect(),
+            ends: !metadata.field("deletionTimestamp").is_null(),
+            tree: Mutex::new(Some(Arc::new(object))),
+            ..Self::of_line(revision, operation, line)
+        }
     }
 
-    fn of_line(
-        revision: u64,
-        operation: Operation,
-        mut line: Vec<u8>,
-        owners: Box<[Box<str>]>,
-    ) -> Self {
+    fn of_line(revision: u64, operation: Operation, mut line: Vec<u8>) -> Self {
         line.extend_from_slice(LINE_END);
         Self {
             revision,
             operation,
             line: Bytes::from(line.into_boxed_slice()),
-            owners,
+            owners: Box::default(),
+            ends: false,
+            tree: Mutex::default(),
         }
     }
 
     pub(super) fn loaded(revision: u64, operation: Operation, json: &[u8]) -> Self {
         let text = std::str::from_utf8(json).unwrap_or_default();
-        let owners = if text.contains("\"ownerReferences\"") {
+        let fields = ["\"ownerReferences\"", "\"deletionTimestamp\""];
+        let metadata = if fields.iter().any(|field| text.contains(field)) {
             let glance: Glance = serde_json::from_str(text).unwrap_or_default();
-            let owners = glance.metadata.owner_references.into_iter();
-            owners.map(|owner| owner.uid.into_boxed_str()).collect()
+            glance.metadata
         } else {
-            Box::default()
+            GlanceMetadata::default()
         };
-        let line = [line_start(operation), json].concat();
-        Self::of_line(revision, operation, line, owners)
+        let owners = metadata.owner_references.into_iter();
+        Self {
+            owners: owners.map(|owner| owner.uid.into_boxed_str()).collect(),
+            ends: metadata.deletion_timestamp.is_some(),
+            ..Self::of_line(revision, operation, [line_start(operation), json].concat())
+        }
     }
 
     /// The object as it is sent; shares its memory.
@@ -89,9 +94,29 @@ impl Stored {
         self.line.len()
     }
 
+    /// Whether it waits for its end: it has a time of deletion.
+    pub(in crate::kubeapi) fn is_ending(&self) -> bool {
+        self.ends
+    }
+
     /// The object as a tree.
+    pub(in crate::kubeapi) fn tree(&self) -> Arc<Value> {
+        let kept = self.lock().clone();
+        kept.unwrap_or_else(|| Arc::new(serde_json::from_slice(&self.json()).unwrap_or_default()))
+    }
+
+    /// A tree of the object that may be changed.
     pub(in crate::kubeapi) fn value(&self) -> Value {
-        serde_json::from_slice(&self.json()).unwrap_or_default()
+        Arc::unwrap_or_clone(self.tree())
+    }
+
+    /// Takes the tree that it keeps, which a reader then makes anew.
+    pub(super) fn take_tree(&self) -> Option<Arc<Value>> {
+        self.lock().take()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Arc<Value>>> {
+        self.tree.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -106,6 +131,7 @@ struct Glance {
 struct GlanceMetadata {
     #[serde(default)]
     owner_references: Vec<GlanceOwner>,
+    deletion_timestamp: Option<IgnoredAny>,
 }
 
 #[derive(Deserialize)]
