@@ -76,6 +76,9 @@ pub(in crate::cli) struct Peer {
     cluster_id: String,
     found_by: &'static str,
     join: bool,
+    /// Whether it uses what we offer.
+    #[serde(skip)]
+    is_served: bool,
     /// Whether a person said no to it, so that nothing of it is missing.
     #[serde(skip)]
     is_denied: bool,
@@ -282,6 +285,7 @@ impl Peer {
             cluster_id: id.to_owned(),
             found_by: cluster.spec.discovery_type.as_str(),
             join: cluster.spec.join,
+            is_served: status.is_some_and(serves),
             has_digits: status.is_some_and(|status| status.approval_code.is_some()),
             is_denied: cluster.spec.incoming_peering_enabled == IncomingPeering::No,
             state: status
@@ -303,7 +307,8 @@ impl Peer {
     /// Says what is not well; a cluster of which nothing is asked is well.
     fn complaint(&self) -> Option<String> {
         let waits = self.has_digits || self.state == Phase::Waiting.as_str();
-        let troubled = !self.is_denied && ((self.join && !self.is_peered()) || waits);
+        let asked = (self.join || self.is_served) && !self.is_peered();
+        let troubled = !self.is_denied && (asked || waits);
         let reason = if self.why.is_empty() {
             String::new()
         } else {
@@ -323,19 +328,25 @@ fn machine_address(tunnel: &TunnelEndpoint) -> Option<Ipv4Addr> {
     seen.parse::<Ipv4Net>().ok()?.hosts().next()
 }
 
+/// Whether the cluster uses what we offer.
+fn serves(status: &ForeignClusterStatus) -> bool {
+    status
+        .incoming
+        .as_ref()
+        .is_some_and(|incoming| incoming.joined)
+}
+
 /// Tells the first thing on the road that is not so.
 fn why(cluster: &ForeignCluster, status: &ForeignClusterStatus) -> String {
     let find = |kind: &str| -> Option<&Condition> {
         let mut conditions = status.conditions.iter();
         conditions.find(|condition| condition.type_ == kind && condition.status != "True")
     };
-    let road = ROAD.iter().filter(|kind| {
-        // What was never asked for is not missing.
-        cluster.spec.join
-            || !matches!(
-                **kind,
-                condition::OUTGOING_PEERED | condition::NETWORK_READY
-            )
+    // What was never asked for is not missing.
+    let road = ROAD.iter().filter(|kind| match **kind {
+        condition::OUTGOING_PEERED => cluster.spec.join,
+        condition::NETWORK_READY => cluster.spec.join || serves(status),
+        _ => true,
     });
     let refused =
         find(condition::OUTGOING_PEERED).filter(|one| one.reason == reason::REFUSED_BY_PEER);
@@ -345,7 +356,7 @@ fn why(cluster: &ForeignCluster, status: &ForeignClusterStatus) -> String {
     match first.or_else(|| road.map(|kind| find(kind)).find_map(|found| found)) {
         Some(condition) if condition.message.is_empty() => condition.reason.clone(),
         Some(condition) => condition.message.clone(),
-        None if cluster.spec.join => String::new(),
+        None if cluster.spec.join || serves(status) => String::new(),
         None => format!("not asked for: landbridge join {}", cluster.name_any()),
     }
 }

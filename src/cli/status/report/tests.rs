@@ -117,6 +117,27 @@ fn a_visitor_that_waits_for_a_person_is_told() {
 }
 
 #[test]
+fn a_tunnel_that_fails_a_cluster_that_we_serve_is_told() {
+    let conditions = [
+        (condition::OUTGOING_PEERED, "False", "it is not asked"),
+        (condition::NETWORK_READY, "False", "no echo comes back"),
+    ];
+    let serve = |phase: Phase| {
+        let mut served = cluster("milan", false, Some(phase), &conditions);
+        let status = served.status.as_mut().expect("a status");
+        status.incoming = serde_json::from_value(json!({"joined": true})).expect("incoming");
+        report(&[served]).text()
+    };
+    for phase in [Phase::Degraded, Phase::Joining] {
+        let told = serve(phase);
+        let complaint = format!("milan is {}: no echo comes back\n", phase.as_str());
+        let line = told.lines().next().unwrap_or_default();
+        assert!(line.ends_with(complaint.trim_end()), "{told}");
+    }
+    assert!(serve(Phase::Peered).starts_with('√'));
+}
+
+#[test]
 fn a_cluster_that_was_denied_is_as_it_should_be() {
     let mut denied = cluster("milan", true, Some(Phase::Refused), &[]);
     denied.spec.incoming_peering_enabled = IncomingPeering::No;
