@@ -5,15 +5,11 @@
 //! as many are let in as the token says, and one that was counted and not accepted because of a
 //! crash is let in when it asks again.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt::Display,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+mod ends;
+
+use std::{collections::BTreeMap, fmt::Display, sync::Arc, time::Duration};
 
 use futures::StreamExt as _;
-use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::Secret;
 use kube::{
     Api, ResourceExt as _,
@@ -22,10 +18,10 @@ use kube::{
 };
 use ring::rand::{SecureRandom as _, SystemRandom};
 use serde_json::json;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
+use self::ends::Ends;
 use super::{Context, Error, enrolment, is_conflict, managed};
 use crate::{
     api::{
@@ -52,8 +48,7 @@ const RECEIVED: &str = "received tokens";
 /// What is remembered about tokens besides their Secrets.
 #[derive(Debug, Default)]
 pub(crate) struct Tokens {
-    /// When each token ends by a clock that nobody can set, by the uid of its Secret.
-    ends: Mutex<BTreeMap<String, Instant>>,
+    ends: Ends,
     /// Held while a token is counted, so that bearers at the same time do not get in each other's way.
     counting: tokio::sync::Mutex<()>,
 }
@@ -83,7 +78,7 @@ impl Tokens {
             let Some((token, version)) = self.find(context, session, request).await? else {
                 return Ok(None);
             };
-            let worth = worth(&token, home, context.now(), self.has_timed_out(&token));
+            let worth = worth(&token, home, context.now(), self.ends.has_come(&token));
             if worth == Worth::Expired && !token.ended {
                 end(context, &token).await?;
             }
@@ -129,7 +124,7 @@ impl Tokens {
         request: &IdentityRequest,
     ) -> Result<Option<(GivenToken, String)>, Error> {
         let all = given_out(context).await?;
-        self.watch_ends(context, &all);
+        self.ends.note(&all, context.now());
         let (home, foreign) = (&request.cluster_id, &context.own.cluster_id);
         let plain = request.token.as_ref();
         let plain = plain.and_then(|token| TokenHash::of(&token.0).ok());
@@ -155,46 +150,15 @@ impl Tokens {
         Ok(found)
     }
 
-    /// Notes when tokens end by a clock that nobody can set, and forgets those that are gone.
-    fn watch_ends(&self, context: &Context, all: &[(GivenToken, String)]) {
-        let now = context.now();
-        let mut ends = self.ends();
-        let present: BTreeSet<&str> = all.iter().map(|(token, _)| token.uid.as_str()).collect();
-        ends.retain(|uid, _| present.contains(uid.as_str()));
-        for (token, _) in all {
-            let Some(expires) = token.expires else {
-                continue;
-            };
-            // A clock that was set back since the token was made gives it no longer life.
-            let life = token.created.map(|created| expires.duration_since(created));
-            let left = expires.duration_since(now);
-            let left = life
-                .map_or(left, |life| left.min(life))
-                .max(SignedDuration::ZERO);
-            let left = Duration::try_from(left).unwrap_or_default();
-            ends.entry(token.uid.clone())
-                .or_insert_with(|| Instant::now() + left);
-        }
-    }
-
-    fn has_timed_out(&self, token: &GivenToken) -> bool {
-        let end = self.ends().get(&token.uid).copied();
-        end.is_some_and(|end| Instant::now() >= end)
-    }
-
-    fn ends(&self) -> MutexGuard<'_, BTreeMap<String, Instant>> {
-        self.ends.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Writes down which tokens have ended, so that no clock brings them back.
     async fn sweep(&self, context: &Context) -> Result<(), Error> {
         let all = given_out(context).await?;
-        self.watch_ends(context, &all);
+        self.ends.note(&all, context.now());
         for (token, _) in all {
             let past = token
                 .expires
                 .is_some_and(|expires| context.now() >= expires);
-            if !token.ended && (past || self.has_timed_out(&token)) {
+            if !token.ended && (past || self.ends.has_come(&token)) {
                 end(context, &token).await?;
                 tracing::info!(token = %token.name, "Token expired");
             }
