@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    path::Path,
     process::{Command, Output},
 };
 
@@ -269,11 +270,27 @@ fn a_reinstalled_machine_is_the_same_cluster() {
     assert!(refused.contains("--replace"), "{refused}");
     identity(&home, "other", &["import", "--replace"]);
     assert_eq!(identity(&home, "other", &["show"]), shown);
-    assert!(home.path().join("other/identity.pem.replaced").exists());
+    let first: Vec<String> = kept(&home.path().join("other"));
+    assert_eq!(first.len(), 1, "{first:?}");
+    fs::remove_file(&sealed).expect("removable");
+    make_identity(&home, &home.path().join("fourth"));
+    identity(&home, "fourth", &["export"]);
+    identity(&home, "other", &["import", "--replace"]);
+    let both = kept(&home.path().join("other"));
+    assert!(both.len() == 2 && both.contains(&first[0]), "{both:?}");
     fs::write(home.path().join("phrase"), "another horse battery").expect("writable");
     let wrong = identity(&home, "third", &["import"]);
     assert!(wrong.contains("the passphrase is wrong"), "{wrong}");
     assert!(!home.path().join("third/identity.pem").exists());
+}
+
+/// The names of the identities that an import replaced.
+fn kept(directory: &Path) -> Vec<String> {
+    let entries = fs::read_dir(directory).expect("readable");
+    let names = entries.map(|entry| text(entry.expect("an entry").file_name().as_encoded_bytes()));
+    names
+        .filter(|name| name.starts_with("identity.pem."))
+        .collect()
 }
 
 /// Runs a verb of the identity of one of several machines, and returns what it says.

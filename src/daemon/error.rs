@@ -52,7 +52,9 @@ pub enum Error {
     #[error("{} does not exist: the first landbridge run makes an identity; where the objects are in a cluster, it is in the Secret liqo/landbridge-identity there", .0.display())]
     NoIdentity(PathBuf),
     /// Indicates a machine that is another cluster already.
-    #[error("this machine is {0} already: --replace keeps that identity beside the new one")]
+    #[error(
+        "this machine is {0} already: --replace keeps that identity as identity.pem.{0} beside the new one"
+    )]
     OtherIdentity(crate::api::ClusterId),
     /// Indicates name servers that cannot be asked.
     #[error("dns.servers: {0}")]

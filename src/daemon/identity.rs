@@ -1,6 +1,6 @@
 //! The identity of a machine, looked at and moved while no daemon needs to run.
 
-use std::{fs, path::PathBuf};
+use std::path::PathBuf;
 
 use super::{
     Error,
@@ -11,9 +11,6 @@ use crate::{
     config::Config,
     peer::{certificates::Identity, keyfile, seal},
 };
-
-/// What an identity that was there before an import is called afterwards.
-const REPLACED: &str = "identity.pem.replaced";
 
 /// Who a machine is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,7 +36,7 @@ pub fn export(config: &Config, passphrase: &str) -> Result<String, Error> {
 }
 
 /// Makes a sealed identity the one of this machine. Another one that is there stays unless it is to
-/// be replaced, and then it is kept beside it.
+/// be replaced, and then it is kept beside it, under a name that has its id.
 pub fn import(
     config: &Config,
     sealed: &str,
@@ -55,9 +52,11 @@ pub fn import(
             return Ok(shown(config, &identity));
         }
         Some(old) if !replace => return Err(Error::OtherIdentity(old.cluster_id().clone())),
-        Some(_) => {
-            let kept = config.data_dir.join(REPLACED);
-            fs::rename(&path, &kept).map_err(|source| Error::DataDir { path: kept, source })?;
+        Some(old) => {
+            let kept = config
+                .data_dir
+                .join(format!("{IDENTITY}.{}", old.cluster_id()));
+            keyfile::create(&kept, &old.to_pem())?;
         }
         None => {}
     }
