@@ -3,7 +3,7 @@
 use std::{
     fs,
     io::{self, Write as _},
-    os::unix::fs::OpenOptionsExt as _,
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::Path,
 };
 
@@ -19,14 +19,24 @@ pub(super) fn fleet_secret(options: &FleetSecret) -> Result<(), Failure> {
     }
 }
 
-/// Writes a new secret to a file that does not exist yet.
+/// Writes a new secret to a file that does not exist yet. A missing directory is made for its owner
+/// alone.
 pub(super) fn write(path: &Path) -> Result<(), Failure> {
     let secret = make()?;
-    fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)
+    let mut directory = fs::DirBuilder::new();
+    directory.recursive(true).mode(0o700);
+    let parent = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty());
+    parent
+        .map_or(Ok(()), |parent| directory.create(parent))
+        .and_then(|()| {
+            fs::OpenOptions::new()
+                .write(true)
+                .create_new(true)
+                .mode(0o600)
+                .open(path)
+        })
         .and_then(|mut file| writeln!(file, "{secret}"))
         .map_err(|error| {
             let place = path.display();
