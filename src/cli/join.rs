@@ -1,9 +1,17 @@
 //! `landbridge join NAME` and `landbridge leave NAME`: what is wanted from a cluster.
 
-use kube::ResourceExt as _;
+use kube::{
+    Api, Client, ResourceExt as _,
+    api::{Patch, PatchParams},
+};
 use serde_json::json;
 
-use super::{Failure, args::Named, connection::connect, output, peers};
+use super::{
+    Failure,
+    args::Named,
+    connection::{connect, explain},
+    output, peers,
+};
 use crate::api::{
     ForeignCluster,
     foreign_cluster::{AuthStatus, IncomingPeering, Phase, TrustMode},
@@ -15,6 +23,9 @@ pub(super) async fn set(options: Named, join: bool) -> Result<(), Failure> {
     let before = peers::find(&client, &options.name).await?;
     let name = before.name_any();
     peers::write(&client, &name, json!({ "join": join })).await?;
+    if join && was_refused(&before) {
+        ask_again(&client, &name).await?;
+    }
     let text = if join {
         joining(&before)
     } else {
@@ -23,23 +34,37 @@ pub(super) async fn set(options: Named, join: bool) -> Result<(), Failure> {
     output::print(&format!("foreigncluster/{name} {text}\n"))
 }
 
-fn joining(before: &ForeignCluster) -> String {
-    let name = before.name_any();
-    let status = before.status.as_ref();
-    let phase = status.and_then(|status| status.phase);
-    let refused = status.is_some_and(|status| {
+/// Whether the cluster refused us when it was asked last.
+fn was_refused(before: &ForeignCluster) -> bool {
+    before.status.as_ref().is_some_and(|status| {
         matches!(
             status.auth_status,
             AuthStatus::Refused | AuthStatus::EmptyRefused
         )
-    });
+    })
+}
+
+/// Makes the daemon ask at once a cluster that it would ask later.
+async fn ask_again(client: &Client, name: &str) -> Result<(), Failure> {
+    let api: Api<ForeignCluster> = Api::all(client.clone());
+    let patch = Patch::Merge(json!({"status": {"authStatus": AuthStatus::Pending}}));
+    api.patch_status(name, &PatchParams::default(), &patch)
+        .await
+        .map(drop)
+        .map_err(|error| explain(&error))
+}
+
+fn joining(before: &ForeignCluster) -> String {
+    let name = before.name_any();
+    let status = before.status.as_ref();
+    let phase = status.and_then(|status| status.phase);
     if phase == Some(Phase::Peered) && before.spec.join {
         "is joined already".to_owned()
     } else if before.spec.incoming_peering_enabled == IncomingPeering::No {
         format!(
             "shall be joined, but is denied here: landbridge approve {name} lifts that, and trusts it"
         )
-    } else if refused {
+    } else if was_refused(before) {
         "shall be joined: it refused us before and is asked again".to_owned()
     } else if before.spec.trust_mode == TrustMode::Trusted {
         "shall be joined: next come authorisation, offer and tunnel; landbridge status --wait follows them".to_owned()
