@@ -12,6 +12,7 @@ use kube::{
     client::ClientBuilder,
     config::{KubeConfigOptions, Kubeconfig},
 };
+use serde_json::json;
 use tower::timeout::TimeoutLayer;
 
 use super::Error;
@@ -125,17 +126,26 @@ fn numbers(version: &str) -> Vec<u64> {
     parts.map_while(|part| part.parse().ok()).collect()
 }
 
-/// Whether the schemas are what we want. A server fills in defaults elsewhere in a definition.
+/// Whether what users and controllers see of it is what we want. A server fills in defaults elsewhere
+/// in a definition.
 fn serves(present: &CustomResourceDefinition, wanted: &CustomResourceDefinition) -> bool {
-    let schemas = |crd: &CustomResourceDefinition| {
-        let version = |version: &_| serde_json::to_value(version).ok();
-        crd.spec
-            .versions
-            .iter()
-            .map(|one| version(&one.schema))
-            .collect::<Vec<_>>()
+    let seen = |crd: &CustomResourceDefinition| {
+        let names = &crd.spec.names;
+        let versions = crd.spec.versions.iter().map(|version| {
+            let (schema, columns) = (&version.schema, &version.additional_printer_columns);
+            json!([
+                schema,
+                columns.as_deref().unwrap_or_default(),
+                version.subresources
+            ])
+        });
+        json!({
+            "shortNames": names.short_names.as_deref().unwrap_or_default(),
+            "categories": names.categories.as_deref().unwrap_or_default(),
+            "versions": versions.collect::<Vec<_>>(),
+        })
     };
-    schemas(present) == schemas(wanted)
+    seen(present) == seen(wanted)
 }
 
 async fn wait_until_served(api: &Api<CustomResourceDefinition>, name: &str) -> Result<(), Error> {
@@ -254,6 +264,30 @@ mod tests {
                 installed.unwrap();
                 assert_eq!(now.labels(), wanted.labels());
             }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_definition_that_shows_something_else_is_replaced() {
+        let wanted = api::crds().remove(0);
+        let changes: [fn(&mut CustomResourceDefinition); 3] = [
+            |crd| crd.spec.names.short_names = None,
+            |crd| crd.spec.versions[0].additional_printer_columns = None,
+            |crd| {
+                let status = serde_json::from_value(json!({"status": {}}));
+                crd.spec.versions[0].subresources = status.unwrap();
+            },
+        ];
+        for (number, change) in changes.into_iter().enumerate() {
+            let client = empty_cluster().await;
+            let api: Api<CustomResourceDefinition> = Api::all(client.clone());
+            let mut old = wanted.clone();
+            change(&mut old);
+            let made = api.create(&PostParams::default(), &old).await.unwrap();
+            assert!(!serves(&made, &wanted), "change {number}");
+            install_definitions(&client).await.unwrap();
+            let now = api.get(&wanted.name_any()).await.unwrap();
+            assert!(serves(&now, &wanted), "change {number}");
         }
     }
 
