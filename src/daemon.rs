@@ -14,6 +14,7 @@ mod installation;
 mod networks;
 mod platform;
 mod publication;
+mod ranges;
 mod run;
 mod secret_files;
 mod self_description;

@@ -12,10 +12,11 @@ use super::{
     Error, Target, clock,
     networks::{Follower, Networks},
     platform::{self, Embedded, Platform},
+    ranges::{ranges, warn_of_policy},
 };
 use crate::{
     api::{ClusterConfigSpec, ClusterName, labels},
-    config::{Config, Loaded, Overruled, TunnelMode, ZoneStyle},
+    config::{Config, Loaded, TunnelMode, ZoneStyle},
     controllers::{
         Context, cluster_config,
         context::Parts,
@@ -26,7 +27,7 @@ use crate::{
     discovery::{dns::Servers, interfaces::InterfaceRules, publish::Destination},
     engine::{
         addresses::OwnNetworks,
-        addressing::{Ground, check_range, external_range},
+        addressing::{Ground, external_range},
         domain::zone::Style,
         overlay::LARGEST_MTU,
         peering::{Own, OwnTunnel},
@@ -88,7 +89,7 @@ pub(super) async fn assemble(settings: &Loaded, target: Target) -> Result<Assemb
     let (follow_fleet, fleet) = shared_secret(named, &platform.client).await?;
     let spec = cluster_config::load(&platform.client, &first).await?;
     let (pod_cidr, service_cidr) = ranges(config, &spec);
-    warn_of_policy(settings, &spec, pod_cidr);
+    warn_of_policy(settings, &spec, pod_cidr, &platform.client).await;
     let (rules, follower, networks) = networks(config, pod_cidr, service_cidr);
     let listener = listen(config.peer.listen).await?;
     let bound = listener.local_addr().unwrap_or(config.peer.listen);
@@ -142,17 +143,6 @@ pub(super) async fn assemble(settings: &Loaded, target: Target) -> Result<Assemb
 fn endpoint(context: &Arc<Context>, client: &kube::Client) -> PeerEndpoint {
     let desk = FrontDesk::new(Arc::clone(context));
     PeerEndpoint::new(Arc::new(desk), client.clone())
-}
-
-/// Warns of settings that were for the first start, and that the ClusterConfig has otherwise now,
-/// and of what no peer accepts.
-fn warn_of_policy(settings: &Loaded, spec: &ClusterConfigSpec, pod_cidr: Ipv4Net) {
-    if let Err(refusal) = check_range(pod_cidr) {
-        tracing::warn!(%refusal, "No peer accepts the podCIDR of the ClusterConfig");
-    }
-    for Overruled { key, origin, mend } in settings.overruled(spec) {
-        tracing::warn!(%origin, %mend, "{key} has no effect: the ClusterConfig says otherwise");
-    }
 }
 
 async fn ensure_namespaces(client: &kube::Client) -> Result<(), Error> {
@@ -279,22 +269,6 @@ fn dns(config: &Config) -> Result<Dns, Error> {
     };
     let published = Destination::from_settings(&publish.zone, &publish.server, key_file, style)?;
     Ok(Dns { servers, published })
-}
-
-/// The ranges of the policy object, which rule once it exists; the settings stand in for a text
-/// that the schema's pattern let through.
-fn ranges(config: &Config, spec: &ClusterConfigSpec) -> (Ipv4Net, Ipv4Net) {
-    let range = |text: &str, fallback: Ipv4Net| {
-        text.parse::<Ipv4Net>()
-            .map_or(fallback, |range| range.trunc())
-    };
-    (
-        range(&spec.liqonet_config.pod_cidr, config.cluster.pod_cidr),
-        range(
-            &spec.liqonet_config.service_cidr,
-            config.cluster.service_cidr,
-        ),
-    )
 }
 
 async fn listen(address: SocketAddr) -> Result<TcpListener, Error> {
