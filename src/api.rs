@@ -63,6 +63,8 @@ fn without_status_subresource(mut crd: CustomResourceDefinition) -> CustomResour
 
 #[cfg(test)]
 mod tests {
+    use serde_json::Value;
+
     use super::*;
 
     #[test]
@@ -86,6 +88,37 @@ mod tests {
                 "ClusterConfig"
             ]
         );
+    }
+
+    /// The bounds of a server are those of the schema, and a number beyond what its type can be would
+    /// keep a whole list from being read.
+    #[test]
+    fn no_number_is_allowed_that_cannot_be_read() {
+        fn check(schema: &Value, path: &str) {
+            let fields = schema.as_object().into_iter().flatten();
+            for (name, below) in fields {
+                check(below, &format!("{path}.{name}"));
+            }
+            let most: f64 = match schema.get("format").and_then(Value::as_str) {
+                Some("int32") => i32::MAX.into(),
+                Some("uint32") => u32::MAX.into(),
+                Some("uint16") => u16::MAX.into(),
+                Some("uint8") => u8::MAX.into(),
+                _ => return,
+            };
+            let bound = |keyword: &str| schema.get(keyword).and_then(Value::as_f64);
+            assert!(
+                bound("maximum").is_some_and(|bound| bound <= most),
+                "{path}"
+            );
+            assert!(bound("minimum").is_some_and(|bound| bound >= 0.0), "{path}");
+        }
+        for crd in crds() {
+            check(
+                &serde_json::to_value(&crd.spec).unwrap(),
+                &crd.spec.names.kind,
+            );
+        }
     }
 
     #[test]

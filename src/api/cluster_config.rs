@@ -77,11 +77,11 @@ pub struct AdvertisementConfig {
     pub ingoing_config: IngoingConfig,
     /// After how many silent tries Liqo takes a peer for gone; kept, not used.
     #[serde(default = "default_keepalive_threshold")]
-    #[schemars(range(min = 0))]
+    #[schemars(range(min = 0, max = 2_147_483_647))]
     pub keepalive_threshold: i32,
     /// Liqo's seconds between two tries; kept, not used.
     #[serde(default = "default_keepalive_retry_time")]
-    #[schemars(range(min = 0))]
+    #[schemars(range(min = 0, max = 2_147_483_647))]
     pub keepalive_retry_time: i32,
     /// Which labels of our nodes go into the offer.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -172,7 +172,7 @@ pub struct DiscoveryConfig {
     #[schemars(range(min = 1, max = 65355))]
     pub port: i32,
     /// The time to live of our announcement, in seconds.
-    #[schemars(range(min = 30))]
+    #[schemars(range(min = 30, max = 2_147_483_647))]
     pub ttl: u32,
     /// Whether to look for clusters.
     pub enable_discovery: bool,

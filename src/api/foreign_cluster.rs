@@ -171,6 +171,7 @@ pub struct ForeignClusterStatus {
     pub auth_status: AuthStatus,
     /// The time to live of the last advertisement, in seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = 4_294_967_295_u32))]
     pub ttl: Option<u32>,
     /// The peering in which we consume what the cluster offers.
     #[serde(skip_serializing_if = "Option::is_none")]

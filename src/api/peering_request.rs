@@ -63,6 +63,7 @@ pub struct PeeringRequestSpec {
 #[serde(rename_all = "camelCase")]
 pub struct HomeSession {
     /// The version of the peering protocol.
+    #[schemars(range(max = 4_294_967_295_u32))]
     pub protocol: u32,
     /// The home cluster's network.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -58,6 +58,7 @@ pub struct SearchDomainStatus {
     pub next_look: Option<Time>,
     /// How many of its entries lead to a cluster's endpoint.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = 4_294_967_295_u32))]
     pub found: Option<u32>,
     /// The entries that lead nowhere, the first ones only.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
