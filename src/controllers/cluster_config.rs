@@ -63,12 +63,35 @@ pub async fn run(
         .default_backoff()
         .applied_objects();
     let mut changes = Box::pin(changes.take_until(shutdown.cancelled_owned()));
+    let mut told = false;
     while let Some(change) = changes.next().await {
         match change {
-            Ok(object) => take(&policy, object.spec),
-            Err(error) => tracing::debug!(%error, "The watch on the ClusterConfig ended"),
+            Ok(object) => {
+                told = false;
+                take(&policy, object.spec);
+            }
+            Err(error) => told = tell(&error, told),
         }
     }
+}
+
+/// Says once that the object cannot be read, which only a person can mend; returns whether that has
+/// been said.
+fn tell(error: &watcher::Error, told: bool) -> bool {
+    let unreadable = matches!(
+        error,
+        watcher::Error::InitialListFailed(kube::Error::SerdeError(_))
+            | watcher::Error::WatchFailed(kube::Error::SerdeError(_))
+    );
+    if unreadable && !told {
+        tracing::warn!(
+            %error,
+            "The ClusterConfig cannot be read, and the policy stays as it was; mend it with kubectl edit"
+        );
+    } else {
+        tracing::debug!(%error, "The watch on the ClusterConfig ended");
+    }
+    told || unreadable
 }
 
 fn take(policy: &watch::Sender<ClusterConfigSpec>, spec: ClusterConfigSpec) {
