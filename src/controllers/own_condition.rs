@@ -31,6 +31,7 @@ pub(super) async fn write(
     now: Timestamp,
 ) -> Result<(), Error> {
     let api: Api<ClusterConfig> = Api::all(client.clone());
+    let mut written = Ok(());
     for _ in 0..TRIES {
         let read = Error::api("read the ClusterConfig");
         let Some(object) = api.get_opt(labels::CLUSTER_CONFIG).await.map_err(read)? else {
@@ -44,18 +45,15 @@ pub(super) async fn write(
             "metadata": { "resourceVersion": object.metadata.resource_version },
             "status": { "conditions": conditions },
         }));
-        match api
+        let patched = api
             .patch_status(labels::CLUSTER_CONFIG, &managed(), &patch)
-            .await
-        {
-            Err(error) if is_conflict(&error) => {}
-            written => {
-                let error = Error::api("write the status of the ClusterConfig");
-                return written.map(drop).map_err(error);
-            }
+            .await;
+        written = patched.map(drop);
+        if !written.as_ref().is_err_and(is_conflict) {
+            break;
         }
     }
-    Ok(())
+    written.map_err(Error::api("write the status of the ClusterConfig"))
 }
 
 /// Tells whether there is a condition of a type.

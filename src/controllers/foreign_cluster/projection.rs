@@ -352,7 +352,7 @@ fn owner(object: &ForeignCluster) -> Option<OwnerReference> {
     object.controller_owner_ref(&())
 }
 
-/// Creates an object, or writes what is different in its spec and metadata.
+/// Creates an object, or writes what is different in its spec.
 async fn write<K>(api: &Api<K>, wish: &K, action: &'static str) -> Result<(), Error>
 where
     K: Resource<DynamicType = ()> + Serialize + DeserializeOwned + Clone + Debug,
