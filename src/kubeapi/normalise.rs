@@ -3,7 +3,11 @@
 use super::{bounds::COMPLAINTS, path::Path, schema::Schema};
 use serde_json::{Map, Value};
 
-/// Removes nulls and unknown fields, fills in defaults, and returns the paths of what was unknown, as
+/// Below this every integer is a float of its own: 2^53.
+const EXACT: f64 = 9_007_199_254_740_992.0;
+
+/// Removes nulls and unknown fields, fills in defaults, writes whole numbers without a fraction as a
+/// real server does (typed clients read no integer from `120.0`), and returns the paths of what was unknown, as
 /// far as anybody is told of it.
 pub(super) fn normalise(schema: Schema<'_>, object: &mut Value) -> Vec<String> {
     let mut unknown = Vec::new();
@@ -26,7 +30,20 @@ fn walk(schema: Schema<'_>, value: &mut Value, path: Path<'_>, unknown: &mut Vec
         for (index, item) in items.iter_mut().enumerate() {
             walk(described, item, Path::Item(&path, index), unknown);
         }
+    } else if let Some(whole) = whole(value) {
+        *value = whole.into();
     }
+}
+
+/// What a float stands for when it stands for an integer, and exactly for that.
+fn whole(value: &Value) -> Option<i64> {
+    let number = value.as_f64().filter(|_| value.is_f64())?;
+    let exact = number.fract() == 0.0 && number.abs() < EXACT;
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "it is whole and small enough"
+    )]
+    exact.then_some(number as i64)
 }
 
 fn prune(
@@ -105,6 +122,18 @@ mod tests {
         }});
         let (object, _) = normalised(&schema, json!({"a": null, "b": null, "c": null}));
         assert_eq!(object, json!({"a": "x", "b": null}));
+    }
+
+    #[test]
+    fn whole_numbers_have_no_fraction() {
+        let schema = json!({"type": "object", "properties": {
+            "ttl": {"type": "integer"}, "part": {"type": "number"},
+            "list": {"type": "array", "items": {"type": "integer"}}
+        }});
+        let object = json!({"ttl": 120.0, "part": 0.5, "list": [-3.0, 1e300]});
+        let (object, _) = normalised(&schema, object);
+        let expected = r#"{"list":[-3,1e+300],"part":0.5,"ttl":120}"#;
+        assert_eq!(object.to_string(), expected);
     }
 
     #[test]
