@@ -8,31 +8,40 @@ const KEYWORD: &str = "x-kubernetes-validations";
 
 /// The compiled rules of one kind.
 #[derive(Debug)]
-pub(super) struct Rules(CompiledSchema);
+pub(super) struct Rules {
+    schema: CompiledSchema,
+    /// The rules that name a field below what they are about: rule and field.
+    pointed: Vec<(String, String)>,
+}
 
 impl Rules {
     /// The rules of a schema, if it has any.
     pub(super) fn of(schema: &Value) -> Option<Self> {
-        has_rules(schema).then(|| Self(compile_schema(schema)))
+        let mut pointed = Vec::new();
+        has_rules(schema, &mut pointed).then(|| Self {
+            schema: compile_schema(schema),
+            pointed,
+        })
     }
 
     /// Why a rule cannot be evaluated, if one cannot.
     pub(super) fn mistake(&self) -> Option<String> {
-        mistake(&self.0)
+        mistake(&self.schema)
     }
 
     /// What is wrong with an object, after its old state if it has one. As with the rest of a schema,
     /// what is as it was is let be.
     pub(super) fn check(&self, object: &Value, old: Option<&Value>) -> Vec<FieldError> {
-        let Err(errors) = Validator::new().validate_compiled(&self.0, object, old) else {
+        let Err(errors) = Validator::new().validate_compiled(&self.schema, object, old) else {
             return Vec::new();
         };
         errors
             .into_vec()
             .into_iter()
             .filter(|error| {
-                let now = at(object, &error.field_path);
-                now.is_null() || old.is_none_or(|old| at(old, &error.field_path) != now)
+                let scope = self.scope(&error.rule, &error.field_path);
+                let now = at(object, scope);
+                now.is_null() || old.is_none_or(|old| at(old, scope) != now)
             })
             .map(|error| {
                 let reason = match error.reason.as_deref() {
@@ -57,6 +66,18 @@ impl Rules {
     }
 }
 
+impl Rules {
+    /// The path of what a rule is about, as far as it can be told: of what is in a list, the list.
+    fn scope<'a>(&self, rule: &str, named: &'a str) -> &'a str {
+        let fields = self.pointed.iter().filter(|(known, _)| known == rule);
+        let scope = fields
+            .filter_map(|(_, field)| named.strip_suffix(field.trim_start_matches('.')))
+            .min_by_key(|scope| scope.len())
+            .unwrap_or(named);
+        scope.split('[').next().unwrap_or_default()
+    }
+}
+
 /// A value as refusals show it: maps and lists only by their type.
 fn shown(object: &Value, path: &str) -> String {
     match at(object, path) {
@@ -73,10 +94,21 @@ fn at<'a>(object: &'a Value, path: &str) -> &'a Value {
         .fold(object, |value, name| value.field(name))
 }
 
-fn has_rules(schema: &Value) -> bool {
+/// Whether there are rules in a schema; finds those that name a field, too.
+fn has_rules(schema: &Value, pointed: &mut Vec<(String, String)>) -> bool {
+    let mut below = |found: bool, part: &Value| has_rules(part, pointed) || found;
     match schema {
-        Value::Object(fields) => fields.contains_key(KEYWORD) || fields.values().any(has_rules),
-        Value::Array(items) => items.iter().any(has_rules),
+        Value::Object(fields) => {
+            let found = fields.values().fold(false, &mut below);
+            let rules = fields.get(KEYWORD).and_then(Value::as_array);
+            for rule in rules.into_iter().flatten() {
+                if let Some(field) = rule.get("fieldPath").and_then(Value::as_str) {
+                    pointed.push((rule.text("rule").to_owned(), field.to_owned()));
+                }
+            }
+            found || rules.is_some()
+        }
+        Value::Array(items) => items.iter().fold(false, below),
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => false,
     }
 }
@@ -152,6 +184,29 @@ mod tests {
             1
         );
         assert_eq!(rules.check(&old, None).len(), 1);
+    }
+
+    #[test]
+    fn what_a_rule_is_about_counts_and_not_the_field_that_it_names() {
+        let schema = json!({"type": "object", "properties": {"spec": {"type": "object",
+            "properties": {"low": {"type": "integer"}, "high": {"type": "integer"}},
+            "x-kubernetes-validations": [{"rule": "self.low <= self.high", "fieldPath": ".low"}]}}});
+        let rules = Rules::of(&schema).unwrap();
+        let object = |low, high| json!({"spec": {"low": low, "high": high}});
+        let errors = rules.check(&object(1, 0), Some(&object(1, 5)));
+        assert_eq!(errors[0].field, "spec.low");
+        assert!(rules.check(&object(1, 0), Some(&object(1, 0))).is_empty());
+    }
+
+    #[test]
+    fn a_list_that_stays_as_it_was_is_let_be() {
+        let schema = json!({"type": "object", "properties": {"list": {"type": "array", "items":
+            {"type": "integer", "x-kubernetes-validations": [{"rule": "self > 5"}]}}}});
+        let rules = Rules::of(&schema).unwrap();
+        let old = json!({"list": [3, 9], "status": 1});
+        let check = |object: Value| rules.check(&object, Some(&old)).len();
+        assert_eq!(check(json!({"list": [3, 9], "status": 2})), 0);
+        assert_eq!(check(json!({"list": [3, 8], "status": 1})), 1);
     }
 
     #[test]
