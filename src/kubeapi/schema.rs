@@ -147,6 +147,11 @@ impl<'a> Schema<'a> {
         Some(nodes.iter().map(move |node| self.at(node)))
     }
 
+    /// The sub-schema that a value must not have.
+    pub(super) fn forbidden(self) -> Option<Self> {
+        self.get("not").map(|node| self.at(node))
+    }
+
     /// Whether fields that it does not describe are kept.
     pub(super) fn keeps_unknown_fields(self) -> bool {
         if self.flag("x-kubernetes-preserve-unknown-fields")

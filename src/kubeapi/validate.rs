@@ -62,16 +62,18 @@ fn has_type(value: &Value, expected: &str) -> bool {
     match expected {
         "string" => value.is_string(),
         "boolean" => value.is_boolean(),
-        "integer" => {
-            value.is_i64()
-                || value.is_u64()
-                || value.as_f64().is_some_and(|number| number.fract() == 0.0)
-        }
+        "integer" => value.is_i64() || value.is_u64() || is_whole(value),
         "number" => value.is_number(),
         "array" => value.is_array(),
         "object" => value.is_object(),
         _ => true,
     }
+}
+
+/// Whether a number is whole, as far as a float is exact about that.
+fn is_whole(value: &Value) -> bool {
+    let exact = |number: f64| number.fract() == 0.0 && number.abs() < 9_007_199_254_740_992.0;
+    value.as_f64().is_some_and(exact)
 }
 
 fn type_of(value: &Value) -> &'static str {
@@ -122,6 +124,10 @@ fn check_combination(
         && !parts.any(holds)
     {
         let why = format!("{path} in body must validate at least one schema (anyOf)");
+        errors.push(FieldError::invalid(&path, value, why));
+    }
+    if schema.forbidden().is_some_and(holds) {
+        let why = format!("{path} in body must not validate the schema (not)");
         errors.push(FieldError::invalid(&path, value, why));
     }
     if let Some(parts) = schema.alternatives("oneOf")
@@ -203,10 +209,14 @@ fn check_number(
     {
         wrong(format!("should be a multiple of {factor}"));
     }
-    if schema.get("format").and_then(Value::as_str) == Some("int32")
-        && !(f64::from(i32::MIN)..=f64::from(u32::MAX)).contains(&number)
-    {
-        wrong(format!("must be of type int32: \"{value}\""));
+    let format = schema.get("format").and_then(Value::as_str);
+    let fits = match format {
+        Some("int32") => (f64::from(i32::MIN)..=f64::from(i32::MAX)).contains(&number),
+        Some("uint32") => (0.0..=f64::from(u32::MAX)).contains(&number),
+        _ => true,
+    };
+    if let Some(format) = format.filter(|_| !fits) {
+        wrong(format!("must be of type {format}: \"{value}\""));
     }
 }
 
