@@ -49,3 +49,67 @@ fn dead(why: &str) -> Failure {
         "no daemon runs for this cluster: {why}: look at its log, or start it with landbridge run"
     ))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use k8s_openapi::{
+        api::coordination::v1::LeaseSpec, apimachinery::pkg::apis::meta::v1::MicroTime,
+    };
+    use kube::api::{ObjectMeta, PostParams};
+
+    use super::*;
+    use crate::kubeapi::{KubeApi, Options, store};
+
+    fn lease(age: SignedDuration) -> Lease {
+        Lease {
+            metadata: ObjectMeta {
+                name: Some(labels::HEARTBEAT.to_owned()),
+                ..ObjectMeta::default()
+            },
+            spec: Some(LeaseSpec {
+                renew_time: Some(MicroTime(Timestamp::now() - age)),
+                ..LeaseSpec::default()
+            }),
+        }
+    }
+
+    async fn cluster(age: SignedDuration) -> (Client, Api<Lease>) {
+        let options = Options {
+            backend: Box::new(store::Memory::default()),
+            commit: store::Commit::Inline,
+            clock: Arc::new(Timestamp::now),
+            crds: Vec::new(),
+        };
+        let client = KubeApi::open(options).await.unwrap().client();
+        let leases: Api<Lease> = Api::namespaced(client.clone(), labels::NAMESPACE);
+        let way = PostParams::default();
+        leases.create(&way, &lease(age)).await.unwrap();
+        (client, leases)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lease_that_nobody_renews_is_that_of_a_dead_daemon() {
+        let (client, _) = cluster(SignedDuration::from_hours(1)).await;
+        let failure = check(&client).await.unwrap_err();
+        assert!(matches!(failure, Failure::Unreachable(_)), "{failure:?}");
+        let (client, _) = cluster(SignedDuration::from_secs(10)).await;
+        check(&client).await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_clock_that_is_wrong_is_waited_for() {
+        let (client, leases) = cluster(SignedDuration::from_hours(1)).await;
+        let renew = async {
+            sleep(Duration::from_secs(5)).await;
+            let mut renewed = leases.get(labels::HEARTBEAT).await.unwrap();
+            renewed.spec = lease(SignedDuration::from_mins(59)).spec;
+            let way = PostParams::default();
+            let name = labels::HEARTBEAT;
+            leases.replace(name, &way, &renewed).await.unwrap();
+        };
+        let (checked, ()) = tokio::join!(check(&client), renew);
+        checked.unwrap();
+    }
+}
