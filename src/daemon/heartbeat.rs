@@ -27,12 +27,21 @@ pub(super) async fn run(client: Client, clock: Clock, stop: CancellationToken) {
     let leases: Api<Lease> = Api::namespaced(client, labels::NAMESPACE);
     let mut ticks = tokio::time::interval(RENEWAL);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut told = None;
     loop {
         tokio::select! {
             () = stop.cancelled() => break,
             _ = ticks.tick() => {}
         }
-        renew(&leases, clock()).await;
+        // After a failure the next tick is soon enough: the Lease holds for several.
+        let error = renew(&leases, clock()).await.err();
+        if let Some(error) = error.as_ref().filter(|error| told.as_ref() != Some(*error)) {
+            tracing::warn!(
+                %error,
+                "landbridge status cannot be told that the daemon lives"
+            );
+        }
+        told = error;
     }
     let parameters = DeleteParams::default();
     let withdrawal = leases.delete(labels::HEARTBEAT, &parameters);
@@ -41,20 +50,14 @@ pub(super) async fn run(client: Client, clock: Clock, stop: CancellationToken) {
     }
 }
 
-/// Renews the Lease once. After a failure the next tick is soon enough: the Lease holds for several.
-async fn renew(leases: &Api<Lease>, now: Timestamp) {
+/// Renews the Lease once; returns why it could not.
+async fn renew(leases: &Api<Lease>, now: Timestamp) -> Result<(), String> {
     let patch = Patch::Apply(lease(now));
     let parameters = managed().force();
     let renewal = leases.patch(labels::HEARTBEAT, &parameters, &patch);
-    let error = match tokio::time::timeout(LIMIT, renewal).await {
-        Ok(Ok(_)) => return,
-        Ok(Err(error)) => error.to_string(),
-        Err(_) => "no answer in time".to_owned(),
-    };
-    tracing::warn!(
-        error,
-        "landbridge status cannot be told that the daemon lives"
-    );
+    let renewed = tokio::time::timeout(LIMIT, renewal).await;
+    let answer = renewed.map_err(|_| "no answer in time".to_owned())?;
+    answer.map(drop).map_err(|error| error.to_string())
 }
 
 fn lease(now: Timestamp) -> Lease {
