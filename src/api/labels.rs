@@ -228,6 +228,8 @@ pub mod reason {
     pub const OFFER_PENDING: &str = "OfferPending";
     /// The peer took its offer back.
     pub const OFFER_WITHDRAWN: &str = "OfferWithdrawn";
+    /// Nobody says where the peer is.
+    pub const NO_ENDPOINT: &str = "NoEndpoint";
     /// The session is silent.
     pub const PEER_SILENT: &str = "PeerSilent";
     /// The echo came back through the tunnel.

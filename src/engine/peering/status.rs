@@ -117,10 +117,11 @@ fn joined_phase(view: &View<'_>, network: bool, peered: bool, tunnel_cannot: boo
         .pending_answer()
         .is_some_and(|answer| answer.decision == Decision::Waiting);
     if view.connected.is_none() {
-        return if view.facts.link.failures.is_empty() && view.invalid_id.is_none() {
-            Phase::Joining
-        } else {
+        let failed = !view.facts.link.failures.is_empty() || view.invalid_id.is_some();
+        return if failed || view.dials().is_empty() {
             Phase::Unreachable
+        } else {
+            Phase::Joining
         };
     }
     let waits_here = !view.trust.is_accepted() && view.facts.link.answer.is_some();

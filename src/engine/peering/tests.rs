@@ -319,6 +319,22 @@ fn a_failure_of_then_is_not_told_when_nothing_is_wanted_any_more() {
 }
 
 #[test]
+fn a_cluster_that_is_nowhere_is_told() {
+    let mut model = Model::found();
+    model.object.spec.discovery_type = DiscoveryType::Manual;
+    model.object.spec.auth_url = String::new();
+    model.facts.neighbour = None;
+    let status = model.plan().status;
+    assert_eq!(status.phase, Some(Phase::Unreachable));
+    let mut conditions = status.conditions.iter();
+    let condition = conditions.find(|one| one.type_ == condition::ENDPOINT_REACHABLE);
+    assert_eq!(
+        condition.map(|one| one.reason.as_str()),
+        Some(reason::NO_ENDPOINT)
+    );
+}
+
+#[test]
 fn a_visit_that_nothing_followed_from_is_forgotten_when_it_is_idle() {
     let visited = || {
         let mut model = Model::found();

@@ -135,9 +135,13 @@ fn reachable(view: &View<'_>) -> Verdict {
         return kept
             .unwrap_or_else(|| unknown(kind, "nothing is wanted of it, so it is not tried"));
     }
+    let dials = view.dials();
+    if dials.is_empty() {
+        let message = "spec.authUrl is empty, and nothing else tells where it is";
+        return verdict(kind, false, reason::NO_ENDPOINT, message);
+    }
     let failures = &view.facts.link.failures;
-    if let Some((url, failure)) = view
-        .dials()
+    if let Some((url, failure)) = dials
         .iter()
         .find_map(|dial| failures.get_key_value(&dial.url))
     {
