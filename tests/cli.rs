@@ -221,7 +221,7 @@ fn the_shipped_file_can_be_used_as_it_stands() {
 fn a_fleet_secret_is_new_each_time_and_private() {
     use std::os::unix::fs::PermissionsExt as _;
     let home = TempDir::new().expect("a directory");
-    let file = home.path().join("secret");
+    let file = home.path().join("made/for/it/secret");
     let write = || {
         let output = command(&home).arg("fleet-secret").arg(&file).output();
         output.expect("the program runs")
@@ -313,7 +313,7 @@ fn identity(home: &TempDir, machine: &str, arguments: &[&str]) -> String {
 }
 
 /// A daemon on loopback alone, with ports that nobody else has.
-fn daemon(home: &TempDir, data: &std::path::Path) -> Command {
+fn daemon(home: &TempDir, data: &Path) -> Command {
     let mut daemon = command(home);
     daemon
         .args(["run", "--log-level", "off", "--data-dir"])
@@ -350,7 +350,7 @@ fn a_daemon_whose_api_cannot_be_reached_ends_and_says_why() {
 }
 
 /// Lets the first start of a daemon make an identity; it needs no network for that.
-fn make_identity(home: &TempDir, data: &std::path::Path) {
+fn make_identity(home: &TempDir, data: &Path) {
     let mut daemon = daemon(home, data).spawn().expect("the program runs");
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
     while !data.join("kubeconfig").exists() {
@@ -361,7 +361,7 @@ fn make_identity(home: &TempDir, data: &std::path::Path) {
     daemon.wait().expect("our child");
 }
 
-fn mode(path: &std::path::Path) -> u32 {
+fn mode(path: &Path) -> u32 {
     let metadata = fs::metadata(path).expect("it exists");
     std::os::unix::fs::PermissionsExt::mode(&metadata.permissions()) & 0o777
 }
