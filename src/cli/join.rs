@@ -44,11 +44,12 @@ fn was_refused(before: &ForeignCluster) -> bool {
     })
 }
 
-/// Makes the daemon ask at once a cluster that it would ask later.
+/// Makes the daemon ask at once a cluster that it would ask later. As in Liqo the status is written
+/// through the object itself.
 async fn ask_again(client: &Client, name: &str) -> Result<(), Failure> {
     let api: Api<ForeignCluster> = Api::all(client.clone());
     let patch = Patch::Merge(json!({"status": {"authStatus": AuthStatus::Pending}}));
-    api.patch_status(name, &PatchParams::default(), &patch)
+    api.patch(name, &PatchParams::default(), &patch)
         .await
         .map(drop)
         .map_err(|error| explain(&error))
@@ -87,5 +88,41 @@ fn leaving(before: &ForeignCluster) -> &'static str {
             "shall be left: node and offer go away; the tunnel stays while the other side consumes what we offer"
         }
         (true, false) => "shall be left: node, offer and tunnel go away on both sides",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use kube::api::PostParams;
+
+    use super::*;
+    use crate::{
+        api,
+        kubeapi::{KubeApi, Options, store},
+    };
+
+    #[tokio::test]
+    async fn a_cluster_that_refused_us_is_asked_again() {
+        let options = Options {
+            backend: Box::new(store::Memory::default()),
+            commit: store::Commit::Inline,
+            clock: Arc::new(jiff::Timestamp::now),
+            crds: api::crds(),
+        };
+        let client = KubeApi::open(options).await.unwrap().client();
+        let clusters: Api<ForeignCluster> = Api::all(client.clone());
+        let milan = json!({
+            "apiVersion": "discovery.liqo.io/v1alpha1", "kind": "ForeignCluster",
+            "metadata": {"name": "milan"},
+            "spec": {"authUrl": "https://10.77.0.2:5870", "join": true},
+            "status": {"authStatus": "Refused"},
+        });
+        let milan = serde_json::from_value(milan).unwrap();
+        let refused = clusters.create(&PostParams::default(), &milan).await;
+        assert!(was_refused(&refused.unwrap()));
+        ask_again(&client, "milan").await.unwrap();
+        assert!(!was_refused(&clusters.get("milan").await.unwrap()));
     }
 }
