@@ -4,7 +4,7 @@ use super::{
     access::RBAC,
     catalog::{Names, Resource, Role, Rules, Verbs, View, selectable},
     protobuf::{self, Message},
-    schema::reference,
+    schema::{self, reference},
     table::{Column, built_in},
 };
 use k8s_openapi::{
@@ -366,6 +366,7 @@ fn stored(
         rules: plain_rules(),
         columns,
         selectable: selectable(fields.iter().copied()),
+        node: schema::Node::read(&schema),
         schema,
         cel: None,
         message: None,

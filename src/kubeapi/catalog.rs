@@ -7,7 +7,7 @@ use super::{
     protobuf::Message,
     refusal::Subject,
     rules::Rules as CelRules,
-    schema::{Components, Schema, built_in_components, complete},
+    schema::{Components, Node, Schema, built_in_documents, complete},
     table::Column,
 };
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
@@ -125,7 +125,10 @@ pub(super) struct Resource {
     pub(super) rules: Rules,
     pub(super) columns: Vec<Column>,
     pub(super) selectable: Vec<(String, JsonPath)>,
+    /// The schema as clients are told of it.
     pub(super) schema: Value,
+    /// The schema as objects are held against it.
+    pub(super) node: Node,
     pub(super) cel: Option<CelRules>,
     pub(super) message: Option<&'static Message>,
     /// The beginning of the keys of its objects.
@@ -224,7 +227,7 @@ impl Catalog {
     /// The schemas of the built-in kinds, which are the same in every catalog of this process.
     pub(super) fn components() -> Arc<Components> {
         static SHARED: OnceLock<Arc<Components>> = OnceLock::new();
-        Arc::clone(SHARED.get_or_init(|| Arc::new(built_in_components())))
+        Arc::clone(SHARED.get_or_init(|| Arc::new(Components::new(built_in_documents()))))
     }
 
     pub(super) fn find(&self, group: &str, version: &str, plural: &str) -> Option<&Arc<Resource>> {
@@ -257,7 +260,7 @@ impl Catalog {
     }
 
     pub(super) fn schema<'a>(&'a self, resource: &'a Resource) -> Schema<'a> {
-        Schema::new(&resource.schema, &self.components)
+        Schema::new(&resource.node, &self.components)
     }
 
     /// The documents of this catalog; made when first asked for.
@@ -332,6 +335,8 @@ fn from_version(
         .subresources
         .as_ref()
         .is_some_and(|subresources| subresources.status.is_some());
+    let cel = CelRules::of(&schema);
+    let schema = complete(schema);
     let offered = version.selectable_fields.iter().flatten();
     let extra = offered.map(|field| field.json_path.as_str());
     Resource {
@@ -361,8 +366,9 @@ fn from_version(
         },
         columns: Column::of_definition(version.additional_printer_columns.as_deref()),
         selectable: selectable(extra),
-        cel: CelRules::of(&schema),
-        schema: complete(schema),
+        cel,
+        node: Node::read(&schema),
+        schema,
         message: None,
         storage: format!("{}/{}/", spec.group, names.plural),
         ends: definition.metadata.deletion_timestamp.is_some(),

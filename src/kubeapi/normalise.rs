@@ -56,7 +56,7 @@ fn prune(
     let embedded = schema.flag("x-kubernetes-embedded-resource");
     fields.retain(|name, value| {
         if let Some(described) = schema.field(name) {
-            return !value.is_null() || described.flag("nullable");
+            return !value.is_null() || described.is_nullable();
         }
         let kept =
             keeps || (embedded && matches!(name.as_str(), "apiVersion" | "kind" | "metadata"));
@@ -80,12 +80,12 @@ fn fill(schema: Schema<'_>, fields: &mut Map<String, Value>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kubeapi::schema::Components;
+    use crate::kubeapi::schema::{Components, Node};
     use serde_json::json;
 
     fn normalised(schema: &Value, mut object: Value) -> (Value, Vec<String>) {
-        let components = Components::new();
-        let unknown = normalise(Schema::new(schema, &components), &mut object);
+        let (node, components) = (Node::read(schema), Components::default());
+        let unknown = normalise(Schema::new(&node, &components), &mut object);
         (object, unknown)
     }
 

@@ -100,7 +100,7 @@ fn document(root: &str, resources: &[&Resource], components: &Components) -> Val
 /// The name and the schema of a kind.
 fn root_schema(resource: &Resource, components: &Components) -> (String, Value) {
     if let Some(name) = referenced(&resource.schema) {
-        let schema = components.get(name).cloned().unwrap_or_default();
+        let schema = components.document(name).cloned().unwrap_or_default();
         return (name.to_owned(), schema);
     }
     let reversed: Vec<&str> = resource.group.rsplit('.').collect();
@@ -121,7 +121,7 @@ fn referenced(schema: &Value) -> Option<&str> {
 fn collect(schema: &Value, components: &Components, found: &mut Map<String, Value>) {
     if let Some(name) = referenced(schema)
         && !found.contains_key(name)
-        && let Some(target) = components.get(name)
+        && let Some(target) = components.document(name)
     {
         found.insert(name.to_owned(), target.clone());
         collect(target, components, found);

@@ -27,10 +27,7 @@ fn check(
     path: Path<'_>,
     errors: &mut Vec<FieldError>,
 ) {
-    if old == Some(value)
-        || errors.len() >= COMPLAINTS
-        || value.is_null() && schema.flag("nullable")
-    {
+    if old == Some(value) || errors.len() >= COMPLAINTS || value.is_null() && schema.is_nullable() {
         return;
     }
     if let Some(expected) = schema.kind()
@@ -344,12 +341,12 @@ fn check_object(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kubeapi::schema::Components;
+    use crate::kubeapi::schema::{Components, Node};
     use serde_json::json;
 
     fn errors(schema: &Value, object: &Value) -> Vec<(String, &'static str, String)> {
-        let components = Components::new();
-        validate(Schema::new(schema, &components), object, None)
+        let (node, components) = (Node::read(schema), Components::default());
+        validate(Schema::new(&node, &components), object, None)
             .into_iter()
             .map(|error| (error.field, error.reason, error.message))
             .collect()
@@ -410,8 +407,8 @@ mod tests {
             "list": {"type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["key"],
                 "items": {"type": "object", "properties": {"key": {"type": "string"}, "n": {"type": "integer"}}}}
         }});
-        let components = Components::new();
-        let schema = Schema::new(&schema, &components);
+        let (node, components) = (Node::read(&schema), Components::default());
+        let schema = Schema::new(&node, &components);
         let old = json!({"a": "long", "b": 1, "list": [{"key": "x", "n": "one"}]});
         let fields = |object: &Value| -> Vec<String> {
             let errors = validate(schema, object, Some(&old)).into_iter();
