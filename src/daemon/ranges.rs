@@ -43,22 +43,28 @@ pub(super) async fn warn_of_policy(
     for Overruled { key, origin, mend } in settings.overruled(spec) {
         tracing::warn!(%origin, %mend, "{key} has no effect: the ClusterConfig says otherwise");
     }
+    warn_of_nodes(client, pod_cidr).await;
+}
+
+async fn warn_of_nodes(client: &Client, pod_cidr: Ipv4Net) {
     let nodes = Api::<Node>::all(client.clone());
-    match nodes.list(&ListParams::default().limit(NODES)).await {
-        Ok(nodes) => {
-            if let Some((node, pods)) = outside(&nodes.items, pod_cidr) {
-                let mend = format!(
-                    "kubectl patch clusterconfig {} --type merge -p '{{\"spec\":{{\"liqonetConfig\":{{\"podCIDR\":\"RANGE\"}}}}}}', \
-                     and start landbridge again",
-                    labels::CLUSTER_CONFIG
-                );
-                tracing::warn!(
-                    %node, %pods, %pod_cidr, %mend,
-                    "A node has pods outside of the podCIDR of the ClusterConfig: peers are told of a wrong range"
-                );
-            }
+    let found = match nodes.list(&ListParams::default().limit(NODES)).await {
+        Ok(nodes) => outside(&nodes.items, pod_cidr),
+        Err(error) => {
+            tracing::debug!(%error, "The ranges of the nodes cannot be read");
+            return;
         }
-        Err(error) => tracing::debug!(%error, "The ranges of the nodes cannot be read"),
+    };
+    if let Some((node, pods)) = found {
+        let mend = format!(
+            "kubectl patch clusterconfig {} --type merge -p '{{\"spec\":{{\"liqonetConfig\":{{\"podCIDR\":\"RANGE\"}}}}}}', \
+             and start landbridge again",
+            labels::CLUSTER_CONFIG
+        );
+        tracing::warn!(
+            %node, %pods, %pod_cidr, %mend,
+            "A node has pods outside of the podCIDR of the ClusterConfig: peers are told of a wrong range"
+        );
     }
 }
 
@@ -82,7 +88,7 @@ mod tests {
 
     use super::*;
 
-    fn node(name: &str, range: &str, labels: serde_json::Value) -> Node {
+    fn node(name: &str, range: &str, labels: &serde_json::Value) -> Node {
         let node =
             json!({"metadata": {"name": name, "labels": labels}, "spec": {"podCIDR": range}});
         serde_json::from_value(node).unwrap()
@@ -94,11 +100,11 @@ mod tests {
             node(
                 "liqo-1",
                 "10.9.0.0/24",
-                json!({labels::VIRTUAL_NODE_TYPE: labels::VIRTUAL_NODE}),
+                &json!({labels::VIRTUAL_NODE_TYPE: labels::VIRTUAL_NODE}),
             ),
-            node("n1", "10.244.0.0/24", json!({})),
-            node("n2", "fd00::/64", json!({})),
-            node("n3", "10.42.1.0/24", json!({})),
+            node("n1", "10.244.0.0/24", &json!({})),
+            node("n2", "fd00::/64", &json!({})),
+            node("n3", "10.42.1.0/24", &json!({})),
         ];
         let pod_cidr = "10.244.0.0/16".parse().unwrap();
         assert_eq!(outside(&nodes[..3], pod_cidr), None);

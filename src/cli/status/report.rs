@@ -76,15 +76,12 @@ pub(in crate::cli) struct Peer {
     cluster_id: String,
     found_by: &'static str,
     join: bool,
-    /// Whether it uses what we offer.
-    #[serde(skip)]
-    is_served: bool,
     /// Whether a person said no to it, so that nothing of it is missing.
     #[serde(skip)]
     is_denied: bool,
-    /// Whether a person has to compare digits, though nothing may have been asked of it here.
+    /// Whether something that was asked, here or there, does not work or waits for a person.
     #[serde(skip)]
-    has_digits: bool,
+    is_troubled: bool,
     /// The state in one word.
     pub(in crate::cli) state: &'static str,
     /// The address of its machine through the tunnel.
@@ -276,6 +273,7 @@ impl Peer {
     fn new(cluster: &ForeignCluster, tunnels: &[TunnelEndpoint]) -> Self {
         let id = peers::id(cluster).unwrap_or_default();
         let status = cluster.status.as_ref();
+        let phase = status.and_then(|status| status.phase);
         let network = status.and_then(|status| status.network.as_ref());
         let tunnel = tunnels
             .iter()
@@ -285,12 +283,9 @@ impl Peer {
             cluster_id: id.to_owned(),
             found_by: cluster.spec.discovery_type.as_str(),
             join: cluster.spec.join,
-            is_served: status.is_some_and(serves),
-            has_digits: status.is_some_and(|status| status.approval_code.is_some()),
             is_denied: cluster.spec.incoming_peering_enabled == IncomingPeering::No,
-            state: status
-                .and_then(|status| status.phase)
-                .map_or("New", Phase::as_str),
+            is_troubled: is_troubled(cluster),
+            state: phase.map_or("New", Phase::as_str),
             address: tunnel.and_then(machine_address),
             rtt: network.and_then(|network| network.rtt.clone()),
             why: status
@@ -306,15 +301,13 @@ impl Peer {
 
     /// Says what is not well; a cluster of which nothing is asked is well.
     fn complaint(&self) -> Option<String> {
-        let waits = self.has_digits || self.state == Phase::Waiting.as_str();
-        let asked = (self.join || self.is_served) && !self.is_peered();
-        let troubled = !self.is_denied && (asked || waits);
         let reason = if self.why.is_empty() {
             String::new()
         } else {
             format!(": {}", self.why)
         };
-        troubled.then(|| format!("{} is {}{reason}", self.name, self.state))
+        (self.is_troubled && !self.is_denied)
+            .then(|| format!("{} is {}{reason}", self.name, self.state))
     }
 }
 
@@ -326,6 +319,14 @@ fn machine_address(tunnel: &TunnelEndpoint) -> Option<Ipv4Addr> {
         range => range,
     };
     seen.parse::<Ipv4Net>().ok()?.hosts().next()
+}
+
+fn is_troubled(cluster: &ForeignCluster) -> bool {
+    let status = cluster.status.as_ref();
+    let phase = status.and_then(|status| status.phase);
+    let has_digits = status.is_some_and(|status| status.approval_code.is_some());
+    let is_asked = cluster.spec.join || status.is_some_and(serves);
+    has_digits || phase == Some(Phase::Waiting) || (is_asked && phase != Some(Phase::Peered))
 }
 
 /// Whether the cluster uses what we offer.
