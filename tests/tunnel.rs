@@ -205,6 +205,51 @@ fn a_second_daemon_in_one_place_says_so_and_breaks_nothing() {
         second.carry_out(create).await.unwrap_err()
     });
     assert!(error.is_unavailable(), "{error}");
+    pair.sh(0, "nft list table inet landbridge");
+    assert!(pair.echo(0).is_ok());
+    pair.close_and_check();
+}
+
+#[test]
+fn a_port_that_was_taken_is_used_once_it_is_free() {
+    let Some(pair) = Pair::up("port", true) else {
+        return;
+    };
+    let (driver, wanted) = (Arc::clone(&pair.sides[0].driver), pair.overlay(0));
+    pair.sides[0].run(async move {
+        let _holder = UdpSocket::bind(("0.0.0.0", wanted.port)).await.unwrap();
+        for pass in 0..3 {
+            let mut refused = None;
+            for operation in plan(&wanted, &driver.observe().await.unwrap()) {
+                refused = driver.carry_out(operation).await.err();
+                if refused.is_some() {
+                    break;
+                }
+            }
+            let refused = refused.map(|error| error.to_string()).unwrap_or_default();
+            assert!(refused.contains("listen on UDP port"), "{pass}: {refused}");
+        }
+    });
+    pair.connect();
+    pair.close_and_check();
+}
+
+#[test]
+fn the_only_peer_may_come_with_another_key() {
+    let Some(pair) = Pair::connected("rekey") else {
+        return;
+    };
+    let (driver, wanted) = (Arc::clone(&pair.sides[0].driver), pair.overlay(0));
+    let mut other = wanted.clone();
+    for peer in other.peers.values_mut() {
+        peer.public_key = PrivateKey::generate().unwrap().public_key();
+    }
+    pair.sides[0].run(async move {
+        for overlay in [other, wanted] {
+            settle(&driver, &overlay).await;
+            assert!(settle(&driver, &overlay).await);
+        }
+    });
     assert!(pair.echo(0).is_ok());
     pair.close_and_check();
 }

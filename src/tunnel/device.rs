@@ -22,6 +22,9 @@ use crate::engine::overlay::{Link, PublicKey};
 const KEEPALIVE_SECONDS: u16 = 25;
 /// How long the engine may take to stop.
 const STOP_LIMIT: Duration = Duration::from_secs(3);
+/// How often, and how many times, a port that is taken is tried again.
+const BIND_INTERVAL: Duration = Duration::from_millis(20);
+const BIND_TRIES: u32 = 10;
 
 /// What WireGuard knows about a peer.
 #[derive(Debug, Clone)]
@@ -68,13 +71,37 @@ impl Device {
             .build()
             .await
             .map_err(|error| engine_error("start WireGuard", error))?;
-        Ok(Self {
+        let device = Self {
             engine,
             writer,
             pulse,
             mtu,
             port: parts.port,
-        })
+        };
+        if let Err(error) = device.listen().await {
+            device.stop().await;
+            return Err(error);
+        }
+        Ok(device)
+    }
+
+    /// Opens the socket, once and before the first peer, so that none is known without it.
+    async fn listen(&self) -> Result<(), Error> {
+        let mut tries = 0;
+        loop {
+            // The engine opens its socket when something was cleared, never for a first peer.
+            match self.engine.clear_peers().await {
+                // An engine that was stopped lets its port go a moment later.
+                Err(EngineError::Bind(error, _))
+                    if is(&error, Errno::EADDRINUSE) && tries < BIND_TRIES =>
+                {
+                    tries += 1;
+                    tokio::time::sleep(BIND_INTERVAL).await;
+                }
+                Err(error) => return Err(engine_error("open the tunnel's socket", error)),
+                Ok(_) => return Ok(()),
+            }
+        }
     }
 
     pub(crate) fn is_alive(&self) -> bool {
@@ -106,17 +133,13 @@ impl Device {
                 if known.await {
                     return;
                 }
-                // The engine opens its socket when something was cleared, never for a first peer.
-                if device.peers().await.is_empty() {
-                    device.clear_peers();
-                }
                 let mut peer = Peer::new(key).with_allowed_ip(range);
                 peer.endpoint = link.endpoint;
                 peer.keepalive = Some(KEEPALIVE_SECONDS);
                 device.add_peer(peer);
             })
             .await;
-        result.map_err(|error| engine_error("open the tunnel's socket", error))
+        result.map_err(|error| engine_error("make a peer known", error))
     }
 
     pub(crate) async fn set_endpoint(
