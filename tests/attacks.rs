@@ -40,6 +40,7 @@
 //! | HTTP/2 is abused | `attacks/exhaustion.rs` `streams_that_are_opened_and_reset_end_with_their_connection` `a_head_without_end_is_ended` `a_connection_has_few_streams_and_small_heads` |
 //! | bombs | `attacks/bombs.rs` `what_a_client_asks_without_measure_is_refused_early` `kubeapi/bad_input.rs` `a_yaml_bomb_does_not_go_off` |
 //! | packets of the tunnel are repeated | `attacks/tunnel.rs` `replayed_packets_from_another_address_move_no_peer` |
+//! | our tunnel is taken for a way to the peer | `tunnel/forward.rs` `what_is_forwarded_into_the_tunnel_comes_from_a_pod` |
 //! | clocks are set | `attacks/clock.rs` `a_machine_whose_clock_is_ten_years_off_is_peered_all_the_same` `attacks/certificates.rs` `a_certificate_of_another_time_is_believed_for_its_key` `peer/tokens.rs` `a_clock_that_is_set_back_gives_a_token_no_longer_life` |
 //!
 //! By a DNS domain:

@@ -8,6 +8,8 @@
 
 #[path = "tunnel/controller.rs"]
 mod controller;
+#[path = "tunnel/forward.rs"]
+mod forward;
 #[path = "tunnel/pair.rs"]
 mod pair;
 

@@ -230,6 +230,10 @@ impl Pair {
         command(&format!("ip netns exec {namespace} {line}"))
     }
 
+    pub(crate) fn namespace(&self, side: usize) -> &str {
+        &self.sides[side].namespace
+    }
+
     pub(crate) fn sh(&self, side: usize, line: &str) {
         let output = self.exec(side, line);
         assert!(output.status.success(), "{line}: {output:?}");
@@ -312,7 +316,7 @@ pub(crate) fn runtime() -> tokio::runtime::Runtime {
         .unwrap()
 }
 
-fn command(line: &str) -> Output {
+pub(crate) fn command(line: &str) -> Output {
     let mut words = line.split(' ');
     let program = words.next().unwrap_or_default();
     let missing = |error| panic!("{program}: {error}");

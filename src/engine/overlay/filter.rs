@@ -2,8 +2,9 @@
 //!
 //! One table holds them all, so that removing it removes everything. Chains, in the order in which
 //! a packet meets them: `guard` drops what no peer may send, `incoming` turns the range under which
-//! a peer sees us into our own, `clamp` keeps TCP segments within the MTU, `outgoing` turns our own
-//! range, and any other source, into the range under which the peer sees us.
+//! a peer sees us into our own, `clamp` keeps TCP segments within the MTU, `forward` drops what others
+//! than our pods send through this machine, `outgoing` turns our own range, and the addresses of this
+//! machine itself, into the range under which the peer sees us.
 
 use std::fmt::Write as _;
 
@@ -105,6 +106,13 @@ impl Rules {
                 "oifname \"{name}\" ip saddr != {local} ip daddr {remote} counter snat ip to {first}"
             ));
         }
+        self.end();
+
+        // Whoever takes this machine for a router would reach the peer in our name.
+        self.chain("forward", "type filter hook forward priority filter");
+        self.rule(&format!(
+            "oifname \"{name}\" ip saddr != {local} ct state new,invalid,untracked counter drop"
+        ));
         self.end();
 
         self.chain("clamp", "type filter hook forward priority mangle");

@@ -118,7 +118,7 @@ fn the_rules_of_two_peers_that_see_us_differently() {
     ]);
     let ruleset = Ruleset::of(&wanted);
     assert_eq!(ruleset.text, include_str!("golden.nft"));
-    assert_eq!(ruleset.state.rules, 9);
+    assert_eq!(ruleset.state.rules, 10);
     assert!(FilterState::is_mark(&ruleset.state.mark));
 }
 
