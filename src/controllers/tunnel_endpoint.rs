@@ -369,18 +369,23 @@ impl Tunnels {
         faults: &mut Faults,
     ) {
         for operation in operations {
+            // Without its foundations, the rules above all, nothing else may be built.
+            if faults.common.is_some() && !removes(&operation) {
+                continue;
+            }
             tracing::debug!(?operation, "Changing the tunnel");
             let concerned = concerned(overlay, &operation);
             let Err(error) = self.driver.carry_out(operation).await else {
                 continue;
             };
             let message = error.to_string();
-            let Some(cluster) = concerned else {
-                // Without its foundations, the rules above all, nothing else may be built.
-                faults.common = Some(message);
-                return;
-            };
-            faults.single.insert(cluster, message);
+            match concerned {
+                Some(cluster) => {
+                    faults.single.insert(cluster, message);
+                }
+                // The first one is told.
+                None => faults.common = faults.common.take().or(Some(message)),
+            }
         }
     }
 
@@ -406,7 +411,10 @@ impl Tunnels {
     /// Lets objects go whose tunnel is gone.
     async fn release(&mut self) {
         // What the kernel refused to remove is still there; what could never be made is not.
-        let is_clean = self.faults.common.is_none() || self.observed.interface.is_none();
+        let is_clean = self.admission.as_ref().is_some_and(|admission| {
+            let (peers, routes) = self.observed.leftovers(&admission.overlay);
+            peers.count() == 0 && routes.count() == 0
+        });
         if !is_clean {
             return;
         }
@@ -444,6 +452,17 @@ fn matters(object: &TunnelEndpoint) -> impl PartialEq + use<> {
         status.remote_nat_pod_cidr,
         object.metadata.deletion_timestamp.clone(),
         object.metadata.uid.clone(),
+    )
+}
+
+/// Returns whether an operation only takes away what is there.
+fn removes(operation: &Operation) -> bool {
+    matches!(
+        operation,
+        Operation::RemovePeer(_)
+            | Operation::RemoveRoute(_)
+            | Operation::RemoveInterface
+            | Operation::RemoveFilter
     )
 }
 

@@ -124,6 +124,24 @@ pub struct Observed {
     pub filter: Option<FilterState>,
 }
 
+impl Observed {
+    /// Returns the peers and routes that nobody wants.
+    pub fn leftovers(
+        &self,
+        wanted: &Overlay,
+    ) -> (
+        impl Iterator<Item = &PublicKey>,
+        impl Iterator<Item = &Ipv4Net>,
+    ) {
+        let keys: BTreeSet<_> = wanted.peers.values().map(|it| &it.public_key).collect();
+        let ranges: BTreeSet<_> = wanted.peers.values().map(|it| it.remote).collect();
+        (
+            self.peers.keys().filter(move |key| !keys.contains(key)),
+            self.routes.keys().filter(move |it| !ranges.contains(*it)),
+        )
+    }
+}
+
 /// The interface that is there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ObservedInterface {
@@ -221,8 +239,8 @@ pub struct Link {
 
 /// Returns what has to be done, in order; nothing when all is as wanted.
 ///
-/// Additions come before the removals that they replace, with two exceptions: a peer goes before
-/// another may have its range, and the rules are in place before a packet may pass.
+/// Who is put out goes first, whatever fails after that, and the rules are in place before a packet
+/// may pass.
 pub fn plan(wanted: &Overlay, observed: &Observed) -> Vec<Operation> {
     if wanted.peers.is_empty() {
         return plan_removal(observed);
@@ -231,6 +249,7 @@ pub fn plan(wanted: &Overlay, observed: &Observed) -> Vec<Operation> {
     let nothing = Observed::default();
     let observed = match &observed.interface {
         Some(interface) if interface.port == wanted.port => {
+            plan_farewells(wanted, observed, &mut operations);
             plan_interface(wanted, interface, &mut operations);
             observed
         }
@@ -287,11 +306,13 @@ fn plan_interface(
     operations.extend(others.copied().map(Operation::RemoveAddress));
 }
 
-fn plan_peers(wanted: &Overlay, observed: &Observed, operations: &mut Vec<Operation>) {
-    let keys: BTreeSet<_> = wanted.peers.values().map(|peer| &peer.public_key).collect();
-    let gone = observed.peers.keys().filter(|key| !keys.contains(key));
-    operations.extend(gone.cloned().map(Operation::RemovePeer));
+fn plan_farewells(wanted: &Overlay, observed: &Observed, operations: &mut Vec<Operation>) {
+    let (peers, routes) = observed.leftovers(wanted);
+    operations.extend(peers.cloned().map(Operation::RemovePeer));
+    operations.extend(routes.copied().map(Operation::RemoveRoute));
+}
 
+fn plan_peers(wanted: &Overlay, observed: &Observed, operations: &mut Vec<Operation>) {
     for (cluster, peer) in &wanted.peers {
         let presented = peer.presented(wanted.local);
         let link = || Link {
@@ -326,14 +347,11 @@ fn plan_peers(wanted: &Overlay, observed: &Observed, operations: &mut Vec<Operat
 fn plan_routes(wanted: &Overlay, observed: &Observed, operations: &mut Vec<Operation>) {
     let source = wanted.address();
     let ranges: BTreeSet<_> = wanted.peers.values().map(|peer| peer.remote).collect();
-    for range in &ranges {
-        if observed.routes.get(range) != Some(&Some(source)) {
-            let range = *range;
+    for range in ranges {
+        if observed.routes.get(&range) != Some(&Some(source)) {
             operations.push(Operation::AddRoute { range, source });
         }
     }
-    let gone = observed.routes.keys().filter(|have| !ranges.contains(have));
-    operations.extend(gone.copied().map(Operation::RemoveRoute));
 }
 
 #[cfg(test)]

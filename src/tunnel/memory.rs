@@ -7,7 +7,10 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{Ipv4Addr, SocketAddr},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -41,6 +44,7 @@ impl Fabric {
             fabric: self.clone(),
             public_key,
             broken: Arc::default(),
+            refuses_rules: Arc::default(),
         }
     }
 
@@ -128,6 +132,7 @@ pub struct MemoryDriver {
     fabric: Fabric,
     public_key: PublicKey,
     broken: Arc<Mutex<Option<(String, String)>>>,
+    refuses_rules: Arc<AtomicBool>,
 }
 
 impl MemoryDriver {
@@ -137,7 +142,19 @@ impl MemoryDriver {
         *self.broken.lock().unwrap_or_else(PoisonError::into_inner) = broken;
     }
 
-    fn check(&self) -> Result<(), Error> {
+    /// Makes packet rules be refused, or taken again.
+    pub fn refuse_rules(&self, refuse: bool) {
+        self.refuses_rules.store(refuse, Ordering::Relaxed);
+    }
+
+    fn check(&self, operation: &Operation) -> Result<(), Error> {
+        let is_rules = matches!(operation, Operation::ReplaceFilter(_));
+        if is_rules && self.refuses_rules.load(Ordering::Relaxed) {
+            return Err(Error::Rules {
+                what: "the rules",
+                message: "Permission denied".to_owned(),
+            });
+        }
         let broken = self.broken.lock().unwrap_or_else(PoisonError::into_inner);
         match &*broken {
             None => Ok(()),
@@ -198,7 +215,7 @@ impl Driver for MemoryDriver {
 
     fn carry_out(&self, operation: Operation) -> BoxFuture<'_, Result<(), Error>> {
         Box::pin(async move {
-            self.check()?;
+            self.check(&operation)?;
             if let Some(observed) = self.fabric.state().drivers.get_mut(&self.public_key) {
                 observed.obey(&operation);
             }

@@ -21,7 +21,7 @@ use super::{
     probe::{self, Responder},
 };
 use crate::engine::overlay::{
-    INTERFACE, Observed, ObservedInterface, ObservedPeer, Operation, PublicKey,
+    FilterState, INTERFACE, Observed, ObservedInterface, ObservedPeer, Operation, PublicKey,
 };
 
 /// The bit of CAP_NET_ADMIN in a capability set (linux/capability.h).
@@ -179,7 +179,7 @@ impl Userspace {
         };
         if !device.is_alive() {
             return Ok(Observed {
-                filter: nat::observe().await?,
+                filter: filter().await,
                 ..Observed::default()
             });
         }
@@ -202,7 +202,7 @@ impl Userspace {
             interface: Some(self.look_at_interface(&state, device, link).await?),
             peers,
             routes: self.links.routes(link.index).await?,
-            filter: nat::observe().await?,
+            filter: filter().await,
         })
     }
 
@@ -229,7 +229,7 @@ impl Userspace {
     }
 
     /// Without rights nothing can be listed, and nothing was made either.
-    async fn filter_without_device(&self) -> Option<crate::engine::overlay::FilterState> {
+    async fn filter_without_device(&self) -> Option<FilterState> {
         match preflight() {
             Ok(()) => nat::observe().await.unwrap_or_default(),
             Err(_) => None,
@@ -396,6 +396,13 @@ impl Driver for Userspace {
     fn close(&self) -> BoxFuture<'_, Result<(), Error>> {
         Box::pin(self.shut())
     }
+}
+
+/// Looks at our rules. Where they cannot be seen, setting them says why, and whatever does not need
+/// them goes on.
+async fn filter() -> Option<FilterState> {
+    let seen = nat::observe().await;
+    seen.unwrap_or_else(|_| Some(FilterState::unknown()))
 }
 
 fn free_port() -> io::Result<u16> {

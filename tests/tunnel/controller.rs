@@ -142,6 +142,30 @@ async fn an_object_can_go_where_no_tunnel_was_possible() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_is_put_out_goes_even_where_rules_are_refused() {
+    let (fabric, home, _foreign) = two_clusters().await;
+    let second = TunnelEndpointSpec {
+        pod_cidr: "10.90.0.0/16".to_owned(),
+        ..spec("second", 3)
+    };
+    let seen = json!({"phase": "Ready", "localNATPodCIDR": "None", "remoteNATPodCIDR": "None"});
+    home.create(second, seen).await;
+    home.wait_for("connected").await;
+    home.driver.refuse_rules(true);
+    for (name, left) in [("second", 1), ("foreign", 0)] {
+        let deleted = home.objects.delete(name, &DeleteParams::default()).await;
+        deleted.unwrap();
+        sleep(Duration::from_secs(1)).await;
+        assert_eq!(fabric.look(&key(1)).peers.len(), left);
+        assert_eq!(fabric.look(&key(1)).routes.len(), left);
+        assert!(home.objects.get_opt(name).await.unwrap().is_none());
+        if left > 0 {
+            assert!(home.message().await.contains("nft refused the rules"));
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_tunnel_that_becomes_possible_is_made() {
     let (_fabric, home, _foreign) = two_clusters_with(|driver| {
         driver.set_unavailable(Some(("nft is missing", "install nftables")));

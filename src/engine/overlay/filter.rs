@@ -35,6 +35,14 @@ pub struct FilterState {
 }
 
 impl FilterState {
+    /// What is not known: rules that are none of ours, so that they are replaced or removed.
+    pub fn unknown() -> Self {
+        Self {
+            mark: String::new(),
+            rules: 0,
+        }
+    }
+
     /// Returns whether a chain of this name is a mark.
     pub fn is_mark(chain: &str) -> bool {
         chain.starts_with(MARK)
