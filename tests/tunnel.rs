@@ -13,11 +13,14 @@ mod forward;
 #[path = "tunnel/pair.rs"]
 mod pair;
 
-use std::{os::unix::process::CommandExt as _, process::Command, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap, os::unix::process::CommandExt as _, process::Command, sync::Arc,
+    time::Duration,
+};
 
 use controller::{Cluster, ready, spec_of};
 use landbridge::{
-    engine::overlay::{Link, Observed, Operation, plan},
+    engine::overlay::{Link, Observed, Operation, Overlay, plan},
     tunnel::{Driver, PrivateKey, Userspace, userspace::Settings},
 };
 use pair::{OUTER, POD, Pair, SEEN_AS, net, pod_of, runtime, settle};
@@ -203,6 +206,14 @@ fn a_second_daemon_in_one_place_says_so_and_breaks_nothing() {
     let error = pair.sides[0].run(async move {
         let key = PrivateKey::generate().unwrap();
         let second = Userspace::open(Settings::new(key, 0)).await.unwrap();
+        let nobody = Overlay {
+            peers: BTreeMap::new(),
+            ..wanted.clone()
+        };
+        assert!(
+            settle(&second, &nobody).await,
+            "there is nothing of its own"
+        );
         let create = plan(&wanted, &Observed::default()).remove(0);
         second.carry_out(create).await.unwrap_err()
     });

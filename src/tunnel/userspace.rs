@@ -172,8 +172,14 @@ impl Userspace {
         let state = self.state.lock().await;
         let link = self.links.find(&self.settings.interface).await?;
         let (Some(device), Some(link)) = (state.device.as_ref(), link) else {
+            let is_anothers = state.device.is_none() && link.is_some_and(|it| it.held);
             return Ok(Observed {
-                filter: self.filter_without_device().await,
+                filter: if is_anothers {
+                    // So are the rules.
+                    None
+                } else {
+                    self.filter_without_device().await
+                },
                 ..Observed::default()
             });
         };
