@@ -13,7 +13,7 @@ use tokio::{sync::watch, task::JoinHandle, time::timeout};
 use super::{
     driver::Error,
     key::PrivateKey,
-    tun::{self, Pulse},
+    tun::{self, Passage, Pulse},
     udp,
 };
 use crate::engine::overlay::{Link, PublicKey};
@@ -58,11 +58,14 @@ pub(crate) struct Device {
 
 impl Device {
     /// Makes the TUN, up, and WireGuard on it.
-    pub(crate) async fn start(parts: Parts<'_>) -> Result<Self, Error> {
+    pub(crate) async fn start(
+        parts: Parts<'_>,
+        passages: watch::Receiver<Vec<Passage>>,
+    ) -> Result<Self, Error> {
         let tun = open_tun(&parts)?;
         let pulse = Pulse::default();
         let mtu = watch::Sender::new(parts.mtu);
-        let (sender, receiver, writer) = tun::halves(tun, mtu.subscribe(), &pulse);
+        let (sender, receiver, writer) = tun::halves(tun, mtu.subscribe(), passages, &pulse);
         let engine = DeviceBuilder::new()
             .with_udp(udp::Factory::default())
             .with_ip_pair(sender, receiver)

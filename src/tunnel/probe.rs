@@ -20,7 +20,10 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use super::driver::{ECHO_LIMIT, Error};
+use super::{
+    driver::{ECHO_LIMIT, Error},
+    tun::Passage,
+};
 
 /// The UDP port that echoes.
 pub const PORT: u16 = 5870;
@@ -38,16 +41,16 @@ pub(crate) struct Responder {
 }
 
 impl Responder {
-    /// Starts to answer those who are in one of the `sources`.
+    /// Starts to answer those whose packets have a passage.
     pub(crate) fn start(
         interface: &str,
         address: Ipv4Addr,
-        sources: watch::Receiver<Vec<Ipv4Net>>,
+        passages: watch::Receiver<Vec<Passage>>,
     ) -> Result<Self, Error> {
         let socket = bind(interface, address, PORT).map_err(|source| {
             Error::kernel(format!("listen for echoes on {address}:{PORT}/udp"), source)
         })?;
-        let task = tokio::spawn(respond(socket, sources));
+        let task = tokio::spawn(respond(socket, passages));
         Ok(Self { task })
     }
 
@@ -68,7 +71,7 @@ impl Drop for Responder {
     }
 }
 
-async fn respond(socket: UdpSocket, sources: watch::Receiver<Vec<Ipv4Net>>) {
+async fn respond(socket: UdpSocket, passages: watch::Receiver<Vec<Passage>>) {
     let mut budget = Budget::default();
     let mut buffer = [0; LONGEST + 1];
     loop {
@@ -84,7 +87,7 @@ async fn respond(socket: UdpSocket, sources: watch::Receiver<Vec<Ipv4Net>>) {
         let Some(question) = buffer.get(..length).filter(|it| is_question(it)) else {
             continue;
         };
-        let owner = owner(&sources.borrow(), from);
+        let owner = owner(&passages.borrow(), from);
         if let Some(owner) = owner
             && budget.spend(owner, Instant::now())
         {
@@ -102,7 +105,7 @@ fn is_gone(error: &io::Error) -> bool {
     error.raw_os_error() == Some(nix::errno::Errno::ENODEV as i32)
 }
 
-fn owner(sources: &[Ipv4Net], from: SocketAddr) -> Option<Ipv4Net> {
+fn owner(passages: &[Passage], from: SocketAddr) -> Option<Ipv4Net> {
     let IpAddr::V4(address) = from.ip() else {
         return None;
     };
@@ -110,7 +113,8 @@ fn owner(sources: &[Ipv4Net], from: SocketAddr) -> Option<Ipv4Net> {
     if from.port() == PORT {
         return None;
     }
-    sources.iter().find(|it| it.contains(&address)).copied()
+    let mut sources = passages.iter().map(|it| it.from);
+    sources.find(|it| it.contains(&address))
 }
 
 /// How many answers each peer got in this second.
@@ -188,8 +192,8 @@ mod tests {
         long.resize(LONGEST + 1, 0);
         assert!(!is_question(&long));
 
-        let sources: Vec<Ipv4Net> = vec!["10.71.0.0/16".parse().unwrap()];
-        let from = |text: &str| owner(&sources, text.parse().unwrap());
+        let passages = [passage("10.71.0.0/16")];
+        let from = |text: &str| owner(&passages, text.parse().unwrap());
         assert!(from("10.71.0.1:999").is_some());
         assert!(from("10.71.0.1:5870").is_none());
         assert!(from("10.72.0.1:999").is_none());
@@ -212,18 +216,23 @@ mod tests {
 
     #[tokio::test]
     async fn an_echo_comes_back_over_loopback() {
-        let sources = watch::Sender::new(vec!["127.0.0.0/8".parse().unwrap()]);
+        let passages = watch::Sender::new(vec![passage("127.0.0.0/8")]);
         let address = Ipv4Addr::new(127, 58, 70, 1);
-        let Ok(responder) = Responder::start("lo", address, sources.subscribe()) else {
+        let Ok(responder) = Responder::start("lo", address, passages.subscribe()) else {
             println!("skipped: echo port or loopback not available");
             return;
         };
         assert!(echo("lo", address, address).await.is_ok());
-        sources.send_replace(Vec::new());
+        passages.send_replace(Vec::new());
         assert!(matches!(
             echo("lo", address, address).await,
             Err(Error::NoEcho(_))
         ));
         assert!(responder.is_alive());
+    }
+
+    fn passage(from: &str) -> Passage {
+        let from = from.parse().unwrap();
+        Passage { from, to: from }
     }
 }

@@ -5,6 +5,7 @@
 
 use std::{
     io,
+    net::Ipv4Addr,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -16,6 +17,7 @@ use gotatun::{
     packet::{Ip, Packet, PacketBufPool},
     tun::{IpRecv, IpSend, MtuWatcher},
 };
+use ipnet::Ipv4Net;
 use nix::errno::Errno;
 use tokio::{
     sync::{mpsc, watch},
@@ -30,6 +32,16 @@ const PACKET: usize = 4096;
 /// Packets that wait for the TUN. When it is full the sender waits, so that nothing is dropped here
 /// and the kernel's socket buffer takes the burst.
 const QUEUE: usize = 1024;
+
+/// What may come out of the tunnel from one peer. The packet rules say the same; this holds where
+/// somebody has flushed them, too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Passage {
+    /// The range that the peer sends from.
+    pub(crate) from: Ipv4Net,
+    /// The range under which it sees us.
+    pub(crate) to: Ipv4Net,
+}
 
 /// Says whether the TUN still exists.
 #[derive(Debug, Clone, Default)]
@@ -49,6 +61,7 @@ impl Pulse {
 pub(crate) fn halves(
     device: AsyncDevice,
     mtu: watch::Receiver<u16>,
+    passages: watch::Receiver<Vec<Passage>>,
     pulse: &Pulse,
 ) -> (Sender, Receiver, JoinHandle<()>) {
     let device = Arc::new(device);
@@ -63,22 +76,41 @@ pub(crate) fn halves(
         sizes: vec![0; IDEAL_BATCH_SIZE],
         packets: Vec::with_capacity(IDEAL_BATCH_SIZE),
     };
-    (Sender { queue }, receiver, writer)
+    (Sender { queue, passages }, receiver, writer)
 }
 
 /// Takes what came out of the tunnel.
 pub(crate) struct Sender {
-    queue: mpsc::Sender<Packet<Ip>>,
+    queue: mpsc::Sender<Packet<[u8]>>,
+    passages: watch::Receiver<Vec<Passage>>,
 }
 
 impl IpSend for Sender {
     async fn send(&mut self, packet: Packet<Ip>) -> io::Result<()> {
+        let packet = packet.into_bytes();
+        if !may_pass(&self.passages.borrow(), &packet) {
+            return Ok(());
+        }
         let gone = |_| io::Error::from(io::ErrorKind::BrokenPipe);
         self.queue.send(packet).await.map_err(gone)
     }
 }
 
-async fn write(device: Arc<AsyncDevice>, mut queue: mpsc::Receiver<Packet<Ip>>, pulse: Pulse) {
+/// Reads source and target of an IPv4 packet (RFC 791, section 3.1), and whether a peer may send it.
+fn may_pass(passages: &[Passage], packet: &[u8]) -> bool {
+    let address = |at: usize| {
+        let octets: [u8; 4] = packet.get(at..at + 4)?.try_into().ok()?;
+        Some(Ipv4Addr::from(octets))
+    };
+    let is_ipv4 = packet.first().is_some_and(|first| first >> 4 == 4);
+    let (true, Some(source), Some(target)) = (is_ipv4, address(12), address(16)) else {
+        return false;
+    };
+    let fits = |it: &Passage| it.from.contains(&source) && it.to.contains(&target);
+    passages.iter().any(fits)
+}
+
+async fn write(device: Arc<AsyncDevice>, mut queue: mpsc::Receiver<Packet<[u8]>>, pulse: Pulse) {
     let mut packets = Vec::with_capacity(IDEAL_BATCH_SIZE);
     let mut table = GROTable::default();
     let room = VIRTIO_NET_HDR_LEN + BUNDLE;
@@ -89,7 +121,7 @@ async fn write(device: Arc<AsyncDevice>, mut queue: mpsc::Receiver<Packet<Ip>>, 
         for (buffer, packet) in buffers.iter_mut().zip(packets.drain(..)) {
             buffer.clear();
             buffer.resize(VIRTIO_NET_HDR_LEN, 0);
-            buffer.extend_from_slice(&packet.into_bytes());
+            buffer.extend_from_slice(&packet);
         }
         let Some(filled) = buffers.get_mut(..count) else {
             continue;
@@ -171,4 +203,39 @@ fn is_gone(error: &io::Error) -> bool {
     [Errno::EBADF, Errno::EBADFD, Errno::ENODEV]
         .iter()
         .any(|errno| error.raw_os_error() == Some(*errno as i32))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_a_peer_may_send_comes_out() {
+        let passages = [
+            ("10.71.0.0/16", "10.72.0.0/16"),
+            ("10.80.0.0/16", "10.244.0.0/16"),
+        ];
+        let passages = passages.map(|(from, to)| Passage {
+            from: from.parse().unwrap(),
+            to: to.parse().unwrap(),
+        });
+        let passes = |first: u8, from: &str, to: &str, length: usize| {
+            let mut packet = [0; 28];
+            packet[0] = first;
+            packet[12..16].copy_from_slice(&from.parse::<Ipv4Addr>().unwrap().octets());
+            packet[16..20].copy_from_slice(&to.parse::<Ipv4Addr>().unwrap().octets());
+            may_pass(&passages, &packet[..length])
+        };
+        assert!(passes(0x45, "10.71.1.10", "10.72.1.10", 28));
+        assert!(passes(0x45, "10.80.1.10", "10.244.0.1", 20));
+        assert!(
+            !passes(0x45, "10.71.1.10", "10.244.1.10", 28),
+            "another's target"
+        );
+        assert!(!passes(0x45, "10.73.1.10", "10.72.1.10", 28));
+        assert!(!passes(0x45, "10.71.1.10", "192.168.1.1", 28));
+        assert!(!passes(0x60, "10.71.1.10", "10.72.1.10", 28), "IPv6");
+        assert!(!passes(0x45, "10.71.1.10", "10.72.1.10", 19));
+        assert!(!may_pass(&passages, &[]));
+    }
 }

@@ -19,6 +19,7 @@ use super::{
     links::{self, LinkFacts, Links},
     nat,
     probe::{self, Responder},
+    tun::Passage,
 };
 use crate::engine::overlay::{
     FilterState, INTERFACE, Observed, ObservedInterface, ObservedPeer, Operation, PublicKey,
@@ -70,7 +71,7 @@ struct State {
     responder: Option<Responder>,
     address: Option<Ipv4Addr>,
     presented: BTreeMap<PublicKey, Ipv4Net>,
-    sources: watch::Sender<Vec<Ipv4Net>>,
+    passages: watch::Sender<Vec<Passage>>,
 }
 
 impl std::fmt::Debug for State {
@@ -261,9 +262,9 @@ impl Userspace {
             }
             Operation::AddAddress(address) => {
                 self.links.add_address(self.index().await?, address).await?;
-                let sources = state.sources.subscribe();
+                let passages = state.passages.subscribe();
                 state.stop_responder().await;
-                let responder = Responder::start(&self.settings.interface, address, sources)?;
+                let responder = Responder::start(&self.settings.interface, address, passages)?;
                 state.responder = Some(responder);
                 state.address = Some(address);
             }
@@ -276,7 +277,7 @@ impl Userspace {
             Operation::SetPeer(link) => {
                 state.running()?.set_peer(&link).await?;
                 state.presented.insert(link.public_key, link.presented);
-                state.tell_sources().await?;
+                state.tell_passages().await?;
             }
             Operation::SetEndpoint(key, endpoint) => {
                 state.running()?.set_endpoint(&key, endpoint).await?;
@@ -284,7 +285,7 @@ impl Userspace {
             Operation::RemovePeer(key) => {
                 state.running()?.remove_peer(&key).await?;
                 state.presented.remove(&key);
-                state.tell_sources().await?;
+                state.tell_passages().await?;
             }
             Operation::AddRoute { range, source } => {
                 let index = self.index().await?;
@@ -298,14 +299,14 @@ impl Userspace {
     async fn create(&self, state: &mut State, port: u16, mtu: u16) -> Result<(), Error> {
         preflight()?;
         self.remove(state).await?;
-        let device = Device::start(Parts {
+        let parts = Parts {
             interface: &self.settings.interface,
             key: &self.settings.key,
             port,
             mtu,
             offload: self.settings.offload,
-        })
-        .await?;
+        };
+        let device = Device::start(parts, state.passages.subscribe()).await?;
         // The tunnel carries no IPv6 yet; without this the kernel would speak it on its own.
         let knob = format!(
             "/proc/sys/net/ipv6/conf/{}/disable_ipv6",
@@ -321,7 +322,7 @@ impl Userspace {
         state.stop_responder().await;
         state.address = None;
         state.presented.clear();
-        state.sources.send_replace(Vec::new());
+        state.passages.send_replace(Vec::new());
         let Some(device) = state.device.take() else {
             return Ok(());
         };
@@ -362,10 +363,18 @@ impl State {
         self.device.as_ref().ok_or(Error::NoInterface)
     }
 
-    async fn tell_sources(&self) -> Result<(), Error> {
+    async fn tell_passages(&self) -> Result<(), Error> {
         let peers = self.running()?.peers().await;
-        let sources = peers.into_iter().flat_map(|it| it.allowed).collect();
-        self.sources.send_replace(sources);
+        let passages = peers.into_iter().flat_map(|peer| {
+            let presented = self.presented.get(&peer.public_key).copied();
+            let ranges = presented.map(|to| {
+                peer.allowed
+                    .into_iter()
+                    .map(move |from| Passage { from, to })
+            });
+            ranges.into_iter().flatten()
+        });
+        self.passages.send_replace(passages.collect());
         Ok(())
     }
 }

@@ -194,10 +194,6 @@ fn a_tenant_reaches_the_offered_range_and_nothing_else() {
     let accepted = async { tokio::time::timeout(PATIENCE, accepted).await.unwrap() };
     let seen = pair.sides[1].run(accepted).unwrap();
     assert_eq!(seen, [POD.to_string()]);
-    let rules = pair.exec(1, "nft list chain inet landbridge guard");
-    let rules = String::from_utf8_lossy(&rules.stdout).into_owned();
-    let dropped = rules.lines().find(|line| line.contains(" drop")).unwrap();
-    assert!(!dropped.contains("packets 0 "), "{rules}");
     pair.close_and_check();
 }
 
