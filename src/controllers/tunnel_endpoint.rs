@@ -45,6 +45,9 @@ const PASS_INTERVAL: Duration = Duration::from_secs(5);
 const TURNING_INTERVAL: Duration = Duration::from_secs(2);
 /// How long the driver may take to clean up when the daemon stops: less than the daemon waits.
 const CLOSE_LIMIT: Duration = Duration::from_secs(5);
+/// How long a write of ours may keep the loop, which has tunnels to look after; the next pass tries
+/// again.
+const WRITE_LIMIT: Duration = Duration::from_secs(1);
 
 /// What the loop has to know.
 #[derive(Debug, Clone)]
@@ -270,8 +273,10 @@ impl Tunnels {
             state.is_probing = true;
             let (driver, cluster) = (Arc::clone(&self.driver), cluster.clone());
             let target = peer.target();
+            // A task of its own, so that what else this loop does is not part of the time it takes.
+            let probe = tokio::spawn(async move { driver.probe(target).await });
             self.echoes.push(Box::pin(async move {
-                let answer = driver.probe(target).await;
+                let answer = probe.await.unwrap_or(Err(Error::NoEcho(target)));
                 (cluster, answer)
             }));
         }
@@ -435,11 +440,21 @@ impl Tunnels {
             let name = object.name_any();
             let params = PatchParams::default();
             let release = self.api.patch(&name, &params, &patch);
-            if let Some(Err(error)) = self.stop.run_until_cancelled(release).await {
-                tracing::debug!(%error, %name, "Could not release a TunnelEndpoint yet");
+            match within_limit(&self.stop, release).await {
+                Some(Ok(_)) => {}
+                Some(Err(error)) => {
+                    tracing::debug!(%error, %name, "Could not release a TunnelEndpoint yet");
+                }
+                None => return,
             }
         }
     }
+}
+
+/// Waits for an answer of the API, unless it takes too long or the daemon stops.
+async fn within_limit<T>(stop: &CancellationToken, request: impl Future<Output = T>) -> Option<T> {
+    let answer = stop.run_until_cancelled(timeout(WRITE_LIMIT, request));
+    answer.await?.ok()
 }
 
 /// What of an object can change the tunnel; our own reports cannot.

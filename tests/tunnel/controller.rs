@@ -241,6 +241,27 @@ async fn stopping_does_not_wait_for_an_api_that_says_nothing() {
     assert_eq!(fabric.look(&key(1)), Observed::default());
 }
 
+#[tokio::test(start_paused = true)]
+async fn an_api_that_says_nothing_holds_up_no_tunnel() {
+    let fabric = Fabric::default();
+    fabric.set_latency(Duration::from_micros(400));
+    let home = Cluster::start_behind(Arc::new(fabric.driver(key(1))), deaf_to_patches).await;
+    let foreign = Cluster::start(Arc::new(fabric.driver(key(2)))).await;
+    home.create(spec("foreign", 2), ready("10.72.0.0/16", "10.71.0.0/16"))
+        .await;
+    foreign
+        .create(spec("home", 1), ready("10.71.0.0/16", "10.72.0.0/16"))
+        .await;
+    foreign.wait_for("connected").await;
+    let whole = fabric.look(&key(1)).filter;
+    fabric.meddle(&key(1), |observed| observed.filter = None);
+    sleep(Duration::from_secs(10)).await;
+    assert_eq!(fabric.look(&key(1)).filter, whole);
+    let shown = home.board.borrow()[&"foreign".parse().unwrap()].clone();
+    assert!(shown.is_connected, "{shown:?}");
+    assert_eq!(shown.round_trip, Some(Duration::from_micros(400)));
+}
+
 /// A client whose patches are never answered.
 fn deaf_to_patches(client: Client) -> Client {
     let service = tower::service_fn(move |request: Request<Body>| {

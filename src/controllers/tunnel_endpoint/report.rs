@@ -8,7 +8,7 @@ use kube::{
 };
 use serde_json::json;
 
-use super::{Connectivity, Tunnels};
+use super::{Connectivity, Tunnels, within_limit};
 use crate::{
     api::{
         identity::ClusterId,
@@ -43,7 +43,7 @@ impl Tunnels {
             let params = PatchParams::default();
             let patch = Patch::Merge(status);
             let report = self.api.patch_status(&name, &params, &patch);
-            match self.stop.run_until_cancelled(report).await {
+            match within_limit(&self.stop, report).await {
                 Some(Ok(written)) => {
                     log(object, &connection);
                     self.objects.insert(name, written);
