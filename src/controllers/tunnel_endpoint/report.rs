@@ -140,7 +140,7 @@ fn alive(peer: &Peer, endpoint: Option<SocketAddr>, health: &mut Health) -> Conn
     let verdict = health.verdict();
     // While endpoints take turns the best one is shown, so that nothing changes at every turn.
     let endpoint = match verdict {
-        Verdict::Connected | Verdict::NoEcho => endpoint,
+        Verdict::Connected | Verdict::Waiting | Verdict::NoEcho => endpoint,
         Verdict::NoHandshake => None,
     };
     let endpoint = endpoint.or_else(|| peer.endpoints.first().copied());
@@ -153,7 +153,7 @@ fn alive(peer: &Peer, endpoint: Option<SocketAddr>, health: &mut Health) -> Conn
             latency,
             peer_configuration: configuration,
         },
-        Verdict::NoHandshake | Verdict::NoEcho => Connection {
+        Verdict::NoHandshake | Verdict::Waiting | Verdict::NoEcho => Connection {
             peer_configuration: configuration,
             ..connecting(reason(verdict, peer, endpoint))
         },
@@ -162,6 +162,7 @@ fn alive(peer: &Peer, endpoint: Option<SocketAddr>, health: &mut Health) -> Conn
 
 fn reason(verdict: Verdict, peer: &Peer, endpoint: Option<SocketAddr>) -> String {
     match (verdict, endpoint) {
+        (Verdict::Waiting, _) => "handshake fresh, waiting for the first echo".to_owned(),
         (Verdict::NoEcho, _) => format!(
             "handshake but no echo from {}; is {INTERFACE} behind a firewall on one side?",
             peer.target()

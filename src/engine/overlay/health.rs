@@ -32,6 +32,8 @@ pub enum Verdict {
     Connected,
     /// Nobody answered the handshake.
     NoHandshake,
+    /// There is a session, and its first echoes are on the way.
+    Waiting,
     /// There is a session, and no echo comes back through it.
     NoEcho,
 }
@@ -113,6 +115,7 @@ impl Health {
     pub fn verdict(&self) -> Verdict {
         match (self.is_fresh, self.has_echo) {
             (true, true) => Verdict::Connected,
+            (true, false) if self.lost < LOST_LIMIT => Verdict::Waiting,
             (true, false) => Verdict::NoEcho,
             (false, _) => Verdict::NoHandshake,
         }
@@ -190,7 +193,7 @@ mod tests {
         let mut health = Health::default();
         assert_eq!(health.verdict(), Verdict::NoHandshake);
         health.handle_look(Some(&peer(1)), at(0));
-        assert_eq!(health.verdict(), Verdict::NoEcho);
+        assert_eq!(health.verdict(), Verdict::Waiting);
         health.handle_echo(Some(Duration::from_millis(1)));
         assert_eq!(health.verdict(), Verdict::Connected);
         health.handle_look(Some(&peer(HANDSHAKE_LIMIT.as_secs())), at(1));
@@ -198,9 +201,24 @@ mod tests {
         health.handle_look(Some(&peer(1)), at(2));
         assert_eq!(
             health.verdict(),
-            Verdict::NoEcho,
+            Verdict::Waiting,
             "an old echo does not count"
         );
+    }
+
+    #[test]
+    fn echoes_that_were_lost_without_a_session_do_not_count_in_it() {
+        let mut health = Health::default();
+        health.handle_look(None, at(0));
+        for _ in 0..LOST_LIMIT {
+            health.handle_echo(None);
+        }
+        health.handle_look(Some(&peer(1)), at(1));
+        for _ in 0..LOST_LIMIT {
+            assert_eq!(health.verdict(), Verdict::Waiting);
+            health.handle_echo(None);
+        }
+        assert_eq!(health.verdict(), Verdict::NoEcho);
     }
 
     #[test]
