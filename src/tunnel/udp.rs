@@ -1,16 +1,12 @@
 //! The outer UDP socket: gotatun's own, with large buffers and runs of packets sent in one call.
 //!
-//! UDP_SEGMENT hands the kernel up to 64 packets for one peer at once. A path that cannot do it
-//! says so at the first try, and from then on packets go one by one.
+//! UDP_SEGMENT hands the kernel up to 64 packets for one peer at once. Where a path cannot do that,
+//! or is too narrow for it at present, the kernel says so, and the packets go one by one.
 
 use std::{
     io::{self, IoSlice},
     net::SocketAddr,
     os::fd::AsRawFd as _,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
 };
 
 use gotatun::{
@@ -51,11 +47,7 @@ impl UdpTransportFactory for Factory {
         // Needs CAP_NET_ADMIN, as the tunnel does anyway; without it the default is kept.
         let _ = setsockopt(&socket, sockopt::RcvBufForce, &BUFFER);
         let _ = setsockopt(&socket, sockopt::SndBufForce, &BUFFER);
-        let sender = Sender {
-            socket,
-            one_by_one: Arc::default(),
-        };
-        Ok((sender, receiver))
+        Ok((Sender { socket }, receiver))
     }
 }
 
@@ -63,7 +55,6 @@ impl UdpTransportFactory for Factory {
 #[derive(Clone)]
 pub(crate) struct Sender {
     socket: UdpSocket,
-    one_by_one: Arc<AtomicBool>,
 }
 
 impl UdpSend for Sender {
@@ -85,7 +76,7 @@ impl UdpSend for Sender {
     ) -> io::Result<()> {
         let mut rest = packets.as_slice();
         while let Some((_, destination)) = rest.first() {
-            let (run, others) = rest.split_at(self.run_length(rest));
+            let (run, others) = rest.split_at(run_length(rest));
             rest = others;
             self.send_run(run, *destination).await;
         }
@@ -99,31 +90,6 @@ impl UdpSend for Sender {
 }
 
 impl Sender {
-    /// Counts the packets at the front that may go in one call: one destination, one size, and a
-    /// shorter one only at the end.
-    fn run_length(&self, packets: &[(Packet, SocketAddr)]) -> usize {
-        let Some((first, destination)) = packets.first() else {
-            return 0;
-        };
-        if self.one_by_one.load(Ordering::Relaxed) {
-            return 1;
-        }
-        let size = first.len();
-        let mut bytes = size;
-        let mut length = 1;
-        for (packet, to) in packets.iter().take(MOST_SEGMENTS).skip(1) {
-            bytes += packet.len();
-            if to != destination || packet.len() > size || bytes > MOST_BYTES {
-                break;
-            }
-            length += 1;
-            if packet.len() < size {
-                break;
-            }
-        }
-        length
-    }
-
     /// Sends a run; what cannot be sent is lost, as packets are.
     async fn send_run(&self, run: &[(Packet, SocketAddr)], destination: SocketAddr) {
         let sent = if run.len() > 1 {
@@ -133,19 +99,14 @@ impl Sender {
         };
         let sent = match sent {
             Err(error) if run.len() > 1 && is_offload_refused(&error) => {
-                self.give_up_runs(&error);
+                // Of this path, and at this moment: another one, or the same one later, may do it.
+                tracing::trace!(%error, %destination, "Sending packets one by one");
                 self.send_single(run, destination).await
             }
             sent => sent,
         };
         if let Err(error) = sent {
             tracing::debug!(%error, %destination, "Could not send packets");
-        }
-    }
-
-    fn give_up_runs(&self, error: &io::Error) {
-        if !self.one_by_one.swap(true, Ordering::Relaxed) {
-            tracing::info!(%error, "Sending packets one by one from now on");
         }
     }
 
@@ -180,7 +141,30 @@ impl Sender {
     }
 }
 
-/// What kernels and network cards say when they cannot cut a run into packets.
+/// Counts the packets at the front that may go in one call: one destination, one size, and a shorter
+/// one only at the end.
+fn run_length(packets: &[(Packet, SocketAddr)]) -> usize {
+    let Some((first, destination)) = packets.first() else {
+        return 0;
+    };
+    let size = first.len();
+    let mut bytes = size;
+    let mut length = 1;
+    for (packet, to) in packets.iter().take(MOST_SEGMENTS).skip(1) {
+        bytes += packet.len();
+        if to != destination || packet.len() > size || bytes > MOST_BYTES {
+            break;
+        }
+        length += 1;
+        if packet.len() < size {
+            break;
+        }
+    }
+    length
+}
+
+/// What kernels and network cards say when they cannot cut a run into packets, and the kernel when
+/// they are larger than the path takes.
 fn is_offload_refused(error: &io::Error) -> bool {
     [
         Errno::EIO,
@@ -190,4 +174,38 @@ fn is_offload_refused(error: &io::Error) -> bool {
     ]
     .iter()
     .any(|errno| error.raw_os_error() == Some(*errno as i32))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_has_one_destination_and_one_size_but_for_its_end() {
+        let length = |packets: &[(usize, u16)]| {
+            let packets = packets.iter().map(|(size, port)| {
+                let packet = Packet::copy_from(vec![0_u8; *size].as_slice());
+                (packet, SocketAddr::from(([192, 0, 2, 1], *port)))
+            });
+            run_length(&packets.collect::<Vec<_>>())
+        };
+        assert_eq!(length(&[]), 0);
+        assert_eq!(length(&[(900, 1)]), 1);
+        assert_eq!(length(&[(900, 1), (900, 1), (900, 2)]), 2);
+        assert_eq!(length(&[(900, 1), (901, 1)]), 1, "a longer one");
+        assert_eq!(length(&[(900, 1), (899, 1), (899, 1)]), 2, "a shorter one");
+        assert_eq!(length(&[(900, 1); 100]), MOST_SEGMENTS);
+        assert_eq!(length(&[(1400, 1); 100]), MOST_BYTES / 1400);
+    }
+
+    #[test]
+    fn only_a_refusal_of_runs_is_one() {
+        let refused = |errno: Errno| is_offload_refused(&errno.into());
+        for errno in [Errno::EIO, Errno::EINVAL, Errno::EMSGSIZE] {
+            assert!(refused(errno), "{errno}");
+        }
+        for errno in [Errno::ENETUNREACH, Errno::EPERM, Errno::ENOBUFS] {
+            assert!(!refused(errno), "{errno}");
+        }
+    }
 }
