@@ -135,8 +135,11 @@ pub fn flush() {
 fn filter(level: &str) -> Result<EnvFilter, Error> {
     let word = !level.contains(['=', ',', '[']);
     let directives = if word {
-        // What name servers say wrong is told in the status of the SearchDomain, and not twice.
-        format!("warn,hickory_net=off,hickory_proto=off,hickory_resolver=off,landbridge={level}")
+        // What name servers say wrong is told in the status of the SearchDomain, and not twice. The
+        // tunnel's engine says of each single packet that its peer has no endpoint yet.
+        format!(
+            "warn,gotatun::device=off,hickory_net=off,hickory_proto=off,hickory_resolver=off,landbridge={level}"
+        )
     } else {
         level.to_owned()
     };
@@ -310,7 +313,7 @@ mod tests {
     fn a_word_is_about_this_program_and_a_filter_is_taken_whole() {
         assert_eq!(
             filter("debug").expect("a level").to_string(),
-            "hickory_resolver=off,hickory_proto=off,hickory_net=off,landbridge=debug,warn"
+            "hickory_resolver=off,gotatun::device=off,hickory_proto=off,hickory_net=off,landbridge=debug,warn"
         );
         assert_eq!(
             filter("mdns_sd=trace").expect("a filter").to_string(),

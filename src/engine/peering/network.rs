@@ -17,7 +17,7 @@ use crate::{
         peering_request::{HomeSession, SessionNetwork},
     },
     engine::{
-        addresses::{OwnNetworks, judge},
+        addresses::{OwnNetworks, judge, normalise},
         addressing::{self, Remap},
     },
 };
@@ -253,7 +253,12 @@ fn endpoints(view: &View<'_>, told: &SessionNetwork) -> Vec<String> {
     let answered = view
         .connected
         .and_then(|connected| connected.address)
-        .map(|address| std::net::SocketAddr::new(address.ip().to_canonical(), told.port));
+        .map(|address| {
+            // A link-local address is none without its interface.
+            let mut endpoint = normalise(address);
+            endpoint.set_port(told.port);
+            endpoint
+        });
     let kept = view
         .facts
         .remote_network

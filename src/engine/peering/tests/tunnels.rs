@@ -1,4 +1,4 @@
-//! Peerings in which one side makes no tunnels.
+//! Peerings in which one side makes no tunnels, and where tunnels lead.
 
 use super::{model::Model, *};
 
@@ -30,4 +30,19 @@ fn a_tunnel_is_removed_once_and_as_long_as_only_we_hold_it() {
         let removes = steps(makes_tunnels, is_deleted, holder);
         assert_eq!(removes, expected, "{makes_tunnels} {is_deleted} {holder}");
     }
+}
+
+#[test]
+fn a_link_local_endpoint_keeps_its_interface() {
+    let mut model = Model::peered();
+    let connected = model.facts.link.connected.as_mut();
+    connected.expect("it is peered").address = Some("[fe80::5%3]:5870".parse().unwrap());
+    let steps = model.plan().steps;
+    let endpoints = steps.iter().find_map(|step| {
+        let Step::WriteTunnel(wish) = step else {
+            return None;
+        };
+        wish.spec.backend_config.get("endpoints")
+    });
+    assert_eq!(endpoints.map(String::as_str), Some("[fe80::5%3]:5871"));
 }
