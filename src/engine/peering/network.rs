@@ -64,6 +64,9 @@ pub(super) fn steps(view: &View<'_>, steps: &mut Vec<Step>) {
         return;
     }
     let Some(told) = view.peer_network() else {
+        if is_in_the_way(view) && is_to_be_removed(view) {
+            steps.push(Step::RemoveTunnel);
+        }
         return;
     };
     let (Some(local), Some(remote)) = (local_network(view, told), remote_network(view, told))
@@ -96,6 +99,20 @@ fn remove(view: &View<'_>, steps: &mut Vec<Step>) {
     if view.facts.local_network.is_some() || view.facts.remote_network.is_some() {
         steps.push(Step::RemoveNetworks);
     }
+}
+
+/// Whether the range of a peer that says nothing is needed here by now: this machine may be on
+/// another network than when it was chosen. The peer hears of another one when it is back.
+fn is_in_the_way(view: &View<'_>) -> bool {
+    let remote = view.facts.remote_network.as_ref();
+    remote.is_some_and(|present| {
+        let seen = present
+            .status
+            .as_ref()
+            .and_then(|it| it.pod_cidr_nat.as_ref());
+        let claimed = present.spec.pod_cidr.parse::<Ipv4Net>();
+        claimed.is_ok_and(|claimed| seen_as(view, claimed).ok().as_ref() != seen)
+    })
 }
 
 /// Whether there is a TunnelEndpoint that somebody has to delete, or to let go of: where no tunnels

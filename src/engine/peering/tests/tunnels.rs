@@ -46,3 +46,18 @@ fn a_link_local_endpoint_keeps_its_interface() {
     });
     assert_eq!(endpoints.map(String::as_str), Some("[fe80::5%3]:5871"));
 }
+
+#[test]
+fn a_range_that_is_needed_here_is_given_up_while_its_peer_is_away() {
+    let mut model = Model::peered();
+    model.facts.link = Link::default();
+    model.facts.request = None;
+    assert!(!model.plan().steps.contains(&Step::RemoveTunnel));
+    let remote = model.facts.remote_network.as_ref();
+    let status = remote
+        .and_then(|it| it.status.as_ref())
+        .expect("it is peered");
+    let seen: Ipv4Net = status.pod_cidr_nat.as_ref().unwrap().parse().unwrap();
+    model.facts.ground.networks.insert(seen);
+    assert!(model.plan().steps.contains(&Step::RemoveTunnel));
+}
