@@ -18,7 +18,10 @@ use super::{
 };
 use crate::{
     api::{ClusterConfigSpec, ClusterId, ClusterName, ForeignCluster},
-    engine::peering::{Neighbour, Own},
+    engine::{
+        addressing::Surroundings,
+        peering::{Neighbour, Own},
+    },
     peer::{certificates::Proven, client::Connector, web_pki::WebPki},
 };
 
@@ -38,8 +41,8 @@ pub struct Context {
     auth_url: watch::Sender<String>,
     /// The range of our services.
     pub service_cidr: Ipv4Net,
-    /// The networks that this machine is on.
-    pub networks: watch::Receiver<BTreeSet<Ipv4Net>>,
+    /// The networks that this machine is on, and reaches.
+    pub surroundings: watch::Receiver<Surroundings>,
     /// The secret that all machines of one owner share.
     pub fleet: watch::Receiver<Fleet>,
     /// Our certificate of the Web PKI, and the authorities that we believe.
@@ -95,8 +98,8 @@ pub struct Parts {
     pub own: Own,
     /// See [`Context::service_cidr`].
     pub service_cidr: Ipv4Net,
-    /// See [`Context::networks`].
-    pub networks: watch::Receiver<BTreeSet<Ipv4Net>>,
+    /// See [`Context::surroundings`].
+    pub surroundings: watch::Receiver<Surroundings>,
     /// See [`Context::fleet`].
     pub fleet: watch::Receiver<Fleet>,
     /// See [`Context::web_pki`].
@@ -118,7 +121,7 @@ impl Context {
             own: parts.own,
             auth_url,
             service_cidr: parts.service_cidr,
-            networks: parts.networks,
+            surroundings: parts.surroundings,
             fleet: parts.fleet,
             web_pki: parts.web_pki,
             config: parts.config,

@@ -330,7 +330,7 @@ pub(super) use tests::context;
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::BTreeSet, sync::Arc};
+    use std::sync::Arc;
 
     use futures::future::BoxFuture;
     use kube::api::{PatchParams, PostParams};
@@ -340,7 +340,7 @@ mod tests {
     use crate::{
         api::{self, ClusterConfigSpec, Fingerprint, labels::reason},
         controllers::context::Parts,
-        engine::peering::Own,
+        engine::{addressing::Surroundings, peering::Own},
         kubeapi::{KubeApi, Options, store},
         peer::{
             client::{ConnectError, Connection, Connector, Target},
@@ -365,7 +365,7 @@ mod tests {
             clock: Arc::clone(&clock),
             crds: api::crds(),
         };
-        let (_, networks) = watch::channel(BTreeSet::new());
+        let (_, surroundings) = watch::channel(Surroundings::default());
         let (_, config) = watch::channel(ClusterConfigSpec::default());
         Context::new(Parts {
             client: KubeApi::open(options).await.unwrap().client(),
@@ -380,7 +380,7 @@ mod tests {
                 tunnel: None,
             },
             service_cidr: "10.96.0.0/12".parse().unwrap(),
-            networks,
+            surroundings,
             fleet: watch::channel(None).1,
             web_pki: WebPki::default(),
             config,

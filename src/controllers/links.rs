@@ -8,6 +8,7 @@ mod watch;
 
 use std::{
     collections::BTreeMap,
+    net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -142,6 +143,13 @@ impl Links {
             .get(name)
             .map(|entry| entry.link.clone())
             .unwrap_or_default()
+    }
+
+    /// Returns where the peers are that answer.
+    pub(crate) fn addresses(&self) -> Vec<IpAddr> {
+        let entries = self.lock();
+        let connected = entries.values().filter_map(|it| it.link.connected.as_ref());
+        connected.filter_map(|it| Some(it.address?.ip())).collect()
     }
 
     /// Returns the connection to a peer, while it stands.

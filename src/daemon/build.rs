@@ -112,7 +112,7 @@ pub(super) async fn assemble(settings: &Loaded, target: Target) -> Result<Assemb
         )),
         own,
         service_cidr,
-        networks: networks.ranges.clone(),
+        surroundings: networks.around.clone(),
         fleet,
         web_pki,
         config: policy_receiver,

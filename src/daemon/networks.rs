@@ -1,6 +1,12 @@
 //! The networks that this machine is on, followed as they change.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::BTreeSet,
+    fs::{self, File},
+    io::Read as _,
+    net::Ipv4Addr,
+    time::Duration,
+};
 
 use ipnet::{IpNet, Ipv4Net};
 use nix::{ifaddrs::getifaddrs, net::if_::InterfaceFlags};
@@ -9,8 +15,15 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     discovery::interfaces::{InterfaceRules, subnet_of},
-    engine::{addresses::OwnNetworks, overlay::INTERFACE},
+    engine::{addresses::OwnNetworks, addressing::Surroundings, overlay::INTERFACE},
 };
+
+/// Where the resolvers stand: what programs read, and what systemd-resolved asks for them.
+const RESOLVERS: [&str; 2] = ["/etc/resolv.conf", "/run/systemd/resolve/resolv.conf"];
+/// The routes of the main table (proc_pid_net(5)).
+const ROUTES: &str = "/proc/thread-self/net/route";
+/// How much of them is read: 512 routes.
+const ROUTES_LIMIT: u64 = 64 << 10;
 
 /// How often the interfaces are read. Reading them takes microseconds; what depends on them must
 /// be right within a second of a change.
@@ -22,7 +35,7 @@ pub(super) struct Networks {
     /// For the judgement of addresses that are to be dialled.
     pub(super) own: watch::Receiver<OwnNetworks>,
     /// For the choice of ranges under which peers are seen.
-    pub(super) ranges: watch::Receiver<BTreeSet<Ipv4Net>>,
+    pub(super) around: watch::Receiver<Surroundings>,
 }
 
 /// Follows the interfaces.
@@ -31,26 +44,26 @@ pub(super) struct Follower {
     base: OwnNetworks,
     rules: InterfaceRules,
     own: watch::Sender<OwnNetworks>,
-    ranges: watch::Sender<BTreeSet<Ipv4Net>>,
+    around: watch::Sender<Surroundings>,
 }
 
 impl Follower {
     /// Reads the interfaces once. `base` holds what does not come from them.
     pub(super) fn new(base: OwnNetworks, rules: InterfaceRules) -> (Self, Networks) {
         let (own, own_receiver) = watch::channel(base.clone());
-        let (ranges, ranges_receiver) = watch::channel(BTreeSet::new());
+        let (around, around_receiver) = watch::channel(Surroundings::default());
         let follower = Self {
             base,
             rules,
             own,
-            ranges,
+            around,
         };
         follower.look();
         (
             follower,
             Networks {
                 own: own_receiver,
-                ranges: ranges_receiver,
+                around: around_receiver,
             },
         )
     }
@@ -89,8 +102,58 @@ impl Follower {
             }
         }
         replace(&self.own, own);
-        replace(&self.ranges, ranges);
+        let around = Surroundings {
+            networks: ranges,
+            avoided: avoided(),
+        };
+        replace(&self.around, around);
     }
+}
+
+fn avoided() -> BTreeSet<Ipv4Net> {
+    let mut routes = String::new();
+    if let Ok(file) = File::open(ROUTES) {
+        // What is beyond the limit is not known, as if the file could not be read.
+        let _ = file.take(ROUTES_LIMIT).read_to_string(&mut routes);
+    }
+    let resolvers = RESOLVERS.map(|path| fs::read_to_string(path).unwrap_or_default());
+    let routes = routes.lines().flat_map(route);
+    let resolvers = resolvers.iter().flat_map(|text| text.lines());
+    routes.chain(resolvers.filter_map(resolver)).collect()
+}
+
+/// Reads the resolver on a line of resolv.conf(5).
+fn resolver(line: &str) -> Option<Ipv4Net> {
+    let mut words = line.split_whitespace();
+    let address = (words.next()? == "nameserver").then(|| words.next())??;
+    Some(Ipv4Net::from(address.parse::<Ipv4Addr>().ok()?))
+}
+
+/// Reads where a line of the table of routes leads to, and through whom. The default route leads to
+/// no place of its own, and our routes are no hindrance to themselves.
+fn route(line: &str) -> Vec<Ipv4Net> {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let [interface, destination, gateway, _, _, _, _, mask, ..] = words[..] else {
+        return Vec::new();
+    };
+    let address = |text| {
+        let number = u32::from_str_radix(text, 16).ok()?;
+        // The kernel prints the bytes of the packet as a number of this machine.
+        Some(Ipv4Addr::from(number.to_ne_bytes()))
+    };
+    let (Some(destination), Some(gateway), Some(mask)) =
+        (address(destination), address(gateway), address(mask))
+    else {
+        return Vec::new();
+    };
+    let range = Ipv4Net::with_netmask(destination, mask).ok();
+    let gateway = Some(gateway).filter(|it| !it.is_unspecified());
+    range
+        .filter(|it| it.prefix_len() > 0)
+        .into_iter()
+        .chain(gateway.map(Ipv4Net::from))
+        .filter(|_| interface != INTERFACE)
+        .collect()
 }
 
 fn replace<T: PartialEq>(sender: &watch::Sender<T>, value: T) {
@@ -99,4 +162,42 @@ fn replace<T: PartialEq>(sender: &watch::Sender<T>, value: T) {
         *present = value;
         changed
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn routes_are_read_as_the_kernel_prints_them() {
+        let number = |text: &str| {
+            let address: Ipv4Addr = text.parse().unwrap();
+            format!("{:08X}", u32::from_ne_bytes(address.octets()))
+        };
+        let read = |interface: &str, destination, gateway, mask| {
+            let [destination, gateway, mask] = [destination, gateway, mask].map(number);
+            let line =
+                format!("{interface}\t{destination}\t{gateway}\t0003\t0\t0\t0\t{mask}\t0\t0\t0   ");
+            let ranges = route(&line).into_iter().map(|it| it.to_string());
+            ranges.collect::<Vec<_>>()
+        };
+        let vpn = read("tun0", "10.0.0.0", "10.8.0.1", "255.0.0.0");
+        assert_eq!(vpn, ["10.0.0.0/8", "10.8.0.1/32"]);
+        let default = read("eth0", "0.0.0.0", "10.0.2.2", "0.0.0.0");
+        assert_eq!(default, ["10.0.2.2/32"]);
+        let link = read("eth0", "10.0.2.0", "0.0.0.0", "255.255.255.0");
+        assert_eq!(link, ["10.0.2.0/24"]);
+        let ours = read(INTERFACE, "10.71.0.0", "0.0.0.0", "255.255.0.0");
+        assert_eq!(ours, [""; 0]);
+        let heading = "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU";
+        assert_eq!(route(heading), []);
+        assert_eq!(route("eth0 cut off"), []);
+    }
+
+    #[test]
+    fn resolvers_are_read_from_their_lines() {
+        let text = "# a comment\nsearch example.org\nnameserver 10.5.0.53\nnameserver fd00::53\n options ndots:1";
+        let read: Vec<_> = text.lines().filter_map(resolver).collect();
+        assert_eq!(read, ["10.5.0.53/32".parse().unwrap()]);
+    }
 }

@@ -32,6 +32,15 @@ pub const POOLS: [Ipv4Net; 3] = [
 /// The shared address space of carriers, which clusters use for pods too (RFC 6598, section 7).
 pub const SHARED_SPACE: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(100, 64, 0, 0), 10);
 
+/// What this machine sees around itself.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Surroundings {
+    /// The networks that it is on.
+    pub networks: BTreeSet<Ipv4Net>,
+    /// What else it reaches: see [`Ground::avoided`].
+    pub avoided: BTreeSet<Ipv4Net>,
+}
+
 /// What is in use on our side, and by whom.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ground {
@@ -43,8 +52,11 @@ pub struct Ground {
     pub services: Option<Ipv4Net>,
     /// Our external range, when one was chosen.
     pub external: Option<Ipv4Net>,
-    /// The networks of our nodes and interfaces, resolvers and gateways.
+    /// The networks of our interfaces.
     pub networks: BTreeSet<Ipv4Net>,
+    /// Resolvers, gateways, routes, nodes and peers. A range is chosen clear of them as long as there
+    /// is one, since a route may be as wide as all pools; what was chosen before they came stays.
+    pub avoided: BTreeSet<Ipv4Net>,
     /// What an administrator keeps for other things.
     pub reserved: BTreeSet<Ipv4Net>,
     /// Further ranges that remapped prefixes may come from.
@@ -62,6 +74,7 @@ impl Ground {
             services: None,
             external: None,
             networks: BTreeSet::new(),
+            avoided: BTreeSet::new(),
             reserved: BTreeSet::new(),
             additional_pools: BTreeSet::new(),
             given: BTreeMap::new(),
@@ -193,23 +206,38 @@ pub fn decide(
     previous: Option<Remap>,
 ) -> Result<Remap, Refusal> {
     let claim = check_range(claim)?;
-    let taken = ground.taken(Some(peer));
-    let is_free = |range: &Ipv4Net| !taken.iter().any(|used| overlap(used, range));
+    let mut taken = ground.taken(Some(peer));
     match previous {
         Some(Remap::To(range))
             if range.prefix_len() == claim.prefix_len()
                 && check_range(range).is_ok()
-                && is_free(&range) =>
+                && is_free(&taken, range) =>
         {
             return Ok(Remap::To(range.trunc()));
         }
-        _ if is_free(&claim) => return Ok(Remap::Unchanged),
+        Some(Remap::Unchanged) if is_free(&taken, claim) => return Ok(Remap::Unchanged),
         _ => {}
     }
-    let seed = hash(&[ground.own_id.as_str(), peer.as_str()]);
-    first_free(&ground.pools(), &taken, claim.prefix_len(), seed)
-        .map(Remap::To)
+    let needed = taken.len();
+    taken.extend(ground.avoided.iter().map(Ipv4Net::trunc));
+    choose(ground, peer, claim, &taken)
+        .or_else(|| {
+            taken.truncate(needed);
+            choose(ground, peer, claim, &taken)
+        })
         .ok_or(Refusal::Exhausted(claim))
+}
+
+fn choose(ground: &Ground, peer: &ClusterId, claim: Ipv4Net, taken: &[Ipv4Net]) -> Option<Remap> {
+    if is_free(taken, claim) {
+        return Some(Remap::Unchanged);
+    }
+    let seed = hash(&[ground.own_id.as_str(), peer.as_str()]);
+    first_free(&ground.pools(), taken, claim.prefix_len(), seed).map(Remap::To)
+}
+
+fn is_free(taken: &[Ipv4Net], range: Ipv4Net) -> bool {
+    !taken.iter().any(|used| overlap(used, &range))
 }
 
 /// Chooses our external range: a small free one that stays the same for the same ground.
@@ -287,6 +315,38 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn a_new_range_keeps_clear_of_what_is_reached_while_there_is_another() {
+        let mut ground = ground("10.244.0.0/16");
+        let choose = |ground: &Ground, claim, previous| {
+            decide(ground, &id("b"), net(claim), previous).unwrap()
+        };
+        let Remap::To(first) = choose(&ground, "10.244.0.0/16", None) else {
+            panic!("our own range is not free");
+        };
+        // A resolver that happens to be there, and a claim with a route in it.
+        let resolver = Ipv4Net::new(first.hosts().nth(52).unwrap(), 32).unwrap();
+        ground.avoided = BTreeSet::from([resolver, net("10.50.1.2/32")]);
+        let Remap::To(second) = choose(&ground, "10.244.0.0/16", None) else {
+            panic!("our own range is not free");
+        };
+        assert!(!second.contains(&resolver));
+        assert_ne!(choose(&ground, "10.50.0.0/16", None), Remap::Unchanged);
+        for (claim, kept) in [
+            ("10.244.0.0/16", Remap::To(first)),
+            ("10.50.0.0/16", Remap::Unchanged),
+        ] {
+            assert_eq!(
+                choose(&ground, claim, Some(kept)),
+                kept,
+                "it was there first"
+            );
+        }
+        // A VPN that routes everything.
+        ground.avoided = BTreeSet::from([net("0.0.0.0/1"), net("128.0.0.0/1")]);
+        assert_eq!(choose(&ground, "10.244.0.0/16", None), Remap::To(first));
+    }
 
     #[test]
     fn a_free_claim_is_seen_as_it_is() {

@@ -1,7 +1,6 @@
 //! A cluster with its whole front desk, and visitors that come to it.
 
 use std::{
-    collections::BTreeSet,
     net::{Ipv4Addr, SocketAddr},
     sync::{
         Arc,
@@ -23,7 +22,7 @@ use landbridge::{
         wire::{IdentityAnswer, IdentityRequest},
     },
     controllers::{Clock, Context, cluster_config, context::Parts, reception::FrontDesk},
-    engine::peering::Own,
+    engine::{addressing::Surroundings, peering::Own},
     kubeapi::{
         KubeApi, Options,
         store::{Commit, Memory},
@@ -88,7 +87,7 @@ impl Rome {
             connector: Arc::new(Nobody),
             own: own(credentials.identity()),
             service_cidr: "10.96.0.0/12".parse().unwrap(),
-            networks: watch::channel(BTreeSet::new()).1,
+            surroundings: watch::channel(Surroundings::default()).1,
             fleet: watch::channel(None).1,
             web_pki: WebPki::default(),
             config: policy,

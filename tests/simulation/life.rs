@@ -15,7 +15,7 @@ use landbridge::{
         roster, suspicions, tokens, tunnel_endpoint,
     },
     engine::{
-        addressing::{Ground, external_range},
+        addressing::{Ground, Surroundings, external_range},
         overlay::Observed,
         peering::{Own, OwnTunnel},
         sighting::Sighting,
@@ -102,7 +102,10 @@ impl World {
         config: watch::Receiver<ClusterConfigSpec>,
     ) -> Arc<Context> {
         let cluster = &self.clusters[index];
-        let networks = BTreeSet::from(["192.168.1.0/24".parse().unwrap()]);
+        let surroundings = Surroundings {
+            networks: BTreeSet::from(["192.168.1.0/24".parse().unwrap()]),
+            ..Surroundings::default()
+        };
         let fleet = || Arc::new(FleetSecret::new(SECRET).unwrap());
         Context::new(Parts {
             client,
@@ -112,7 +115,7 @@ impl World {
             }),
             own: own(cluster, index, self.lan.address(index), driver),
             service_cidr: "10.96.0.0/12".parse().unwrap(),
-            networks: watch::channel(networks).1,
+            surroundings: watch::channel(surroundings).1,
             fleet: watch::channel(cluster.setup.fleet.then(fleet)).1,
             web_pki: landbridge::peer::web_pki::WebPki::default(),
             config,

@@ -1,7 +1,11 @@
 //! What is known about one peer, read from the objects and the connection.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, Ipv4Addr},
+};
 
+use ipnet::Ipv4Net;
 use k8s_openapi::api::{
     coordination::v1::Lease,
     core::v1::{ConfigMap, Node},
@@ -78,13 +82,26 @@ fn scopes(object: &ForeignCluster) -> BTreeMap<String, u32> {
 
 fn ground(context: &Context) -> Ground {
     let config = context.policy().liqonet_config;
-    let ranges = |texts: &[String]| -> BTreeSet<ipnet::Ipv4Net> {
+    let ranges = |texts: &[String]| -> BTreeSet<Ipv4Net> {
         texts.iter().filter_map(|text| text.parse().ok()).collect()
     };
+    let around = context.surroundings.borrow().clone();
+    let peers = context.links.addresses();
+    let peers = peers
+        .into_iter()
+        .filter_map(|peer| match peer.to_canonical() {
+            IpAddr::V4(address) => Some(address),
+            IpAddr::V6(_) => None,
+        });
     Ground {
         services: Some(context.service_cidr),
         external: Some(context.own.external_cidr),
-        networks: context.networks.borrow().clone(),
+        networks: around.networks,
+        avoided: around
+            .avoided
+            .into_iter()
+            .chain(peers.map(Ipv4Net::from))
+            .collect(),
         reserved: ranges(&config.reserved_subnets),
         additional_pools: ranges(&config.additional_pools),
         ..Ground::new(context.own.cluster_id.clone(), context.own.pod_cidr)
@@ -169,12 +186,39 @@ async fn read_others(context: &Context, id: &ClusterId, facts: &mut Facts) -> Re
             .iter()
             .filter_map(given)
             .collect::<BTreeMap<_, _>>();
+        if facts.remote_network.is_none() {
+            let nodes = Api::<Node>::all(context.client.clone())
+                .list(&ListParams::default())
+                .await
+                .map_err(Error::api("list Nodes"))?;
+            facts
+                .ground
+                .avoided
+                .extend(nodes.items.iter().flat_map(places));
+        }
     }
     Ok(())
 }
 
+/// Where a node and its pods are.
+fn places(node: &Node) -> Vec<Ipv4Net> {
+    let addresses = node
+        .status
+        .iter()
+        .flat_map(|it| it.addresses.iter().flatten());
+    let pods = node
+        .spec
+        .iter()
+        .flat_map(|it| it.pod_cidrs.iter().flatten());
+    addresses
+        .filter_map(|it| it.address.parse::<Ipv4Addr>().ok())
+        .map(Ipv4Net::from)
+        .chain(pods.filter_map(|it| it.parse().ok()))
+        .collect()
+}
+
 /// The range under which the peer of a remote NetworkConfig is seen, and whose it is.
-fn given(config: &NetworkConfig) -> Option<(ClusterId, BTreeSet<ipnet::Ipv4Net>)> {
+fn given(config: &NetworkConfig) -> Option<(ClusterId, BTreeSet<Ipv4Net>)> {
     let owner = config.labels().get(labels::CLUSTER_ID)?.parse().ok()?;
     let seen = Remap::parse(config.status.as_ref()?.pod_cidr_nat.as_deref()?).ok()?;
     let range = seen.apply(config.spec.pod_cidr.parse().ok()?);
