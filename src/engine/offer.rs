@@ -261,7 +261,8 @@ fn hard(offer: &Offer) -> BTreeMap<String, Quantity> {
 }
 
 /// Decides about an offer. `others` is the number of offers of other clusters that are accepted;
-/// `present` is the answer that was given before, which a person may have written.
+/// `present` is the answer that was given before, or that a person wrote. Only with the manual policy
+/// is a refusal kept: else it would outlast the lack of room that it was given for.
 pub fn accept(
     config: &IngoingConfig,
     others: usize,

@@ -6,6 +6,7 @@ use kube::ResourceExt as _;
 use super::{View, network, node};
 use crate::{
     api::{
+        cluster_config::AcceptPolicy,
         foreign_cluster::Phase,
         identity::is_printable,
         labels::{condition, reason},
@@ -303,7 +304,17 @@ fn offer_verdict(view: &View<'_>) -> Verdict {
         Some(Acceptance::Refused) => {
             let why = offer::bounds::defect(offered);
             let why = why.unwrap_or_else(|| {
-                "more offers than maxAcceptableAdvertisement, or a person refused".to_owned()
+                let policy = view
+                    .facts
+                    .config
+                    .advertisement_config
+                    .ingoing_config
+                    .accept_policy;
+                match policy {
+                    AcceptPolicy::Manual => "a person refused",
+                    AcceptPolicy::AutoAcceptMax => "more offers than maxAcceptableAdvertisement",
+                }
+                .to_owned()
             });
             no(reason::OFFER_REFUSED, &why)
         }
