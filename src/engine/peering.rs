@@ -41,7 +41,7 @@ use crate::api::{
 use crate::engine::{addressing::Ground, policy::Evidence};
 
 pub use network::{LocalNetwork, RemoteNetwork, TunnelWish};
-pub use node::{NodeWish, node_name};
+pub use node::{NodeWish, node_name, virtual_node_taint};
 pub(crate) use view::View;
 
 /// A session that is silent for longer does not answer (a heartbeat comes every 2 s).

@@ -25,7 +25,7 @@ use crate::{
     controllers::{
         Context, Error, enrolment::claimed_id, gone_is_fine, is_not_found, lease, managed,
     },
-    engine::peering::{NodeWish, node_name},
+    engine::peering::{NodeWish, node_name, virtual_node_taint},
 };
 
 /// Creates the virtual node, or brings it to what is wished.
@@ -50,7 +50,7 @@ pub(super) async fn write(
                 "labels": label_change(present.as_ref(), node.metadata.labels.as_ref()),
                 "annotations": node.metadata.annotations,
             },
-            "spec": {"taints": node.spec.as_ref().and_then(|spec| spec.taints.clone())},
+            "spec": {"taints": node.spec.as_ref().and_then(|spec| spec.taints.as_ref())},
         });
         let patched = api
             .patch(&wish.name, &managed(), &Patch::Merge(patch))
@@ -123,24 +123,40 @@ fn wished(
         metadata,
         spec: Some(NodeSpec {
             provider_id: Some(format!("liqo://{}", wish.cluster_id)),
-            taints: Some(vec![Taint {
-                key: labels::VIRTUAL_NODE_TAINT.to_owned(),
-                value: Some("true".to_owned()),
-                effect: "NoExecute".to_owned(),
-                time_added: None,
-            }]),
+            taints: Some(taints(present)),
             ..NodeSpec::default()
         }),
         status: Some(NodeStatus {
             capacity: Some(wish.capacity.clone()),
             allocatable: Some(wish.capacity.clone()),
-            conditions: Some(vec![
-                ready(present, wish.ready, now),
-                network_unavailable(present, !wish.network, now),
-            ]),
+            conditions: Some(conditions(
+                present,
+                [
+                    ready(present, wish.ready, now),
+                    network_unavailable(present, !wish.network, now),
+                ],
+            )),
             ..NodeStatus::default()
         }),
     }
+}
+
+/// The taints, with ours among those of others: a merge patch replaces a list.
+fn taints(present: Option<&Node>) -> Vec<Taint> {
+    let held = present.and_then(|node| node.spec.as_ref()?.taints.as_ref());
+    let others = held.into_iter().flatten();
+    let others = others.filter(|it| it.key != labels::VIRTUAL_NODE_TAINT);
+    others.cloned().chain([virtual_node_taint()]).collect()
+}
+
+/// The conditions, with ours among those of others.
+fn conditions(present: Option<&Node>, ours: [NodeCondition; 2]) -> Vec<NodeCondition> {
+    let held = present.and_then(|node| node.status.as_ref()?.conditions.as_ref());
+    let is_ours = |it: &NodeCondition| ours.iter().any(|our| our.type_ == it.type_);
+    let mut all: Vec<_> = held.into_iter().flatten().cloned().collect();
+    all.retain(|it| !is_ours(it));
+    all.extend(ours);
+    all
 }
 
 fn ready(present: Option<&Node>, holds: bool, now: Timestamp) -> NodeCondition {
@@ -271,5 +287,48 @@ mod tests {
         assert_eq!(label("gpu"), None);
         assert_eq!(label("zone"), Some("b"));
         assert_eq!(label("rack"), Some("7"), "a person's own");
+    }
+
+    #[tokio::test]
+    async fn taints_and_conditions_of_others_stay() {
+        let (context, object) = (context().await, ForeignCluster::default());
+        write(&context, &object, &wish(&[])).await.unwrap();
+        let api: Api<Node> = Api::all(context.client.clone());
+        let parameters = kube::api::PatchParams::default();
+        let taints = json!([
+            {"key": "maintenance", "value": "true", "effect": "NoSchedule"},
+            {"key": labels::VIRTUAL_NODE_TAINT, "value": "true", "effect": "NoSchedule"},
+        ]);
+        let persons = Patch::Merge(json!({ "spec": { "taints": taints } }));
+        let node = api.patch("liqo-milan", &parameters, &persons);
+        let node = node.await.unwrap();
+        let mut conditions = json!(node.status.unwrap().conditions);
+        let others = json!({"type": "DiskPressure", "status": "False"});
+        conditions.as_array_mut().unwrap().insert(0, others);
+        let patch = Patch::Merge(json!({ "status": { "conditions": conditions } }));
+        let patched = api.patch_status("liqo-milan", &parameters, &patch);
+        patched.await.unwrap();
+        let silent = NodeWish {
+            ready: false,
+            ..wish(&[])
+        };
+        write(&context, &object, &silent).await.unwrap();
+        let node = api.get("liqo-milan").await.unwrap();
+        let taints = node.spec.unwrap().taints.unwrap();
+        let shown = taints
+            .iter()
+            .map(|it| (it.key.as_str(), it.effect.as_str()));
+        let expected = [
+            ("maintenance", "NoSchedule"),
+            (labels::VIRTUAL_NODE_TAINT, "NoExecute"),
+        ];
+        assert_eq!(shown.collect::<Vec<_>>(), expected);
+        let conditions = node.status.unwrap().conditions.unwrap();
+        let mut shown = conditions
+            .iter()
+            .map(|it| (it.type_.as_str(), it.status.as_str()));
+        assert!(shown.any(|it| it == ("DiskPressure", "False")));
+        assert!(shown.any(|it| it == ("Ready", "False")));
+        assert_eq!(conditions.len(), 3);
     }
 }

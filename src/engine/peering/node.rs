@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::{api::core::v1::Node, apimachinery::pkg::api::resource::Quantity};
+use k8s_openapi::{
+    api::core::v1::{Node, Taint},
+    apimachinery::pkg::api::resource::Quantity,
+};
 
 use super::{LEASE_RENEWAL, Step, View};
 use crate::{
@@ -38,6 +41,16 @@ pub struct NodeWish {
 /// The name of the virtual node of a peer (Liqo's).
 pub fn node_name(cluster_id: &str) -> String {
     format!("liqo-{cluster_id}")
+}
+
+/// What keeps the pods of this cluster off virtual nodes (Liqo's).
+pub fn virtual_node_taint() -> Taint {
+    Taint {
+        key: VIRTUAL_NODE_TAINT.to_owned(),
+        value: Some("true".to_owned()),
+        effect: "NoExecute".to_owned(),
+        time_added: None,
+    }
 }
 
 /// Plans the Advertisement and the virtual node.
@@ -177,7 +190,10 @@ fn is_as_wished(node: &Node, wish: &NodeWish) -> bool {
         .iter()
         .filter_map(|spec| spec.taints.as_ref())
         .flatten()
-        .any(|taint| taint.key == VIRTUAL_NODE_TAINT);
+        .any(|taint| {
+            let (time_added, ours) = (taint.time_added.clone(), virtual_node_taint());
+            *taint == Taint { time_added, ..ours }
+        });
     let capacity = node.status.iter().find_map(|it| it.capacity.as_ref());
     let sized = capacity.is_some_and(|it| are_same(it, &wish.capacity));
     labelled

@@ -1,7 +1,7 @@
 //! A small model of one peer: what the steps of a plan do to the objects and the connection.
 
 use k8s_openapi::{
-    api::core::v1::{Node, NodeCondition, NodeSpec, NodeStatus, ResourceQuotaSpec, Taint},
+    api::core::v1::{Node, NodeCondition, NodeSpec, NodeStatus, ResourceQuotaSpec},
     apimachinery::pkg::{api::resource::Quantity, apis::meta::v1::Time},
 };
 
@@ -383,10 +383,7 @@ fn node(wish: &NodeWish) -> Node {
     };
     let mut node = Node {
         spec: Some(NodeSpec {
-            taints: Some(vec![Taint {
-                key: labels::VIRTUAL_NODE_TAINT.to_owned(),
-                ..Taint::default()
-            }]),
+            taints: Some(vec![virtual_node_taint()]),
             ..NodeSpec::default()
         }),
         status: Some(NodeStatus {
