@@ -18,14 +18,14 @@ use k8s_openapi::{
 };
 use kube::{
     Api, Client, Resource as _,
-    api::{ObjectMeta, Patch},
+    api::{DeleteParams, ListParams, ObjectMeta, Patch},
 };
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Clock, Error, cluster_config::ensure_namespace, context::chance, creating, is_not_found, lease,
-    managed,
+    Clock, Error, cluster_config::ensure_namespace, context::chance, creating, gone_is_fine,
+    is_not_found, lease, managed,
 };
 use crate::{
     api::labels,
@@ -45,6 +45,10 @@ const ROUND: Duration = Duration::from_secs(10);
 const HOST_NAME: &str = "kubernetes.io/hostname";
 const OPERATING_SYSTEM: &str = "kubernetes.io/os";
 const ARCHITECTURE: &str = "kubernetes.io/arch";
+
+/// What our Nodes are known by.
+const VERSION_SUFFIX: &str = "-landbridge";
+const READY_REASON: &str = "LandbridgeReady";
 
 /// Tells what the machine has at present.
 pub type ReadMachine = Arc<dyn Fn() -> Machine + Send + Sync>;
@@ -78,6 +82,7 @@ pub async fn run(client: Client, machine: ReadMachine, clock: Clock, shutdown: C
 
 async fn keep(client: &Client, machine: &Machine, now: Timestamp) -> Result<(), Error> {
     let node = keep_node(client, machine, now).await?;
+    remove_former(client, &node).await?;
     renew_lease(client, &node, now).await
 }
 
@@ -107,6 +112,41 @@ async fn keep_node(client: &Client, machine: &Machine, now: Timestamp) -> Result
             .map_err(Error::api("update the node of this machine"))?;
     }
     Ok(node)
+}
+
+/// Removes what this machine was under a name that it had before: its resources would be offered
+/// twice. This API is ours alone, so that no other machine writes such Nodes to it.
+async fn remove_former(client: &Client, own: &Node) -> Result<(), Error> {
+    let nodes: Api<Node> = Api::all(client.clone());
+    let leases: Api<Lease> = Api::namespaced(client.clone(), labels::NODE_LEASE_NAMESPACE);
+    let all = nodes.list(&ListParams::default()).await;
+    let all = all.map_err(Error::api("list the nodes"))?;
+    let former = all.items.iter().filter(|it| is_ours(it));
+    for name in former.filter_map(|it| it.metadata.name.as_deref()) {
+        if own.metadata.name.as_deref() == Some(name) {
+            continue;
+        }
+        let parameters = DeleteParams::default();
+        gone_is_fine(leases.delete(name, &parameters).await)
+            .map_err(Error::api("delete the lease of a former node"))?;
+        gone_is_fine(nodes.delete(name, &parameters).await)
+            .map_err(Error::api("delete a former node"))?;
+        tracing::info!(node = name, "The node of this machine has another name now");
+    }
+    Ok(())
+}
+
+/// Returns whether a Node is one that this file wrote.
+fn is_ours(node: &Node) -> bool {
+    node.status.as_ref().is_some_and(|status| {
+        let version = status
+            .node_info
+            .as_ref()
+            .map(|it| it.kubelet_version.as_str());
+        version.is_some_and(|it| it.ends_with(VERSION_SUFFIX))
+            && condition(status, "Ready")
+                .is_some_and(|it| it.reason.as_deref() == Some(READY_REASON))
+    })
 }
 
 async fn renew_lease(client: &Client, node: &Node, now: Timestamp) -> Result<(), Error> {
@@ -158,7 +198,7 @@ fn node_of(machine: &Machine, now: Timestamp) -> Node {
             node_info: Some(NodeSystemInfo {
                 architecture: machine::architecture().to_owned(),
                 operating_system: std::env::consts::OS.to_owned(),
-                kubelet_version: concat!("v", env!("CARGO_PKG_VERSION"), "-landbridge").to_owned(),
+                kubelet_version: format!("v{}{VERSION_SUFFIX}", env!("CARGO_PKG_VERSION")),
                 ..NodeSystemInfo::default()
             }),
             ..NodeStatus::default()
@@ -187,7 +227,7 @@ fn ready(now: Timestamp) -> NodeCondition {
     NodeCondition {
         type_: "Ready".to_owned(),
         status: "True".to_owned(),
-        reason: Some("LandbridgeReady".to_owned()),
+        reason: Some(READY_REASON.to_owned()),
         message: Some("landbridge runs on this machine".to_owned()),
         last_heartbeat_time: Some(Time(now)),
         last_transition_time: Some(Time(now)),

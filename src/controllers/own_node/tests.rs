@@ -63,6 +63,20 @@ impl Kubernetes {
                 .insert(format!("{path}/{name}"), object.clone());
             return (StatusCode::CREATED, object);
         }
+        if method == "DELETE" {
+            let object = state.objects.remove(path);
+            return object.map_or((StatusCode::NOT_FOUND, missing), |it| (StatusCode::OK, it));
+        }
+        if path == "/api/v1/nodes" {
+            let nodes = state
+                .objects
+                .iter()
+                .filter(|(key, _)| key.starts_with(path));
+            let items: Vec<_> = nodes.map(|(_, node)| node.clone()).collect();
+            let list =
+                json!({"kind": "NodeList", "apiVersion": "v1", "metadata": {}, "items": items});
+            return (StatusCode::OK, list);
+        }
         match state.objects.get_mut(path) {
             None => (StatusCode::NOT_FOUND, missing),
             Some(object) => {
@@ -170,6 +184,32 @@ async fn a_change_of_the_machine_is_written_and_what_others_wrote_is_kept() {
     assert_eq!(status["capacity"]["example.com/gpu"], "1");
     assert_eq!(status["conditions"][0]["type"], "Weather");
     assert_eq!(status["conditions"][1]["lastTransitionTime"], since);
+}
+
+#[tokio::test]
+async fn a_machine_with_another_name_is_one_node_and_nodes_of_others_stay() {
+    let api = Kubernetes::default();
+    keep(&api.client(), &rome(), at(1000))
+        .await
+        .expect("the API is well");
+    let others = json!({"metadata": {"name": "paris"}, "status": {
+        "nodeInfo": {"kubeletVersion": "v1.33.0"},
+        "conditions": [{"type": "Ready", "status": "True", "reason": "KubeletReady"}]}});
+    api.answer("POST", "/api/v1/nodes", &others);
+    let renamed = Machine {
+        hostname: "milan".to_owned(),
+        ..rome()
+    };
+    keep(&api.client(), &renamed, at(1010))
+        .await
+        .expect("the API is well");
+    assert_eq!(api.object(NODE), Value::Null);
+    assert_eq!(api.object(LEASE), Value::Null);
+    let ready = |name: &str| {
+        let node = api.object(&format!("/api/v1/nodes/{name}"));
+        node["status"]["conditions"][0]["status"].clone()
+    };
+    assert_eq!([ready("milan"), ready("paris")], ["True", "True"]);
 }
 
 #[tokio::test]
