@@ -14,7 +14,7 @@ use tokio::sync::{Notify, watch};
 
 use super::{
     approvals::Approvals, events::Events, failures::Failures, fleet::Fleet, links::Links,
-    suspicions::Suspicions, tokens::Tokens,
+    peering_request::stock::Stock, suspicions::Suspicions, tokens::Tokens,
 };
 use crate::{
     api::{ClusterConfigSpec, ClusterId, ClusterName, ForeignCluster},
@@ -65,6 +65,8 @@ pub struct Context {
     pub(crate) approvals: Approvals,
     /// Who is said to use an identity that is not its own, or ours.
     pub(crate) suspicions: Suspicions,
+    /// What this cluster has to offer.
+    pub(crate) stock: Stock,
     /// The tokens that we gave out and were given.
     pub(crate) tokens: Tokens,
     /// The ForeignClusters as their controller sees them, once it runs.
@@ -133,6 +135,7 @@ impl Context {
             failures: Failures::default(),
             approvals: Approvals::default(),
             suspicions: Suspicions::default(),
+            stock: Stock::default(),
             tokens: Tokens::default(),
             seen: OnceLock::new(),
             enrolment: tokio::sync::Mutex::new(()),

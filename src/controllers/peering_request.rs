@@ -3,10 +3,9 @@
 use std::{sync::Arc, time::Duration};
 
 use futures::StreamExt as _;
-use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::{
     Api, ResourceExt as _,
-    api::{ListParams, Patch},
+    api::Patch,
     runtime::{
         Controller,
         controller::Action,
@@ -32,6 +31,8 @@ use crate::{
     },
 };
 
+pub(super) mod stock;
+
 /// How often the offer is computed anew though nothing was seen to change.
 const RESYNC: Duration = Duration::from_mins(5);
 
@@ -41,7 +42,7 @@ pub async fn run(context: Arc<Context>, shutdown: CancellationToken) {
     let watched = watcher::Config::default;
     let controller = Controller::new(Api::<PeeringRequest>::all(client.clone()), watched());
     let requests = controller.store();
-    let (all, by_cluster, by_network) = (requests.clone(), requests.clone(), requests);
+    let (by_cluster, by_network) = (requests.clone(), requests);
     controller
         .watches(
             Api::<ForeignCluster>::all(client.clone()),
@@ -58,11 +59,7 @@ pub async fn run(context: Arc<Context>, shutdown: CancellationToken) {
                 standing(&by_network, config.labels().get(labels::CLUSTER_ID)?)
             },
         )
-        .watches(
-            Api::<Node>::all(client.clone()),
-            watched(),
-            move |node: Node| asked(&all, &node),
-        )
+        .reconcile_all_on(stock::changes(Arc::clone(&context)))
         .reconcile_all_on(changes(context.config.clone()))
         .reconcile_all_on(context.suspicions.changes())
         .graceful_shutdown_on(async move { shutdown.cancelled().await })
@@ -81,18 +78,6 @@ fn standing(
 ) -> Option<ObjectRef<PeeringRequest>> {
     let request = ObjectRef::new(cluster_id);
     requests.get(&request).map(|_| request)
-}
-
-/// A change of one of our own nodes changes what every peer is offered.
-fn asked(requests: &Store<PeeringRequest>, node: &Node) -> Vec<ObjectRef<PeeringRequest>> {
-    if node.labels().contains_key(labels::VIRTUAL_NODE_TYPE) {
-        return Vec::new();
-    }
-    requests
-        .state()
-        .iter()
-        .map(|request| ObjectRef::from_obj(request.as_ref()))
-        .collect()
 }
 
 async fn reconcile(request: Arc<PeeringRequest>, context: Arc<Context>) -> Result<Action, Error> {
@@ -163,18 +148,15 @@ async fn say(
             ..message(text)
         });
     }
-    let client = || context.client.clone();
-    let nodes = Api::<Node>::all(client())
-        .list(&ListParams::default())
-        .await;
-    let nodes = nodes.map_err(Error::api("list Nodes"))?.items;
-    let pods = Api::<Pod>::all(client()).list(&ListParams::default()).await;
-    let pods = pods.map_err(Error::api("list Pods"))?.items;
+    let stock = context.stock.read(&context.client).await?;
     let hard = offer::share(
-        &offer::free(&nodes, &pods),
+        &stock.free,
         config.outgoing_config.resource_sharing_percentage,
     );
-    let shared = offer::shared_labels(&nodes, config.label_policies.as_deref().unwrap_or_default());
+    let shared = offer::shared_labels(
+        &stock.nodes,
+        config.label_policies.as_deref().unwrap_or_default(),
+    );
     let present = present.and_then(|session| session.offer.as_ref());
     let offer = offer::make(hard, shared, present, context.now());
     let text = if offer.is_none() {

@@ -133,7 +133,8 @@ fn is_running_on(pod: &Pod, nodes: &[Option<&str>]) -> bool {
     node.is_some() && nodes.contains(&node) && !matches!(phase, Some("Succeeded" | "Failed"))
 }
 
-fn is_usable(node: &Node) -> bool {
+/// Whether a node is one of our own that takes pods.
+pub(crate) fn is_usable(node: &Node) -> bool {
     let is_virtual = node.metadata.labels.as_ref().is_some_and(|all| {
         all.get(labels::VIRTUAL_NODE_TYPE).map(String::as_str) == Some(labels::VIRTUAL_NODE)
     });
