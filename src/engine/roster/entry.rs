@@ -314,7 +314,7 @@ impl Entry {
 
     /// Notes the present state as told, and returns it if it is news.
     pub(super) fn tell(&mut self, key: &Key, time: Duration) -> Option<Change> {
-        let again = self.retry_due && !self.proven;
+        let again = self.retry_due;
         self.retry_due = false;
         self.changed_at = None;
         let candidate = self.candidate(key);

@@ -2,6 +2,7 @@
 
 mod flood;
 mod histories;
+mod proofs;
 
 use super::*;
 use crate::api::identity::ClusterName;
