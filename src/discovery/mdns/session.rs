@@ -2,6 +2,8 @@
 
 mod hearing;
 mod lines;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -314,6 +316,7 @@ impl<'a> Session<'a> {
 
     async fn withdraw(&mut self) {
         self.announce_at.clear();
+        self.lines.values_mut().for_each(Line::drop_answers);
         let (Some(responder), Some(sockets)) = (self.responder.take(), &self.sockets) else {
             return;
         };

@@ -50,6 +50,12 @@ impl Line {
         });
     }
 
+    /// Answers nobody there of those who have asked.
+    pub(super) fn drop_answers(&mut self) {
+        self.answer = None;
+        self.unfinished.clear();
+    }
+
     /// When something is to be done there.
     pub(super) fn next_timer(&self) -> Option<Instant> {
         let unfinished = self.unfinished.values().map(|query| query.due);
