@@ -52,14 +52,26 @@ const IDLE: Duration = Duration::from_mins(1);
 /// A candidate that was asked.
 struct Asked {
     key: Key,
-    /// What came of it: the place that has proven its key, or those that have not.
+    /// What came of it: the place that has proven its key, or those where nobody or somebody else
+    /// has.
     proofs: Vec<Proof>,
 }
 
 /// What came of asking at one place.
 struct Proof {
     endpoint: SocketAddr,
+    /// Who has answered.
     id: Option<ClusterId>,
+}
+
+impl Proof {
+    /// Tells whether it is the answer of whoever was asked.
+    fn is_of(&self, asked: &Key) -> bool {
+        match (asked, &self.id) {
+            (Key::Cluster(claimed), Some(id)) => claimed == id,
+            (_, id) => id.is_some(),
+        }
+    }
 }
 
 /// Runs until the shutdown. `boot` is what our own announcements carry, `lan` can be asked to look
@@ -145,7 +157,7 @@ impl Search {
     }
 
     fn take_proof(&mut self, asked: &Asked) {
-        let is_proven = asked.proofs.iter().any(|proof| proof.id.is_some());
+        let is_proven = asked.proofs.iter().any(|proof| proof.is_of(&asked.key));
         self.turns.done(&asked.key, is_proven);
         for Proof { endpoint, id } in &asked.proofs {
             let now = self.context.now();
@@ -295,7 +307,7 @@ async fn prove(context: &Arc<Context>, candidate: &Candidate) -> Vec<Proof> {
                 if let Some(id) = candidate.cluster_id.as_ref().filter(|_| is_misuse(&error)) {
                     note_misuse(context, id, &url, &error).await;
                 }
-                failed.push(proof(None));
+                failed.push(proof(error.found().cloned()));
             }
         }
     }

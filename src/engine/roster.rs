@@ -165,6 +165,9 @@ impl Roster {
             }
             (Key::Cluster(claimed), Some(id)) => {
                 self.note_proof(key, endpoint, claimed == id, jitter);
+                if claimed != id {
+                    self.let_go(key, endpoint);
+                }
             }
             (_, None) => self.note_proof(key, endpoint, false, jitter),
         }
@@ -329,6 +332,14 @@ impl Roster {
         self.touch(key);
     }
 
+    fn let_go(&mut self, key: &Key, endpoint: SocketAddr) {
+        let time = self.clock.elapsed();
+        if let Some(entry) = self.entries.get_mut(key) {
+            entry.let_go(endpoint, time);
+        }
+        self.end(key);
+    }
+
     fn withdraw(&mut self, source: DiscoveryType, concerned: impl Fn(&HintKey) -> bool) {
         // On a LAN the advertiser was waited for already.
         let damping = if source == DiscoveryType::Lan {
@@ -345,11 +356,16 @@ impl Roster {
             }
         }
         for key in withdrawn {
-            if self.entries.get(&key).is_some_and(Entry::is_over) {
-                self.remove(&key);
-            } else {
-                self.touch(&key);
-            }
+            self.end(&key);
+        }
+    }
+
+    /// Drops an entry if nothing is left of it.
+    fn end(&mut self, key: &Key) {
+        if self.entries.get(key).is_some_and(Entry::is_over) {
+            self.remove(key);
+        } else {
+            self.touch(key);
         }
     }
 

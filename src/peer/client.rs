@@ -120,6 +120,15 @@ pub enum ConnectError {
 }
 
 impl ConnectError {
+    /// Returns who has answered instead of whom was expected, where that is known.
+    pub fn found(&self) -> Option<&ClusterId> {
+        if let Self::IdentityMismatch { found, .. } = self {
+            Some(found)
+        } else {
+            None
+        }
+    }
+
     /// Returns the reason that a condition carries.
     pub fn reason(&self) -> &'static str {
         match self {

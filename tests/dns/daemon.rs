@@ -163,3 +163,33 @@ fn a_cluster_on_the_lan_and_in_a_domain_is_one_object_of_the_lan() {
     let object = milan(&lab).expect("milan is still on the LAN");
     assert!(object["metadata"]["deletionTimestamp"].is_null());
 }
+
+#[test]
+fn a_cluster_that_is_installed_anew_is_found_under_its_new_id() {
+    // One that was joined is missed, and of another one somebody deletes the old object.
+    for autojoin in [true, false] {
+        let Some((lab, _bind)) = listed() else { return };
+        lab.start("milan", &json!({}), false);
+        lab.start("rome", &asks(&lab), false);
+        lab.apply("rome", &search_domain(autojoin));
+        let phase = if autojoin { "Peered" } else { "Discovered" };
+        let before = lab.until("milan is found", || {
+            milan(&lab).filter(|object| object["status"]["phase"] == phase)
+        });
+        lab.stop("milan");
+        lab.erase("milan");
+        lab.start("milan", &json!({}), false);
+        if !autojoin {
+            lab.kubectl("rome", &["delete", "foreigncluster", "milan"]);
+        }
+        lab.until("it is found anew", || {
+            let all = lab.get("rome", &["foreignclusters"])?;
+            let mut all = all["items"].as_array()?.iter();
+            let is_other = |object: &Value| {
+                let id = |object: &Value| object["spec"]["clusterIdentity"]["clusterID"].clone();
+                id(object) != id(&before)
+            };
+            all.any(is_other).then_some(())
+        });
+    }
+}

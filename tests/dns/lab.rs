@@ -170,6 +170,11 @@ impl Lab {
         }
     }
 
+    /// Takes everything from a machine that its daemon has kept, its identity too.
+    pub(crate) fn erase(&self, machine: &str) {
+        fs::remove_dir_all(self.data(machine)).expect("the daemon had it");
+    }
+
     fn command(&self, machine: &str, program: &str) -> Command {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &self.namespace(machine), program]);

@@ -60,6 +60,7 @@ pub(super) async fn connect(
     });
     let mut tries = SideBySide::new(HEAD_START, tries);
     let mut failures = BTreeMap::new();
+    let mut is_misused = false;
     while let Some((url, reached)) = tries.next().await {
         match reached {
             Ok((connected, connection)) => {
@@ -71,6 +72,7 @@ pub(super) async fn connect(
                 if let Some(id) = expect.as_ref().filter(|_| suspicions::is_misuse(&error)) {
                     let message = format!("{url}: {error}");
                     context.suspicions.misused(id, message, context.now());
+                    is_misused = true;
                 }
                 failures.insert(url, failure(&error));
             }
@@ -80,6 +82,10 @@ pub(super) async fn connect(
     let found_meanwhile = now.is_some_and(|now| before.is_none_or(|old| !Arc::ptr_eq(&now, old)));
     if !found_meanwhile {
         context.links.failed(&name, failures, context.now());
+        if let Some(id) = expect.filter(|_| is_misused) {
+            // Its advertisement may lead to another cluster now.
+            context.neighbours.look_again(id);
+        }
     }
 }
 

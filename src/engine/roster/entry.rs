@@ -58,6 +58,8 @@ impl HintKey {
 #[derive(Debug)]
 pub(super) struct Hint {
     name: ClusterName,
+    /// Whether it names the id itself; else it belongs to whoever answers there.
+    names_id: bool,
     boot: Option<String>,
     endpoints: Vec<(SocketAddr, Timestamp)>,
     vouchers: Vec<Voucher>,
@@ -66,6 +68,14 @@ pub(super) struct Hint {
     expires: Duration,
     proven: bool,
     failures: u32,
+}
+
+impl Hint {
+    fn is_at(&self, endpoint: SocketAddr) -> bool {
+        self.endpoints
+            .iter()
+            .any(|(address, _)| *address == endpoint)
+    }
 }
 
 /// One candidate.
@@ -136,6 +146,7 @@ impl Entry {
             key,
             Hint {
                 name: sighting.name.clone(),
+                names_id: sighting.cluster_id.is_some(),
                 boot: sighting.boot.clone(),
                 endpoints,
                 vouchers: sighting.vouchers.clone(),
@@ -211,12 +222,7 @@ impl Entry {
         jitter: f64,
         time: Duration,
     ) {
-        let named = |hint: &Hint| {
-            hint.endpoints
-                .iter()
-                .any(|(address, _)| *address == endpoint)
-        };
-        for hint in self.hints.values_mut().filter(|hint| named(hint)) {
+        for hint in self.hints.values_mut().filter(|hint| hint.is_at(endpoint)) {
             hint.proven = proven;
             hint.failures = if proven {
                 0
@@ -231,6 +237,18 @@ impl Entry {
             self.retry_due = false;
         } else if self.retry_at.is_none() && !self.hints.values().any(|hint| hint.proven) {
             self.retry_at = Some(time + self.backoff.next(jitter));
+        }
+    }
+
+    /// Lets go of the advertisements without an id that lead to a place where another cluster has
+    /// answered: they are somebody else's when they are seen again.
+    pub(super) fn let_go(&mut self, endpoint: SocketAddr, time: Duration) {
+        let before = self.hints.len();
+        self.hints
+            .retain(|_, hint| hint.names_id || !hint.is_at(endpoint));
+        if self.hints.len() != before {
+            self.judge_addresses();
+            self.mark_changed(time);
         }
     }
 

@@ -53,3 +53,48 @@ fn a_forgotten_cluster_that_is_down_is_asked_again_until_it_is_back() {
     prove(&mut roster, HOME, Some(1), 11_000);
     assert!(wait(&mut roster, at(100_000)).is_empty());
 }
+
+/// A roster in which an advertisement without an id has proven to be cluster 1.
+fn with_silent(silent: &Sighting) -> Roster {
+    let mut roster = roster();
+    roster.handle_event(Event::Seen(silent.clone()), at(0));
+    let key = candidate(&drain(&mut roster)[0]).key.clone();
+    roster.handle_proof(&key, address(HOME), Some(&id(1)), 0.5, at(1));
+    assert_eq!(words(&wait(&mut roster, at(100))), ["expired", "appeared"]);
+    roster
+}
+
+#[test]
+fn an_advertisement_without_an_id_at_which_another_cluster_answers_is_asked_anew() {
+    let silent = Sighting {
+        cluster_id: None,
+        ..sighting(1)
+    };
+    let mut roster = with_silent(&silent);
+    roster.handle_forgotten(&id(1), at(1000));
+    assert_eq!(words(&drain(&mut roster)), ["appeared"]);
+    prove(&mut roster, HOME, Some(2), 1000);
+    assert_eq!(words(&drain(&mut roster)), ["expired"]);
+    roster.handle_event(Event::Seen(silent), at(2000));
+    let changes = wait(&mut roster, at(3000));
+    assert_eq!(words(&changes), ["appeared"]);
+    let key = candidate(&changes[0]).key.clone();
+    assert!(matches!(key, Key::Instance { .. }));
+    roster.handle_proof(&key, address(HOME), Some(&id(2)), 0.5, at(3000));
+    let changes = wait(&mut roster, at(4000));
+    assert_eq!(candidate(&changes[1]).key, Key::Cluster(id(2)));
+}
+
+#[test]
+fn an_advertisement_that_names_an_id_stays_with_it_whoever_answers() {
+    let mut roster = with_proof();
+    prove(&mut roster, HOME, Some(2), 1000);
+    assert_eq!(words(&wait(&mut roster, at(2000))), ["changed"]);
+    let silent = Sighting {
+        cluster_id: None,
+        ..sighting(1)
+    };
+    let mut roster = with_silent(&silent);
+    prove(&mut roster, HOME, None, 1000);
+    assert_eq!(words(&wait(&mut roster, at(2000))), ["changed"], "silence");
+}
