@@ -33,7 +33,7 @@ mod service;
 
 use host::Host;
 use row::Row;
-use service::Location;
+use service::{Location, Refresh};
 
 /// The most advertisements that are remembered.
 const LIMIT: usize = 1024;
@@ -299,8 +299,9 @@ impl Neighbours {
                     target: target.clone(),
                     ttl,
                     expires: now + ttl,
+                    refresh: Refresh::new(now, ttl),
                 };
-                row.locate(index, location, &self.hosts, now);
+                row.locate(index, location, &self.hosts);
                 self.hosts
                     .entry(target.clone())
                     .or_default()
@@ -339,7 +340,9 @@ impl Neighbours {
             };
             let ttl = time_to_live(record.ttl);
             if record.ttl == 0 {
-                host.withdraw(from, address, now);
+                if host.withdraw(from, address, now) {
+                    self.questions.extend(host::questions(&record.name));
+                }
             } else if host.hear(from, address, ttl, now) {
                 touched.extend(host.rows.iter().cloned());
             }

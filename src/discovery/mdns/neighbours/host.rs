@@ -15,6 +15,8 @@ use super::{
 
 /// The most addresses of a host.
 const ADDRESSES: usize = 16;
+/// The least time between two questions that strangers make us ask.
+pub(super) const ASK_PAUSE: Duration = Duration::from_secs(1);
 /// What was heard so lately is not replaced by another packet of the same burst (RFC 6762, section
 /// 10.2).
 const BURST: Duration = Duration::from_secs(1);
@@ -30,7 +32,10 @@ pub(super) struct Host {
 
 #[derive(Debug)]
 struct Lease {
+    /// Who has named it last.
     source: IpAddr,
+    /// Whether others have named it before.
+    is_shared: bool,
     heard: Instant,
     expires: Instant,
 }
@@ -55,7 +60,11 @@ impl Host {
         now: Instant,
     ) -> bool {
         let key = (from.interface, address);
-        let is_new = !self.addresses.contains_key(&key);
+        let present = self.addresses.get(&key);
+        let (is_new, is_shared) = (
+            present.is_none(),
+            present.is_some_and(|lease| lease.is_shared || lease.source != from.source),
+        );
         if is_new && self.addresses.len() >= ADDRESSES {
             // Anybody can name many addresses, and speaks from few.
             if from.source != address {
@@ -65,6 +74,7 @@ impl Host {
         }
         let lease = Lease {
             source: from.source,
+            is_shared,
             heard: now,
             expires: now + ttl,
         };
@@ -84,30 +94,48 @@ impl Host {
         }
     }
 
-    /// Takes an address back.
-    pub(super) fn withdraw(&mut self, from: Origin, address: IpAddr, now: Instant) {
-        if let Some(lease) = self.addresses.get_mut(&(from.interface, address)) {
-            lease.end_within(deadline(lease.source == from.source, now));
-        }
+    /// Takes an address back; returns whether it is to be asked about.
+    pub(super) fn withdraw(&mut self, from: Origin, address: IpAddr, now: Instant) -> bool {
+        self.take_back(from, now, |interface, own, _| {
+            interface == from.interface && own == address
+        })
     }
 
     /// Lets what was heard before run out, since a packet named all addresses of a family; returns
-    /// whether that is to be doubted and asked about.
+    /// whether it is to be asked about.
     pub(super) fn replace(&mut self, from: Origin, is_v4: bool, now: Instant) -> bool {
+        self.take_back(from, now, |interface, address, lease| {
+            let concerned = interface == from.interface && address.is_ipv4() == is_v4;
+            concerned && lease.heard + BURST < now
+        })
+    }
+
+    /// Lets addresses run out. Those that are not the source's own are doubted, unless they were
+    /// asked about a moment ago: who confirmed them then has said it.
+    fn take_back(
+        &mut self,
+        from: Origin,
+        now: Instant,
+        concerned: impl Fn(u32, IpAddr, &Lease) -> bool,
+    ) -> bool {
+        let rests = is_recent(self.asked, now);
         let mut is_doubted = false;
         for ((interface, address), lease) in &mut self.addresses {
-            let concerned = *interface == from.interface && address.is_ipv4() == is_v4;
-            if concerned && lease.heard + BURST < now {
-                let own = lease.source == from.source;
-                lease.end_within(deadline(own, now));
-                is_doubted |= !own;
+            if !concerned(*interface, *address, lease) {
+                continue;
+            }
+            if lease.is_of(from.source, *address) {
+                lease.end_within(now + FAREWELL);
+            } else if !rests {
+                lease.end_within(now + DOUBT);
+                is_doubted = true;
             }
         }
-        let recent = self.asked.is_some_and(|asked| now < asked + BURST);
-        if is_doubted && !recent {
+        let asks = is_doubted && self.asked != Some(now);
+        if asks {
             self.asked = Some(now);
         }
-        is_doubted && !recent
+        asks
     }
 
     /// Lets everything run out unless it is confirmed until then.
@@ -130,14 +158,20 @@ impl Host {
 }
 
 impl Lease {
+    /// Whether a source may take it back: it speaks from there, or has alone named it. Anybody can
+    /// name the address of somebody else.
+    fn is_of(&self, source: IpAddr, address: IpAddr) -> bool {
+        source == address || (self.source == source && !self.is_shared)
+    }
+
     fn end_within(&mut self, deadline: Instant) {
         self.expires = self.expires.min(deadline);
     }
 }
 
-/// How long something holds that was taken back: whoever said it need not be asked.
-fn deadline(by_its_source: bool, now: Instant) -> Instant {
-    now + if by_its_source { FAREWELL } else { DOUBT }
+/// Whether something was asked less than a second ago, and not just now.
+pub(super) fn is_recent(asked: Option<Instant>, now: Instant) -> bool {
+    asked.is_some_and(|asked| asked < now && now < asked + ASK_PAUSE)
 }
 
 /// Asks for the addresses of a host.

@@ -10,13 +10,13 @@ use tokio::time::Instant;
 
 use super::{
     DOUBT, FAREWELL, gone,
-    host::{self, Host},
+    host::{self, ASK_PAUSE, Host},
     service::{Location, Service, is_named_by},
     wire::{Name, Question, kind},
 };
 use crate::{
     api::{foreign_cluster::DiscoveryType, identity::ClusterId},
-    discovery::{fraction, interfaces::Links, record::Record},
+    discovery::{interfaces::Links, record::Record},
     engine::{
         addresses::is_link_local,
         sighting::{Event, Sighting},
@@ -27,9 +27,8 @@ use crate::{
 const PLACES: usize = 8;
 /// How often what still stands is repeated, so that a lost event is made good.
 const REPEAT: Duration = Duration::from_secs(40);
-/// After which shares of its time an advertisement is asked for again, give or take two per cent
-/// (RFC 6762, section 5.2).
-const REFRESH: [f64; 4] = [0.80, 0.85, 0.90, 0.95];
+/// Shortly after something was to be asked again it is not asked once more.
+const SPREAD: f64 = 0.02;
 /// When what is missing is asked for: at once, and twice more.
 const MISSING: [Duration; 3] = [
     Duration::ZERO,
@@ -38,8 +37,6 @@ const MISSING: [Duration; 3] = [
 ];
 /// How long an advertisement may stay without a place.
 const INCOMPLETE: Duration = Duration::from_secs(10);
-/// The least time between two questions that strangers make us ask.
-const ASK_PAUSE: Duration = Duration::from_secs(1);
 
 /// One advertisement.
 #[derive(Debug)]
@@ -55,38 +52,10 @@ pub(super) struct Row {
     told: Vec<Sighting>,
     repeat_at: Instant,
     asked: Option<Instant>,
+    /// How often what is missing was asked for.
     missing: usize,
-    refresh: Refresh,
-}
-
-/// When to ask again whether it is there.
-#[derive(Debug)]
-struct Refresh {
-    heard: Instant,
-    ttl: Duration,
-    step: usize,
-    due: Option<Instant>,
-}
-
-impl Refresh {
-    fn start(heard: Instant, ttl: Duration) -> Self {
-        let mut refresh = Self {
-            heard,
-            ttl,
-            step: 0,
-            due: None,
-        };
-        refresh.schedule();
-        refresh
-    }
-
-    fn schedule(&mut self) {
-        let share = REFRESH
-            .get(self.step)
-            .map(|share| share + fraction() / 50.0);
-        self.due = share.map(|share| self.heard + self.ttl.mul_f64(share));
-        self.step += 1;
-    }
+    /// When it is asked for, besides when its locations are to be asked for again.
+    ask_at: Option<Instant>,
 }
 
 impl Row {
@@ -101,20 +70,16 @@ impl Row {
             repeat_at: now + REPEAT,
             asked: None,
             missing: 0,
-            refresh: Refresh {
-                heard: now,
-                ttl: INCOMPLETE,
-                step: 0,
-                due: None,
-            },
+            ask_at: None,
         }
     }
 
     /// Notes that it is announced under a service type.
     pub(super) fn expect(&mut self, index: usize, now: Instant) {
-        if self.services.entry(index).or_default().locations.is_empty() {
+        let service = self.services.entry(index).or_default();
+        if self.told.is_empty() && service.locations.is_empty() {
             // It is asked for after the rest of the packet, if it is missing still.
-            self.refresh.due.get_or_insert(now);
+            self.ask_at.get_or_insert(now);
         }
     }
 
@@ -124,14 +89,9 @@ impl Row {
         index: usize,
         location: Location,
         hosts: &BTreeMap<Name, Host>,
-        now: Instant,
     ) {
-        let ttl = location.ttl;
         let service = self.services.entry(index).or_default();
         service.locate(location, hosts);
-        if self.is_told() {
-            self.refresh = Refresh::start(now, ttl);
-        }
     }
 
     /// Takes what a source says about it.
@@ -140,7 +100,8 @@ impl Row {
         service.describe(&self.instance, source, record);
     }
 
-    /// Takes back what a source said; what others said is asked about, which is returned.
+    /// Takes back what a source said; what others said is asked about, which is returned. What was
+    /// asked about a moment ago stands: whoever confirmed it then has said it.
     pub(super) fn withdraw(
         &mut self,
         index: usize,
@@ -151,15 +112,17 @@ impl Row {
         let Some(service) = self.services.get_mut(&index) else {
             return Vec::new();
         };
+        let rests = host::is_recent(self.asked, now);
         let mut is_doubted = false;
         for location in &mut service.locations {
-            let own = location.source == source;
-            let wait = if own { FAREWELL } else { DOUBT };
-            location.expires = location.expires.min(now + wait);
-            is_doubted |= !own;
+            if location.source == source {
+                location.expires = location.expires.min(now + FAREWELL);
+            } else if !rests {
+                location.expires = location.expires.min(now + DOUBT);
+                is_doubted = true;
+            }
         }
-        let recent = self.asked.is_some_and(|asked| now < asked + ASK_PAUSE);
-        if !is_doubted || recent {
+        if !is_doubted || self.asked == Some(now) {
             return Vec::new();
         }
         self.asked = Some(now);
@@ -175,8 +138,7 @@ impl Row {
             }
         }
         // Once more half-way, should the first question get lost.
-        self.refresh.due = Some(now + deadline.saturating_duration_since(now) / 2);
-        self.refresh.step = REFRESH.len();
+        self.ask_at = Some(now + deadline.saturating_duration_since(now) / 2);
     }
 
     /// Forgets what is over; returns whether there was any.
@@ -225,16 +187,37 @@ impl Row {
 
     /// Returns whether something is to be asked now, and when next.
     pub(super) fn is_question_due(&mut self, now: Instant) -> bool {
-        if self.refresh.due.is_none_or(|due| due > now) {
+        let is_told = self.is_told();
+        let mut is_due = is_told && self.refresh(now);
+        if self.ask_at.is_some_and(|due| due <= now) {
+            self.ask_at = None;
+            if !is_told {
+                self.missing += 1;
+                self.ask_at = MISSING.get(self.missing).map(|wait| now + *wait);
+            }
+            is_due = true;
+        }
+        is_due
+    }
+
+    /// Returns whether a location is to be asked for again. One question is for all of them.
+    fn refresh(&mut self, now: Instant) -> bool {
+        if self.next_refresh().is_none_or(|due| due > now) {
             return false;
         }
-        if self.is_told() {
-            self.refresh.schedule();
-        } else {
-            self.missing += 1;
-            self.refresh.due = MISSING.get(self.missing).map(|wait| now + *wait);
+        let services = self.services.values_mut();
+        for location in services.flat_map(|service| &mut service.locations) {
+            location.refresh.pass(now + location.ttl.mul_f64(SPREAD));
         }
-        true
+        let asks = self.asked.is_none_or(|asked| asked + ASK_PAUSE <= now);
+        if asks {
+            self.asked = Some(now);
+        }
+        asks
+    }
+
+    fn next_refresh(&self) -> Option<Instant> {
+        self.locations().filter_map(|one| one.refresh.due).min()
     }
 
     /// Asks for everything that makes it reachable.
@@ -270,12 +253,11 @@ impl Row {
         let sightings = self.sightings(hosts, links);
         if self.is_told() == sightings.is_empty() {
             // It became reachable, or is not any more: from now on other things are asked for.
-            let ttl = self.ttl();
-            self.refresh = Refresh::start(now, ttl);
+            self.ask_at = None;
             self.missing = 0;
         }
         if sightings.is_empty() && self.missing == 0 {
-            self.refresh.due = Some(now);
+            self.ask_at = Some(now);
         }
         let withdrawn = self.told.iter().filter(|old| {
             !sightings
@@ -316,7 +298,8 @@ impl Row {
         let end = self.locations().map(|location| location.expires).min();
         let incomplete = (end.is_none()).then_some(self.first_seen + INCOMPLETE);
         let repeat = self.is_told().then_some(self.repeat_at);
-        [end, incomplete, repeat, self.refresh.due]
+        let refresh = self.next_refresh().filter(|_| self.is_told());
+        [end, incomplete, repeat, refresh, self.ask_at]
             .into_iter()
             .flatten()
             .min()

@@ -5,10 +5,13 @@ use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 use tokio::time::Instant;
 
 use super::{host::Host, wire::Name};
-use crate::discovery::record::Record;
+use crate::discovery::{fraction, record::Record};
 
 /// The most sources of one advertisement that are told apart.
 const LOCATIONS: usize = 4;
+/// After which shares of its time a location is asked for again, give or take two per cent (RFC 6762,
+/// section 5.2).
+const REFRESH: [f64; 4] = [0.80, 0.85, 0.90, 0.95];
 
 /// What is said under one service type.
 #[derive(Debug, Default)]
@@ -27,6 +30,44 @@ pub(super) struct Location {
     pub(super) target: Name,
     pub(super) ttl: Duration,
     pub(super) expires: Instant,
+    pub(super) refresh: Refresh,
+}
+
+/// When to ask again whether something still is where it was.
+#[derive(Debug)]
+pub(super) struct Refresh {
+    heard: Instant,
+    ttl: Duration,
+    step: usize,
+    pub(super) due: Option<Instant>,
+}
+
+impl Refresh {
+    pub(super) fn new(heard: Instant, ttl: Duration) -> Self {
+        let mut refresh = Self {
+            heard,
+            ttl,
+            step: 0,
+            due: None,
+        };
+        refresh.schedule();
+        refresh
+    }
+
+    /// Goes on to the first time after that.
+    pub(super) fn pass(&mut self, by: Instant) {
+        while self.due.is_some_and(|due| due <= by) {
+            self.schedule();
+        }
+    }
+
+    fn schedule(&mut self) {
+        let share = REFRESH
+            .get(self.step)
+            .map(|share| share + fraction() / 50.0);
+        self.due = share.map(|share| self.heard + self.ttl.mul_f64(share));
+        self.step += 1;
+    }
 }
 
 impl Service {

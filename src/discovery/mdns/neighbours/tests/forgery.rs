@@ -177,3 +177,97 @@ fn there_is_a_limit_in_all_and_those_who_are_known_are_never_turned_away() {
     assert!(table.rows.contains_key(ROME));
     assert!(table.hosts.len() <= LIMIT);
 }
+
+/// A packet of one address record of the host that Rome is on.
+fn address_of_rome(address: &str, ttl: u32, flush: bool) -> Packet {
+    let mut packet = says(ROME, &[address]);
+    let mut records: Vec<wire::Record> = packet.records().cloned().collect();
+    records.retain(|record| matches!(record.data, Data::A(_)));
+    for record in &mut records {
+        (record.ttl, record.flush) = (ttl, flush);
+    }
+    packet.answers = records;
+    packet.additionals = Vec::new();
+    packet
+}
+
+/// Runs a forger against Rome, who answers whatever is asked: it is told as what and where it is,
+/// whatever else is told of it.
+fn stands_against(forger: impl Fn(u64) -> Vec<Packet>, seconds: u64) {
+    let (links, start) = (links(), Instant::now());
+    let mut table = with_rome(&links, start);
+    for step in 0..seconds * 10 {
+        let now = after(start, step * 100);
+        for packet in forger(step) {
+            table.hear(&packet, from(2, "10.0.0.66"), &links, now);
+        }
+        let mut events = wait(&mut table, &links, now);
+        if !table.take_questions().is_empty() {
+            let packet = says(ROME, &["10.0.0.9"]);
+            table.hear(&packet, from(2, "10.0.0.9"), &links, now);
+            events.extend(drain(&mut table));
+        }
+        for event in events {
+            let Event::Seen(sighting) = event else {
+                panic!("gone after {step} steps");
+            };
+            let places = sighting.endpoints.iter().map(ToString::to_string);
+            let places: Vec<String> = places.collect();
+            let there = places.iter().any(|place| place == "10.0.0.9:5870");
+            assert!(there, "after {step} steps: {places:?}");
+            assert_eq!(sighting.name.as_str(), "rome", "after {step} steps");
+        }
+    }
+}
+
+#[test]
+fn an_address_that_a_forger_named_before_is_not_its_own_to_take_back() {
+    let claim = || address_of_rome("10.0.0.9", 120, false);
+    let lie = || address_of_rome("10.0.0.66", 120, true);
+    let goodbye = || address_of_rome("10.0.0.9", 0, false);
+    for step in [1, 11, 15] {
+        for last in [lie(), goodbye()] {
+            let forger = |now| match now {
+                0 => vec![claim()],
+                now if now == step => vec![last.clone()],
+                _ => Vec::new(),
+            };
+            stands_against(forger, 60);
+        }
+    }
+}
+
+#[test]
+fn whoever_has_answered_a_doubt_is_not_doubted_again_without_a_question() {
+    let goodbye = responder(ROME).goodbye([ip("10.0.0.9")].into_iter());
+    let address = address_of_rome("10.0.0.9", 0, false);
+    for packet in [goodbye, address] {
+        for steps in [vec![10, 15], vec![10, 15, 19], vec![10, 11, 25]] {
+            let is_due = |now| steps.contains(&now);
+            let forger = |now| is_due(now).then(|| packet.clone()).into_iter().collect();
+            stands_against(forger, 30);
+        }
+    }
+}
+
+#[test]
+fn whoever_keeps_talking_of_a_cluster_does_not_keep_us_from_asking_it() {
+    for pause in [5, 300] {
+        for ttl in [1, 120] {
+            stands_against(
+                |now| {
+                    let mut packet = forged(&[]);
+                    packet
+                        .answers
+                        .retain(|record| matches!(record.data, Data::Srv { .. }));
+                    for record in &mut packet.answers {
+                        record.ttl = ttl;
+                    }
+                    let is_due = now > 0 && now % pause == 0;
+                    is_due.then_some(packet).into_iter().collect()
+                },
+                200,
+            );
+        }
+    }
+}
