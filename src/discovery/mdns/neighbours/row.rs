@@ -345,7 +345,10 @@ impl Row {
 
     /// Returns whether nothing is missing, or what is missing was asked for in vain.
     fn is_complete(&self) -> bool {
-        self.locations().next().is_some() && (self.record().is_some() || self.missing > 1)
+        let told = self.told.first();
+        let told_without = told.is_some_and(|one| one.cluster_id.is_none() && one.boot.is_none());
+        let is_described = self.record().is_some() || self.missing > 1 || told_without;
+        self.locations().next().is_some() && is_described
     }
 
     /// Describes the advertisement, once for each interface that it is heard on.

@@ -350,3 +350,26 @@ fn an_instance_name_that_could_deceive_is_ignored() {
     }
     assert_eq!(instance_of(&service, &service), None);
 }
+
+#[test]
+fn an_advertisement_without_a_description_is_told_and_stays() {
+    let (mut table, links, start) = (neighbours(), links(), Instant::now());
+    let mut packet = says(ROME, &["10.0.0.9"]);
+    packet
+        .answers
+        .retain(|record| !matches!(record.data, Data::Txt(_)));
+    table.hear(&packet, from(2, "10.0.0.9"), &links, start);
+    let events = wait(&mut table, &links, after(start, 5_000));
+    assert_eq!(sightings(&events).len(), 1);
+    for second in 5..300 {
+        let now = after(start, second * 1_000);
+        let asked = !table.take_questions().is_empty();
+        if asked || second % 30 == 0 {
+            table.hear(&packet, from(2, "10.0.0.9"), &links, now);
+        }
+        let events = wait(&mut table, &links, now);
+        let seen = sightings(&events);
+        assert_eq!(seen.len(), events.len(), "it is not gone");
+        assert!(seen.iter().all(|one| !one.endpoints.is_empty()));
+    }
+}
