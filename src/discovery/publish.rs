@@ -224,10 +224,10 @@ pub async fn run(
     loop {
         let wanted = sources.wanted();
         let wait = match desk.update(wanted.as_ref()).await {
-            Ok(()) => desk.note(wanted, sources.obstacle()),
+            Ok(()) => desk.note(wanted.clone(), sources.obstacle()),
             Err(error) => desk.complain(&error),
         };
-        if !wait_for_change(&mut sources, wait, &shutdown).await {
+        if !wait_for_change(&mut sources, wanted.as_ref(), wait, &shutdown).await {
             break;
         }
     }
@@ -301,26 +301,29 @@ impl Desk {
     }
 }
 
-/// Waits for the next update; false at the shutdown.
+/// Waits for the next update after one that was to bring this about; false at the shutdown.
 async fn wait_for_change(
     sources: &mut Sources,
+    before: Option<&Listing>,
     wait: Duration,
     shutdown: &CancellationToken,
 ) -> bool {
-    let before = sources.wanted();
     let deadline = Instant::now() + wait;
     loop {
+        if sources.wanted().as_ref() != before {
+            tokio::select! {
+                () = shutdown.cancelled() => return false,
+                () = tokio::time::sleep(DEBOUNCE) => return true,
+            }
+        }
         tokio::select! {
             () = shutdown.cancelled() => return false,
             () = tokio::time::sleep_until(deadline) => return true,
             changed = sources.announcement.changed() => if changed.is_err() { return false },
             changed = sources.own.changed() => if changed.is_err() { return false },
         }
-        if sources.wanted() != before {
-            tokio::select! {
-                () = shutdown.cancelled() => return false,
-                () = tokio::time::sleep(DEBOUNCE) => return true,
-            }
-        }
     }
 }
+
+#[cfg(test)]
+mod tests;
