@@ -112,7 +112,8 @@ impl Layers {
         for key in keys::leaves(&self.defaults) {
             let variable = keys::variable(&key);
             known.push(variable.clone());
-            if let Some(text) = environment.get(&variable) {
+            let text = environment.get(&variable);
+            if let Some(text) = text.filter(|text| !is_port_of_service(&variable, text)) {
                 self.add_text(&key, text, Origin::Environment(variable))?;
             }
         }
@@ -210,6 +211,12 @@ impl Layers {
 /// (<https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables>).
 fn is_of_service(name: &str, text: &str) -> bool {
     name.contains("_SERVICE_") || name.contains("_PORT_") || text.contains("://")
+}
+
+/// Whether a variable that is also a setting was made of a Service that is called landbridge-tunnel
+/// or the like.
+fn is_port_of_service(name: &str, text: &str) -> bool {
+    name.ends_with("_PORT") && text.contains("://")
 }
 
 /// Returns the origin of a key, or of the nearest section around it.

@@ -227,6 +227,7 @@ mod tests {
             ("LANDBRIDGE_SERVICE_HOST", "10.96.0.7"),
             ("LANDBRIDGE_PORT", "tcp://10.96.0.7:5870"),
             ("LANDBRIDGE_PORT_5870_TCP_ADDR", "10.96.0.7"),
+            ("LANDBRIDGE_TUNNEL_PORT", "udp://10.96.0.7:5871"),
             ("LANDBRIDGE_LOG_LEVEL", "info"),
             ("LANDBRIDGE_FLEET_SECRET_FILE", "/etc/secret"),
         ] {
@@ -238,6 +239,7 @@ mod tests {
         assert!(!config.lan.enabled);
         assert_eq!(config.lan.interfaces.allow, ["eth0", "eth1"]);
         assert_eq!(config.cluster.name, "42");
+        assert_eq!(config.tunnel.port, 5871);
         assert!(
             !config
                 .cluster_config_spec()
