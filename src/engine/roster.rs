@@ -48,6 +48,9 @@ pub struct Bounds {
     pub damping: Duration,
     /// The shortest time between two changes of a candidate that is not proven.
     pub unproven_pause: Duration,
+    /// The shortest time between two changes of a proven candidate: after a while without any it is
+    /// none, then the first of these, and it doubles up to the second.
+    pub proven_pause: (Duration, Duration),
     /// The first wait after a failed proof, and the longest.
     pub retry: (Duration, Duration),
 }
@@ -62,6 +65,7 @@ impl Default for Bounds {
             debounce: Duration::from_millis(75),
             damping: Duration::from_secs(1),
             unproven_pause: Duration::from_secs(1),
+            proven_pause: (Duration::from_secs(1), Duration::from_secs(30)),
             retry: (Duration::from_secs(1), Duration::from_mins(1)),
         }
     }

@@ -85,6 +85,9 @@ pub(super) struct Entry {
     told: Option<Candidate>,
     told_at: Duration,
     changed_at: Option<Duration>,
+    /// How long the next change waits after the last one, and how that goes on.
+    pause: Duration,
+    pauses: Backoff,
     /// Whether only IPv6 addresses are named that a URL cannot carry whole. Who announces by both
     /// protocols says the better one a moment later (RFC 8305, section 3).
     link_local_only: bool,
@@ -102,6 +105,8 @@ impl Entry {
             told: None,
             told_at: Duration::ZERO,
             changed_at: None,
+            pause: Duration::ZERO,
+            pauses: Backoff::new(bounds.proven_pause.0, bounds.proven_pause.1),
             link_local_only: false,
             backoff: Backoff::new(bounds.retry.0, bounds.retry.1),
             retry_at: None,
@@ -302,6 +307,7 @@ impl Entry {
 
     /// Counts as never told from now on, and returns what was told.
     pub(super) fn forget_told(&mut self) -> Option<Candidate> {
+        self.pause = Duration::ZERO;
         self.told.take()
     }
 
@@ -319,7 +325,7 @@ impl Entry {
         let pause = if self.is_unproven() {
             bounds.unproven_pause
         } else {
-            Duration::ZERO
+            self.pause
         };
         let debounce = if self.is_told() || self.link_local_only {
             bounds.debounce
@@ -331,7 +337,7 @@ impl Entry {
     }
 
     /// Notes the present state as told, and returns it if it is news.
-    pub(super) fn tell(&mut self, key: &Key, time: Duration) -> Option<Change> {
+    pub(super) fn tell(&mut self, key: &Key, bounds: &Bounds, time: Duration) -> Option<Change> {
         let again = self.retry_due;
         self.retry_due = false;
         self.changed_at = None;
@@ -343,11 +349,22 @@ impl Entry {
                 Some(Change::Appeared(candidate))
             }
             Some(told) if again || !says_the_same(&told, &candidate) => {
+                if !again {
+                    self.note_change(bounds, time);
+                }
                 self.told_at = time;
                 Some(Change::Changed(candidate))
             }
             Some(_) => None,
         }
+    }
+
+    /// Makes the next change wait longer than this one did, unless it was quiet before.
+    fn note_change(&mut self, bounds: &Bounds, time: Duration) {
+        if time >= self.told_at + bounds.proven_pause.1 * 2 {
+            self.pauses.reset();
+        }
+        self.pause = self.pauses.next(1.0);
     }
 
     /// Describes the candidate, its most promising advertisement first.

@@ -124,11 +124,8 @@ impl Roster {
 
     fn tell(&mut self, key: &Key) {
         let time = self.clock.elapsed();
-        if let Some(change) = self
-            .entries
-            .get_mut(key)
-            .and_then(|entry| entry.tell(key, time))
-        {
+        let entry = self.entries.get_mut(key);
+        if let Some(change) = entry.and_then(|entry| entry.tell(key, &self.bounds, time)) {
             self.changes.push_back(change);
         }
     }

@@ -12,12 +12,14 @@ use super::{Candidate, Key};
 
 /// How many addresses are remembered for their failures.
 const ADDRESSES: usize = 4096;
+/// How many that are known or proven are asked at a time while strangers wait.
+const FAMILIAR: usize = 4;
 
 /// The candidates that wait. There are never more than the roster has, since each waits once.
 #[derive(Debug, Default)]
 pub struct Turns {
     waiting: BTreeMap<Key, Waiting>,
-    running: BTreeMap<Key, Vec<IpAddr>>,
+    running: BTreeMap<Key, Running>,
     failures: BTreeMap<IpAddr, Failures>,
     arrivals: u64,
 }
@@ -28,6 +30,13 @@ struct Failures {
     count: u32,
     /// Whose they were, as long as there is only one.
     only: Option<Key>,
+}
+
+#[derive(Debug)]
+struct Running {
+    addresses: Vec<IpAddr>,
+    /// Whether it is known or proven.
+    is_familiar: bool,
 }
 
 #[derive(Debug)]
@@ -53,28 +62,38 @@ impl Turns {
         self.waiting.remove(key);
     }
 
-    /// Returns whose turn it is: those who are known or proven first, then those at the addresses
-    /// at which others have failed least, then those who wait longest. Nobody is asked twice at the
-    /// same time.
+    /// Returns whose turn it is: those who are known or proven first, unless four of them are being
+    /// asked, then those at the addresses at which others have failed least, then those who wait
+    /// longest. Nobody is asked twice at the same time.
     pub fn pop(&mut self, known: &BTreeSet<crate::api::ClusterId>) -> Option<Candidate> {
+        let is_familiar = |candidate: &Candidate| {
+            let id = candidate.cluster_id.as_ref();
+            candidate.proven || id.is_some_and(|id| known.contains(id))
+        };
+        let familiar = self.running.values().filter(|one| one.is_familiar).count();
+        let strangers_first = familiar >= FAMILIAR;
         let key = self
             .waiting
             .iter()
             .filter(|(key, _)| !self.running.contains_key(key))
             .min_by_key(|(key, waiting)| {
-                let id = waiting.candidate.cluster_id.as_ref();
-                let first = waiting.candidate.proven || id.is_some_and(|id| known.contains(id));
-                (!first, self.crowd(key, &waiting.candidate), waiting.arrival)
+                let later = is_familiar(&waiting.candidate) == strangers_first;
+                (later, self.crowd(key, &waiting.candidate), waiting.arrival)
             })
             .map(|(key, _)| key.clone())?;
         let candidate = self.waiting.remove(&key)?.candidate;
-        self.running.insert(key, addresses(&candidate));
+        let running = Running {
+            addresses: addresses(&candidate),
+            is_familiar: is_familiar(&candidate),
+        };
+        self.running.insert(key, running);
         Some(candidate)
     }
 
     /// Takes note that a candidate was asked, and whether it has proven its key.
     pub fn done(&mut self, key: &Key, proven: bool) {
-        for address in self.running.remove(key).unwrap_or_default() {
+        let addresses = self.running.remove(key).map(|running| running.addresses);
+        for address in addresses.unwrap_or_default() {
             if proven {
                 self.failures.remove(&address);
                 continue;
@@ -103,7 +122,8 @@ impl Turns {
             let failures = self.failures.get(&address);
             let of_others = failures.filter(|failures| failures.only.as_ref() != Some(key));
             let failed = of_others.map_or(0, |failures| failures.count);
-            let tried = self.running.values().filter(|all| all.contains(&address));
+            let tried = self.running.values();
+            let tried = tried.filter(|one| one.addresses.contains(&address));
             usize::try_from(failed).unwrap_or(usize::MAX) + tried.count()
         });
         crowds.min().unwrap_or_default()
@@ -226,5 +246,23 @@ mod tests {
         let known = BTreeSet::from([id(2)]);
         let order: Vec<_> = std::iter::from_fn(|| turns.pop(&known)?.cluster_id).collect();
         assert_eq!(order, [id(2), id(1)]);
+    }
+
+    #[test]
+    fn the_known_leave_half_of_the_places_to_strangers_while_any_wait() {
+        let mut turns = Turns::default();
+        let known: BTreeSet<ClusterId> = (0..10).map(id).collect();
+        let pop = |turns: &mut Turns| turns.pop(&known)?.cluster_id;
+        for number in 0..10 {
+            turns.push(candidate(number, 1));
+        }
+        turns.push(candidate(100, 9));
+        let order: Vec<_> = (0..6).filter_map(|_| pop(&mut turns)).collect();
+        assert_eq!(order[4..], [id(100), id(4)], "{order:?}");
+        turns.push(candidate(101, 9));
+        turns.done(&Key::Cluster(id(0)), true);
+        turns.done(&Key::Cluster(id(1)), true);
+        assert_eq!(pop(&mut turns), Some(id(5)), "three of them are asked");
+        assert_eq!(pop(&mut turns), Some(id(101)));
     }
 }

@@ -54,6 +54,32 @@ fn a_forgotten_cluster_that_is_down_is_asked_again_until_it_is_back() {
     assert!(wait(&mut roster, at(100_000)).is_empty());
 }
 
+#[test]
+fn a_proven_cluster_that_is_said_to_move_on_and_on_is_told_ever_more_rarely() {
+    let mut roster = with_proof();
+    let mut told = Vec::new();
+    for step in 0..6000 {
+        let now = 1000 + i64::from(step) * 20;
+        roster.handle_event(moved(ELSEWHERE, step), at(now));
+        told.extend(wait(&mut roster, at(now)));
+    }
+    assert!(
+        (5..12).contains(&told.len()),
+        "{} times in 2 min",
+        told.len()
+    );
+    // The last word is told all the same, and whoever is quiet for a while is heard at once again.
+    roster.handle_event(moved(HOME, 5870), at(121_000));
+    let changes = wait(&mut roster, at(151_000));
+    let last = candidate(changes.last().expect("a change"));
+    assert_eq!(last.endpoints[0].address, address(HOME));
+    for time in [240_000, 340_000] {
+        let event = moved(ELSEWHERE, u16::try_from(time / 1000).expect("small"));
+        roster.handle_event(event, at(time));
+        assert_eq!(words(&wait(&mut roster, at(time + 100))), ["changed"]);
+    }
+}
+
 /// A roster in which an advertisement without an id has proven to be cluster 1.
 fn with_silent(silent: &Sighting) -> Roster {
     let mut roster = roster();
