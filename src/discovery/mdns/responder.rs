@@ -250,6 +250,19 @@ pub(super) fn first_question() -> Packet {
     }
 }
 
+/// A question that nobody answers, to find out whether it comes back to us.
+pub(super) fn echo(id: &ClusterId) -> Option<Packet> {
+    let question = Question {
+        name: Name::under(id.as_str(), &Name::from_text("local")?)?,
+        kind: kind::PTR,
+        unicast: false,
+    };
+    Some(Packet {
+        questions: vec![question],
+        ..Packet::default()
+    })
+}
+
 fn service_types() -> Vec<Name> {
     let types = SERVICE_TYPES.iter();
     types.filter_map(|text| Name::from_text(text)).collect()

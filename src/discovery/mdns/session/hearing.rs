@@ -52,12 +52,15 @@ impl Session<'_> {
         let Some((_, link)) = self.links.numbered(datagram.interface) else {
             return;
         };
+        let is_next_to_us = link.reaches(source);
         if link.addresses().any(|own| own == source) {
             let line = self.lines.entry(datagram.interface).or_default();
-            (line.silent, line.is_blocked) = (None, false);
+            if line.open() {
+                self.speak_anew(now);
+            }
         }
         // Whoever is not on this link speaks through a router (RFC 6762, section 11).
-        if !link.reaches(source) || !self.neighbours.admits(source, now) {
+        if !is_next_to_us || !self.neighbours.admits(source, now) {
             return;
         }
         let Some(data) = buffer.get(..datagram.length.min(buffer.len())) else {

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 use tokio::time::Instant;
 
-use super::{ANNOUNCEMENT_PAUSE, BROWSE, Session};
+use super::{ANNOUNCEMENT_PAUSE, BROWSE, Session, responder};
 use crate::discovery::{
     DiscoveryError, Health,
     interfaces::{Links, without_multicast},
@@ -15,6 +15,9 @@ use crate::discovery::{
 const LINK_DEBOUNCE: Duration = Duration::from_millis(20);
 /// How long what we send may take to come back to ourselves.
 const ECHO: Duration = Duration::from_secs(2);
+
+/// The waits between two tries on a link that is blocked double from one to the other.
+const TRY: (Duration, Duration) = (Duration::from_secs(5), Duration::from_mins(1));
 
 /// What is remembered of a link.
 #[derive(Debug, Default)]
@@ -28,6 +31,9 @@ pub(super) struct Line {
     /// Since when nothing of what we sent there came back.
     pub(super) silent: Option<Instant>,
     pub(super) is_blocked: bool,
+    /// When it is tried once more while it is blocked, and the wait before.
+    try_at: Option<Instant>,
+    try_wait: Duration,
 }
 
 /// A query whose known answers come in several packets.
@@ -48,6 +54,23 @@ impl Line {
             Some((earlier, listed)) => (earlier.min(due), listed || list),
             None => (due, list),
         });
+    }
+
+    /// Takes note that something came back to us; returns whether it was blocked.
+    pub(super) fn open(&mut self) -> bool {
+        (self.silent, self.try_at, self.try_wait) = (None, None, Duration::ZERO);
+        std::mem::take(&mut self.is_blocked)
+    }
+
+    /// Whether it is blocked and to be tried once more now.
+    fn is_try_due(&mut self, now: Instant) -> bool {
+        self.is_blocked |= self.silent.is_some_and(|since| since + ECHO <= now);
+        let is_due = self.is_blocked && self.try_at.is_none_or(|due| due <= now);
+        if is_due {
+            self.try_wait = (self.try_wait * 2).clamp(TRY.0, TRY.1);
+            self.try_at = Some(now + self.try_wait);
+        }
+        is_due
     }
 
     /// Answers nobody there of those who have asked.
@@ -114,6 +137,12 @@ impl Session<'_> {
             sockets.follow(links);
         }
         self.neighbours.links_changed(links, now);
+        self.speak_anew(now);
+        Ok(())
+    }
+
+    /// Announces us and asks for everybody as if we had just come.
+    pub(super) fn speak_anew(&mut self, now: Instant) {
         if self.responder.is_some() {
             self.announce_now_and_again(now);
         }
@@ -121,22 +150,27 @@ impl Session<'_> {
             self.browse_at = Some(now);
             self.browse_wait = BROWSE.0;
         }
-        Ok(())
     }
 
     /// Finds out on which links nothing of what we send comes back, and tries once more there.
     pub(super) fn check_lines(&mut self, now: Instant) {
-        for line in self.lines.values_mut() {
-            line.is_blocked |= line.silent.is_some_and(|since| since + ECHO <= now);
-        }
-        if self.lines.values().any(|line| line.is_blocked) {
-            if self.browse_at.is_some() {
-                self.browse_at = Some(now);
-            } else {
-                self.announce_soon(ANNOUNCEMENT_PAUSE, now);
+        for index in self.due_tries(now) {
+            if let (Some(sockets), Some((name, link)), Some(query)) = (
+                &self.sockets,
+                self.links.numbered(index),
+                responder::echo(&self.announcement.cluster_id),
+            ) {
+                sockets.multicast(name, link, &query.encode());
             }
         }
         let (neighbours, refused) = (self.neighbours.len(), self.neighbours.refused());
         tracing::trace!(neighbours, refused, "Neighbours on the LAN");
+    }
+
+    /// Returns the links that are blocked and to be tried now. The others are left alone.
+    pub(super) fn due_tries(&mut self, now: Instant) -> Vec<u32> {
+        let lines = self.lines.iter_mut();
+        let due = lines.filter_map(|(index, line)| line.is_try_due(now).then_some(*index));
+        due.collect()
     }
 }

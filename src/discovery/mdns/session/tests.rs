@@ -3,7 +3,13 @@
 use super::*;
 use crate::{
     api::identity::ClusterName,
-    discovery::mdns::wire::{Name, kind},
+    discovery::{
+        interfaces::Link,
+        mdns::{
+            socket::Datagram,
+            wire::{Name, kind},
+        },
+    },
 };
 
 const LINK: u32 = 2;
@@ -63,4 +69,63 @@ async fn whoever_asks_when_we_fall_silent_leaves_nothing_to_wait_for() {
     session.withdraw().await;
     session.handle_timers().expect("nothing is read");
     assert!(session.next_timer() > Instant::now());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_link_that_is_blocked_makes_nobody_on_the_others_answer() {
+    let (events, _kept) = EventSink::channel();
+    let mut session = session(&events);
+    let browse_at = session.browse_at;
+    line(&mut session).silent = Some(Instant::now());
+    for discover in [true, false] {
+        session.browse_at = browse_at.filter(|_| discover);
+        for _ in 0..10 {
+            tokio::time::advance(CHECK).await;
+            session.check_lines(Instant::now());
+        }
+        assert!(line(&mut session).is_blocked);
+        assert_eq!(session.browse_at, browse_at.filter(|_| discover));
+        assert!(session.announce_at.is_empty());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_link_that_is_blocked_is_tried_ever_more_rarely() {
+    let (events, _kept) = EventSink::channel();
+    let mut session = session(&events);
+    session.lines.insert(LINK + 1, Line::default());
+    line(&mut session).silent = Some(Instant::now());
+    let mut tries = Vec::new();
+    for _ in 0..720 {
+        tokio::time::advance(CHECK).await;
+        tries.extend(session.due_tries(Instant::now()));
+    }
+    assert!((50..70).contains(&tries.len()), "{} an hour", tries.len());
+    assert!(tries.iter().all(|index| *index == LINK), "{tries:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_comes_back_on_a_blocked_link_lets_us_speak_as_if_we_had_just_come() {
+    let (events, _kept) = EventSink::channel();
+    let mut session = session(&events);
+    let own = Link {
+        index: LINK,
+        subnets: vec!["10.0.0.5/24".parse().expect("a net")],
+    };
+    session.links = [("eth0".to_owned(), own)].into_iter().collect();
+    let echo = Datagram {
+        source: "10.0.0.5:5353".parse().expect("an address"),
+        interface: LINK,
+        length: 0,
+    };
+    let later = session.browse_at;
+    for blocked in [false, true] {
+        line(&mut session).is_blocked = blocked;
+        line(&mut session).silent = Some(Instant::now());
+        session.take(Some(&echo), &[]);
+        assert!(!line(&mut session).is_blocked);
+        assert_eq!(line(&mut session).silent, None);
+        assert_eq!(session.announce_at.is_empty(), !blocked);
+        assert_eq!(session.browse_at == later, !blocked);
+    }
 }
