@@ -109,7 +109,7 @@ pub async fn run(
                 }
                 None => return,
             },
-            Some(Ok(asked)) = probes.join_next() => search.take_proof(&asked),
+            Some(Ok(asked)) = probes.join_next() => search.take_proof(&asked).await,
             Some(known) = known.next() => search.take_known(known),
             Some(peer) = next_suspect(&mut suspects) => search.verify(&peer),
             forgotten = search.context.neighbours.forgotten() => search.forget(&forgotten),
@@ -139,7 +139,9 @@ impl Search {
                 }
                 Change::Expired(candidate) => {
                     self.turns.remove(&candidate.key);
-                    expire(&self.context, &candidate).await;
+                    if let Some(id) = &candidate.cluster_id {
+                        expire(&self.context, id).await;
+                    }
                 }
                 Change::Duplicate(candidate) => suspect_twin(&self.context, &candidate),
             }
@@ -156,13 +158,20 @@ impl Search {
         due.map_or(IDLE, |due| until(&self.context, due))
     }
 
-    fn take_proof(&mut self, asked: &Asked) {
+    async fn take_proof(&mut self, asked: &Asked) {
         let is_proven = asked.proofs.iter().any(|proof| proof.is_of(&asked.key));
         self.turns.done(&asked.key, is_proven);
         for Proof { endpoint, id } in &asked.proofs {
             let now = self.context.now();
             self.roster
                 .handle_proof(&asked.key, *endpoint, id.as_ref(), chance(), now);
+        }
+        let proven = asked.proofs.iter().filter(|proof| proof.is_of(&asked.key));
+        for id in proven.filter_map(|proof| proof.id.as_ref()) {
+            if !self.roster.holds(id) {
+                // It was taken back while it was asked, before anything was made of it.
+                expire(&self.context, id).await;
+            }
         }
     }
 
@@ -252,10 +261,7 @@ fn place(endpoint: &Endpoint) -> Place {
     }
 }
 
-async fn expire(context: &Context, candidate: &Candidate) {
-    let Some(id) = &candidate.cluster_id else {
-        return;
-    };
+async fn expire(context: &Context, id: &ClusterId) {
     if context.neighbours.get(id).is_none() {
         // It has never proven who it is, so nothing was made of it.
         return;

@@ -124,6 +124,11 @@ impl Roster {
             .unwrap_or_default()
     }
 
+    /// Returns whether a cluster is said to be out there.
+    pub fn holds(&self, id: &ClusterId) -> bool {
+        self.entries.contains_key(&Key::Cluster(id.clone()))
+    }
+
     /// Takes the ids that are known already: they come first and are never turned away.
     pub fn set_known(&mut self, ids: BTreeSet<ClusterId>) {
         self.known = ids;

@@ -51,3 +51,21 @@ fn a_place_that_is_silent_for_two_seconds_has_failed_and_is_tried_again() {
         until_found(world, Duration::from_millis(2800)).await;
     });
 }
+
+#[test]
+fn a_cluster_that_is_taken_back_while_it_is_asked_is_forgotten() {
+    history(72, a_quiet_neighbour(), async |world: &mut World| {
+        world.sleep(Duration::from_secs(1)).await;
+        let silent = SocketAddr::from(([192, 168, 1, 200], 5870));
+        world.lan.announce_at(1, &[silent, world.lan.address(1)]);
+        world.sleep(Duration::from_millis(100)).await;
+        world.lan.say_goodbye(1);
+        until_found(world, Duration::from_secs(1)).await;
+        world.crash(1).await;
+        world
+            .until("it is forgotten", Duration::from_mins(1), |world| {
+                world.view(0, 1).is_none()
+            })
+            .await;
+    });
+}
