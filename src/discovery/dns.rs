@@ -17,6 +17,7 @@ use std::{collections::BTreeSet, sync::Mutex, time::Duration};
 
 use futures::{StreamExt as _, stream};
 use hickory_proto::rr::{Name, RData, RecordType};
+use hickory_resolver::TokioResolver;
 use tokio::time::{Instant, timeout_at};
 
 use crate::engine::domain::{
@@ -42,31 +43,43 @@ pub async fn look(servers: &Servers, domain: &str) -> Look {
 
 /// Looks at a domain once, and at the keys that its signed records vouch for.
 pub async fn look_with_keys(servers: &Servers, domain: &str) -> Look {
-    let mut look = look(servers, domain).await;
-    tlsa::add_keys(servers, &mut look).await;
+    let (mut look, validator) = look_and_validate(servers, domain, LOOK_LIMIT).await;
+    if let Some(validator) = validator {
+        tlsa::add_keys(&validator, &mut look).await;
+    }
     look
 }
 
 /// Looks at a domain once, and for no longer than this.
 pub async fn look_within(servers: &Servers, domain: &str, limit: Duration) -> Look {
+    look_and_validate(servers, domain, limit).await.0
+}
+
+/// Looks at a domain once. With it comes who could tell whether it is signed.
+async fn look_and_validate(
+    servers: &Servers,
+    domain: &str,
+    limit: Duration,
+) -> (Look, Option<TokioResolver>) {
     let failed = |problem| Look {
         incomplete: Some(problem),
         ..Look::default()
     };
     let domain = match parse(domain) {
         Ok(domain) => domain,
-        Err(problem) => return failed(problem),
+        Err(problem) => return (failed(problem), None),
     };
     let deadline = Instant::now() + limit;
     let asker = match Asker::new(servers, CONCURRENCY, deadline) {
         Ok(asker) => asker,
-        Err(error) => return failed(Problem::Passing(error.to_string())),
+        Err(error) => return (failed(Problem::Passing(error.to_string())), None),
     };
     let looker = Looker::new(asker);
     let status = timeout_at(deadline, dnssec::status(servers, &domain));
-    let (mut look, dnssec) = tokio::join!(looker.look(&domain), status);
-    look.dnssec = dnssec.unwrap_or_default();
-    look
+    let (mut look, status) = tokio::join!(looker.look(&domain), status);
+    let (dnssec, validator) = status.unwrap_or_default();
+    look.dnssec = dnssec;
+    (look, validator)
 }
 
 /// Asks one question and returns the records.

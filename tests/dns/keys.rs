@@ -4,15 +4,19 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Write as _,
+    str::FromStr as _,
+    sync::Arc,
 };
 
-use landbridge::{api::Fingerprint, discovery::dns::look_with_keys};
+use hickory_proto::dnssec::TrustAnchors;
+use landbridge::{api::Fingerprint, discovery::dns::look_with_keys, engine::domain::Dnssec};
 use serde_json::{Value, json};
 
 use crate::{
     bind::{Bind, Zone},
     daemon::{search_domain, serve},
     lab::Lab,
+    lookup::servers,
     signed::{sign, trusting},
 };
 
@@ -107,6 +111,22 @@ async fn only_keys_that_dnssec_proves_on_the_whole_way_are_read() {
         found.len() == 7 && found.values().all(String::is_empty),
         "{found:?}"
     );
+}
+
+#[tokio::test]
+async fn another_name_server_proves_what_the_first_does_not_answer() {
+    let Some((signed, anchor)) = sign("signed.test", ZONE) else {
+        return;
+    };
+    let Some(bind) = Bind::start(&[Zone::verbatim("signed.test", &signed)], "") else {
+        return;
+    };
+    let anchors = TrustAnchors::from_str(&anchor).expect("DNSKEY records");
+    let both = servers(&["127.0.0.1:9", &bind.address()]).with_trust_anchors(Arc::new(anchors));
+    let look = look_with_keys(&both, "signed.test").await;
+    assert_eq!(look.dnssec, Dnssec::Secure);
+    let services = look.entries.iter().flat_map(|entry| &entry.services);
+    assert!(services.flatten().any(|one| !one.keys.is_empty()));
 }
 
 /// The zone of what these machines print for it, without what a zone has once.

@@ -22,17 +22,20 @@ use crate::engine::domain::Dnssec;
 /// How long the chain of signatures may take. Without a way to the root there is none.
 const PATIENCE: Duration = Duration::from_secs(4);
 
-/// Asks for the domain's SOA record, which every zone has, and follows its signature.
-pub(super) async fn status(servers: &Servers, domain: &Name) -> Dnssec {
-    let Some(resolver) = servers.validator() else {
-        return Dnssec::Indeterminate;
-    };
-    let status = validate(&resolver, domain).await;
-    // Without a way to the anchor everything looks bogus, unsigned zones as well.
-    if status == Dnssec::Bogus && !servers.has_anchors() && !reaches_root(servers).await {
-        return Dnssec::Indeterminate;
+/// Asks for the domain's SOA record, which every zone has, and follows its signature: at the first
+/// server that can tell. With the status comes that server.
+pub(super) async fn status(servers: &Servers, domain: &Name) -> (Dnssec, Option<TokioResolver>) {
+    for validator in servers.validators() {
+        let status = validate(&validator.following, domain).await;
+        // Without a way to the anchor everything looks bogus, unsigned zones as well.
+        let unfounded = status == Dnssec::Bogus
+            && !servers.has_anchors()
+            && !reaches_root(&validator.plain).await;
+        if status != Dnssec::Indeterminate && !unfounded {
+            return (status, Some(validator.following));
+        }
     }
-    status
+    (Dnssec::Indeterminate, None)
 }
 
 /// Returns the records of a name, if everything that leads to them is proven: the answer and each
@@ -51,14 +54,7 @@ pub(super) async fn secure(resolver: &TokioResolver, name: &Name, kind: RecordTy
     }
 }
 
-async fn reaches_root(servers: &Servers) -> bool {
-    let Some((_, resolver)) = servers
-        .resolvers()
-        .ok()
-        .and_then(|all| all.into_iter().next())
-    else {
-        return false;
-    };
+async fn reaches_root(resolver: &TokioResolver) -> bool {
     let keys = resolver.lookup(Name::root(), RecordType::DNSKEY);
     matches!(timeout(PATIENCE, keys).await, Ok(Ok(_)))
 }

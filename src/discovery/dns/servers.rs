@@ -39,6 +39,14 @@ pub enum ServersError {
     Resolver(String),
 }
 
+/// A name server whose signatures are followed.
+pub(super) struct Validator {
+    /// Takes its word.
+    pub(super) plain: TokioResolver,
+    /// Follows signatures to the keys that are trusted.
+    pub(super) following: TokioResolver,
+}
+
 /// Which name servers are asked.
 #[derive(Clone, Default)]
 pub struct Servers {
@@ -128,11 +136,17 @@ impl Servers {
             .collect()
     }
 
-    /// Starts a resolver that follows signatures, at the first server.
-    pub(super) fn validator(&self) -> Option<TokioResolver> {
+    /// Starts a resolver that follows signatures at each server.
+    pub(super) fn validators(&self) -> Vec<Validator> {
         let anchors = self.anchors.clone().unwrap_or_default();
-        let server = self.configs().ok()?.into_iter().next()?;
-        start(server, Some(anchors)).ok()
+        let servers = self.configs().unwrap_or_default().into_iter();
+        let started = servers.filter_map(|server| {
+            Some(Validator {
+                plain: start(server.clone(), None).ok()?,
+                following: start(server, Some(Arc::clone(&anchors))).ok()?,
+            })
+        });
+        started.collect()
     }
 
     /// Trusts these keys instead of that of the root.

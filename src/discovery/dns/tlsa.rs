@@ -19,7 +19,7 @@ use hickory_proto::rr::{
 use hickory_resolver::TokioResolver;
 use tokio::time::timeout;
 
-use super::{dnssec, servers::Servers, text, under};
+use super::{dnssec, text, under};
 use crate::{
     api::identity::Fingerprint,
     engine::domain::{Dnssec, Entry, KEYS, Look, Service},
@@ -31,18 +31,13 @@ const LIMIT: Duration = Duration::from_secs(15);
 const ENTRIES_AT_A_TIME: usize = 16;
 
 /// Adds the keys to what a look has brought. In a domain that is not signed there are none.
-pub(super) async fn add_keys(servers: &Servers, look: &mut Look) {
+pub(super) async fn add_keys(resolver: &TokioResolver, look: &mut Look) {
     if look.dnssec != Dnssec::Secure {
         return;
     }
-    let Some(resolver) = servers.validator() else {
-        return;
-    };
     let entries = look.entries.iter_mut();
-    let proofs = stream::iter(entries).for_each_concurrent(ENTRIES_AT_A_TIME, |entry| {
-        let resolver = &resolver;
-        async move { add_keys_of(resolver, entry).await }
-    });
+    let proofs = stream::iter(entries)
+        .for_each_concurrent(ENTRIES_AT_A_TIME, |entry| add_keys_of(resolver, entry));
     if timeout(LIMIT, proofs).await.is_err() {
         tracing::debug!("Not all keys that a domain vouches for could be proven in time");
     }
