@@ -87,6 +87,26 @@ fn an_address_change_is_followed() {
 }
 
 #[test]
+fn an_address_with_a_label_belongs_to_its_interface() {
+    in_namespaces("an_address_with_a_label_belongs_to_its_interface", || {
+        let lan = Lan::new(2);
+        lan.ip(0, "addr add 10.79.0.1/24 label eth0:1 dev eth0");
+        lan.ip(1, "addr del 10.77.0.2/24 dev eth0");
+        lan.ip(1, "addr add 10.79.0.2/24 dev eth0");
+        let rome = Host::start(&lan, 0, announcement(ROME, "rome"));
+        let milan = Host::start(&lan, 1, announcement(MILAN, "milan"));
+        for (host, last) in [(&rome, 2), (&milan, 1)] {
+            let place = IpAddr::from([10, 79, 0, last]);
+            host.sees(|sighting| sighting.endpoints.iter().any(|one| one.ip() == place));
+        }
+        rome.reaches(|health| {
+            let interfaces = vec!["eth0".to_owned()];
+            *health == Health::Working { interfaces }
+        });
+    });
+}
+
+#[test]
 fn a_clone_of_ourselves_is_told_apart() {
     in_namespaces("a_clone_of_ourselves_is_told_apart", || {
         let lan = Lan::new(2);

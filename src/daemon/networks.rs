@@ -9,12 +9,12 @@ use std::{
 };
 
 use ipnet::{IpNet, Ipv4Net};
-use nix::{ifaddrs::getifaddrs, net::if_::InterfaceFlags};
+use nix::net::if_::InterfaceFlags;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    discovery::interfaces::{InterfaceRules, subnet_of},
+    discovery::interfaces::{InterfaceRules, addresses, subnet_of},
     engine::{addresses::OwnNetworks, addressing::Surroundings, overlay::INTERFACE},
 };
 
@@ -83,7 +83,7 @@ impl Follower {
     fn look(&self) {
         let mut own = self.base.clone();
         let mut ranges = BTreeSet::new();
-        let Ok(rows) = getifaddrs() else {
+        let Ok(rows) = addresses() else {
             return;
         };
         for row in rows.filter(|row| row.interface_name != INTERFACE) {

@@ -180,6 +180,17 @@ pub fn without_multicast(rules: &InterfaceRules) -> Vec<String> {
     names.into_iter().collect()
 }
 
+/// Lists the addresses of this machine by interface. A label of an address, which the system gives
+/// in place of the name (`eth0:1`), is cut off: it makes no interface.
+pub(crate) fn addresses() -> io::Result<impl Iterator<Item = InterfaceAddress>> {
+    Ok(getifaddrs()?.map(|mut row| {
+        if let Some(end) = row.interface_name.find(':') {
+            row.interface_name.truncate(end);
+        }
+        row
+    }))
+}
+
 /// The addresses of interfaces that are up and allowed.
 fn usable(rules: &InterfaceRules) -> io::Result<impl Iterator<Item = InterfaceAddress>> {
     let up = InterfaceFlags::IFF_UP | InterfaceFlags::IFF_RUNNING;
@@ -187,7 +198,7 @@ fn usable(rules: &InterfaceRules) -> io::Result<impl Iterator<Item = InterfaceAd
         let address = row.address.as_ref().and_then(ip_of);
         address.is_some_and(|address| rules.allows(&row.interface_name, address))
     };
-    Ok(getifaddrs()?.filter(move |row| row.flags.contains(up) && allowed(row)))
+    Ok(addresses()?.filter(move |row| row.flags.contains(up) && allowed(row)))
 }
 
 /// Returns an address of an interface with its subnet; none of a family other than IP.

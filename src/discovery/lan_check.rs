@@ -15,14 +15,14 @@ use hickory_proto::{
     op::{Message, MessageType, OpCode, Query},
     rr::{Name, RecordType},
 };
-use nix::{ifaddrs::getifaddrs, net::if_::InterfaceFlags};
+use nix::net::if_::InterfaceFlags;
 use socket2::{Domain, Socket, Type};
 use tokio::{
     net::UdpSocket,
     time::{Instant, sleep_until, timeout_at},
 };
 
-use super::interfaces::{InterfaceRules, ip_of};
+use super::interfaces::{InterfaceRules, addresses, ip_of};
 
 mod stacks;
 
@@ -148,7 +148,7 @@ pub async fn check(rules: &InterfaceRules, wait: Duration) -> io::Result<Finding
 /// Lists the interfaces and says which are not used.
 fn rows(rules: &InterfaceRules) -> io::Result<Vec<Interface>> {
     let mut rows: BTreeMap<String, Interface> = BTreeMap::new();
-    for row in getifaddrs()? {
+    for row in addresses()? {
         let name = row.interface_name.clone();
         let interface = rows.entry(name.clone()).or_insert_with(|| Interface {
             name,
