@@ -63,7 +63,7 @@ fn text(finding: &Finding) -> String {
         } else {
             tint("‼", Tone::Care)
         };
-        line(sign, &stack.advice());
+        line(sign, &finding.advice(stack));
     }
     text
 }
@@ -85,7 +85,7 @@ fn value(finding: &Finding) -> Value {
         })
     });
     let programs = finding.stacks.iter().map(|stack| {
-        json!({"name": stack.name, "pid": stack.pid, "user": stack.user, "message": stack.advice()})
+        json!({"name": stack.name, "pid": stack.pid, "user": stack.user, "message": finding.advice(stack)})
     });
     json!({
         "interfaces": interfaces.collect::<Value>(),

@@ -56,14 +56,17 @@ impl InterfaceRules {
 
     /// Returns whether an interface may be used at all.
     pub fn allows_name(&self, name: &str) -> bool {
-        let listed = |list: &[String]| list.iter().any(|pattern| matches(pattern, name));
-        if listed(&self.deny) {
-            false
-        } else if self.allow.is_empty() {
-            !SKIPPED.iter().any(|pattern| matches(pattern, name))
+        if self.allow.is_empty() {
+            !lists(&self.deny, name) && !self.skips(name)
         } else {
-            listed(&self.allow)
+            !lists(&self.deny, name) && lists(&self.allow, name)
         }
+    }
+
+    /// Returns whether an interface is left out because of its kind, and nobody has named it.
+    pub fn skips(&self, name: &str) -> bool {
+        let is_named = lists(&self.deny, name) || !self.allow.is_empty();
+        !is_named && SKIPPED.iter().any(|pattern| matches(pattern, name))
     }
 
     /// Returns whether an address may be somebody's on a LAN.
@@ -78,6 +81,10 @@ impl InterfaceRules {
             && !METADATA.contains(&address)
             && !self.excluded.iter().any(|range| range.contains(&address))
     }
+}
+
+fn lists(patterns: &[String], name: &str) -> bool {
+    patterns.iter().any(|pattern| matches(pattern, name))
 }
 
 fn matches(pattern: &str, name: &str) -> bool {

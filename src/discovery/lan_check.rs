@@ -62,6 +62,8 @@ pub struct Interface {
     pub addresses: Vec<IpAddr>,
     /// Why it is not used, if it is not.
     pub skipped: Option<&'static str>,
+    /// Whether another program has the port for itself. In IPv6 alone that would matter little.
+    pub port_taken: bool,
     /// Why nothing can be sent.
     pub cannot_send: Option<String>,
     /// Whether what was sent came back.
@@ -89,6 +91,11 @@ impl Interface {
         if let Some(why) = self.skipped {
             return Verdict::Skipped(format!("not used: {why}"));
         }
+        if self.port_taken {
+            let advice =
+                "another program holds UDP port 5353 for itself: stop it, or let it share the port";
+            return Verdict::Broken(advice.to_owned());
+        }
         if !self.others.is_empty() {
             let others: Vec<String> = self.others.iter().map(ToString::to_string).collect();
             let others = others.join(", ");
@@ -108,9 +115,16 @@ impl Interface {
     }
 }
 
+impl Finding {
+    /// Says who another program is and what to do about it.
+    pub fn advice(&self, stack: &Stack) -> String {
+        stack.advice(self.interfaces.iter().any(|one| one.port_taken))
+    }
+}
+
 impl Stack {
-    /// Says who it is and what to do about it.
-    pub fn advice(&self) -> String {
+    /// Says who it is and what to do about it, when somebody has the port for itself or not.
+    fn advice(&self, port_taken: bool) -> String {
         let name = if self.name.is_empty() {
             format!("a program of user {}", self.user)
         } else {
@@ -124,6 +138,7 @@ impl Stack {
             "landbridge" => "is a daemon on this machine".to_owned(),
             "avahi-daemon" => "also speaks multicast DNS here: fine, unless disallow-other-stacks=yes stands in /etc/avahi/avahi-daemon.conf".to_owned(),
             "systemd-resolve" => "also speaks multicast DNS here: fine; MulticastDNS=no in /etc/systemd/resolved.conf ends it".to_owned(),
+            _ if port_taken => "has the port of multicast DNS here: stop it, or let it share the port".to_owned(),
             _ => "also has the port of multicast DNS here: fine, as long as it shares it".to_owned(),
         };
         format!("{who} {what}")
@@ -157,7 +172,9 @@ fn rows(rules: &InterfaceRules) -> io::Result<Vec<Interface>> {
         let address = row.address.as_ref().and_then(ip_of);
         let allowed = address.filter(|address| rules.allows_address(*address));
         interface.addresses.extend(allowed);
-        interface.skipped = if !rules.allows_name(&row.interface_name) {
+        interface.skipped = if rules.skips(&row.interface_name) {
+            Some("no LAN is behind its kind (lan.interfaces.allow takes it all the same)")
+        } else if !rules.allows_name(&row.interface_name) {
             Some("lan.interfaces leaves it out")
         } else if !row
             .flags
@@ -188,15 +205,18 @@ async fn probe(mut row: Interface, own: &BTreeSet<IpAddr>, wait: Duration) -> In
     let has_v6 = row.addresses.iter().any(IpAddr::is_ipv6);
     let families = [(has_v4, true), (has_v6, false)];
     let families = families.iter().filter(|(has, _)| *has);
-    let heard = families.map(|(_, v4)| hear(&row, *v4, own, wait));
-    for outcome in futures::future::join_all(heard).await {
+    let heard = families.map(async |(_, v4)| (*v4, hear(&row, *v4, own, wait).await));
+    for (v4, outcome) in futures::future::join_all(heard).await {
         match outcome {
             Ok(heard) => {
                 row.came_back |= heard.came_back;
                 row.others.extend(heard.others);
             }
             // The other family may do.
-            Err(error) => row.cannot_send = Some(error.to_string()),
+            Err(error) => {
+                row.port_taken |= v4 && error.kind() == io::ErrorKind::AddrInUse;
+                row.cannot_send = Some(error.to_string());
+            }
         }
     }
     if row.came_back || !row.others.is_empty() {
@@ -322,6 +342,11 @@ mod tests {
             ..deaf
         };
         assert!(matches!(mute.verdict(), Verdict::Broken(text) if text.contains("not permitted")));
+        let taken = Interface {
+            port_taken: true,
+            ..mute.clone()
+        };
+        assert!(matches!(taken.verdict(), Verdict::Broken(text) if text.contains("stop it")));
         let down = Interface {
             skipped: Some("it is down"),
             ..mute
@@ -330,6 +355,43 @@ mod tests {
             down.verdict(),
             Verdict::Skipped("not used: it is down".to_owned())
         );
+    }
+
+    #[test]
+    fn a_program_on_the_port_is_fine_unless_somebody_has_it_for_itself() {
+        let stack = Stack {
+            name: "other".to_owned(),
+            pid: None,
+            user: 0,
+        };
+        for (port_taken, word) in [(false, "fine"), (true, "stop it")] {
+            let row = Interface {
+                port_taken,
+                ..interface()
+            };
+            let finding = Finding {
+                interfaces: vec![interface(), row],
+                ..Finding::default()
+            };
+            let advice = finding.advice(&stack);
+            assert!(advice.contains(word), "{advice}");
+        }
+    }
+
+    #[test]
+    fn what_is_left_out_says_by_whom() {
+        let loopback = |deny: &[&str]| {
+            let deny = deny.iter().map(|&name| name.to_owned()).collect();
+            let rules = InterfaceRules {
+                deny,
+                ..InterfaceRules::default()
+            };
+            let rows = rows(&rules).expect("interfaces can be listed");
+            let mut rows = rows.into_iter().filter(|row| row.name == "lo");
+            rows.find_map(|row| row.skipped).unwrap_or_default()
+        };
+        assert!(loopback(&[]).contains("its kind"));
+        assert_eq!(loopback(&["lo"]), "lan.interfaces leaves it out");
     }
 
     #[test]

@@ -1,6 +1,10 @@
 //! The verbs that look at a LAN without a daemon: `discover` and `check lan`.
 
-use std::{path::Path, process::Output};
+use std::{
+    net::{Ipv4Addr, UdpSocket},
+    path::Path,
+    process::Output,
+};
 
 use serde_json::Value;
 
@@ -123,6 +127,11 @@ fn check_lan_tells_apart_what_works_what_is_alone_and_what_is_broken() {
         said(&beside)
     );
     lab.kill("milan");
+    let greedy = lab.within("rome", || {
+        UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 5353)).expect("nobody has it")
+    });
+    check("× eth0: another program holds UDP port 5353", 1);
+    drop(greedy);
     firewall(&lab, "rome", "input", "udp dport 5353 drop");
     check("× eth0: what is sent does not come back", 1);
     firewall(&lab, "rome", "output", "udp dport 5353 drop");
