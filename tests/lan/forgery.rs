@@ -4,7 +4,7 @@
 //! a flood may take is asked of an optimised build: `LANDBRIDGE_PROGRAM=target/release/landbridge`.
 
 use std::{
-    net::{Ipv4Addr, UdpSocket},
+    net::{Ipv4Addr, SocketAddr, UdpSocket},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -13,10 +13,12 @@ use std::{
     time::{Duration, Instant},
 };
 
+use landbridge::discovery::mdns::wire::Packet;
+
 use crate::{
     PATIENCE,
     lab::{self, Lab},
-    multicast::{announcement, at_pace, say, socket},
+    multicast::{announcement, at_pace, listen, question, responses, say, socket},
     process::Process,
 };
 
@@ -121,22 +123,41 @@ fn forged_goodbyes_end_nothing() {
     };
     lab.start_all_but(&["mallory"]);
     lab.until_peered_among(&["rome", "milan"]);
-    let milan = lab.status("milan")["clusterID"].as_str().map(str::to_owned);
-    let milan = milan.expect("an id");
-    lab.ip(Some("mallory"), "address add 10.77.0.2/32 dev eth0");
     let own = socket(&lab, "mallory", lab.address("mallory"));
-    let stolen = socket(&lab, "mallory", lab.address("milan"));
     let address = lab.address("milan");
-    let goodbye = announcement(&milan, address, "", 0);
+    let goodbye = goodbye_of(&own, address);
+    lab.ip(Some("mallory"), "address add 10.77.0.2/32 dev eth0");
+    let stolen = socket(&lab, "mallory", address);
+    let rome = SocketAddr::from((lab.address("rome"), 5353));
+    let place = format!("https://{address}:5870");
     let times = if is_long() { 600 } else { 100 };
     at_pace(times, Duration::from_millis(100), |number| {
-        say(&own, &goodbye);
+        // The one hears milan object, and the other milan does not hear.
         say(&stolen, &goodbye);
+        own.send_to(&goodbye.encode(), rome)
+            .expect("rome takes packets");
         if number % 5 == 0 {
             let object = lab.peer("rome", "milan").expect("the object stays");
             assert_eq!(object["status"]["phase"], "Peered", "{}", lab.story());
+            let endpoints = object["status"]["endpoints"].as_array();
+            let mut endpoints = endpoints.into_iter().flatten();
+            assert!(
+                endpoints.any(|one| one["url"] == place.as_str()),
+                "{object}"
+            );
         }
     });
+}
+
+/// Listens to how a cluster announces itself, and takes that back.
+fn goodbye_of(socket: &UdpSocket, address: Ipv4Addr) -> Packet {
+    say(socket, &question("_landbridge._tcp.local"));
+    let heard = responses(&listen(socket, address, Duration::from_secs(3)));
+    let mut packet = heard.into_iter().next().expect("it answers");
+    for record in packet.answers.iter_mut().chain(&mut packet.additionals) {
+        record.ttl = 0;
+    }
+    packet
 }
 
 #[test]
