@@ -48,6 +48,15 @@ fn small() -> Bounds {
 /// Runs the steps, then an hour of silence, and returns everything that was told.
 fn run(steps: &[Step]) -> Vec<Change> {
     let mut roster = Roster::new(own(), "aaaa".to_owned(), small());
+    let (mut told, now) = act(&mut roster, steps);
+    told.extend(wait(&mut roster, at(now + 3_600_000)));
+    assert!(roster.is_empty(), "silence ends everything");
+    assert_eq!(roster.poll_timeout(), None);
+    told
+}
+
+/// Runs the steps, and returns what was told until when.
+fn act(roster: &mut Roster, steps: &[Step]) -> (Vec<Change>, i64) {
     let mut now = 0;
     let mut told = Vec::new();
     for step in steps {
@@ -81,13 +90,10 @@ fn run(steps: &[Step]) -> Vec<Change> {
             }
             Step::Pass { milliseconds } => now += milliseconds,
         }
-        told.extend(wait(&mut roster, at(now)));
+        told.extend(wait(roster, at(now)));
         assert!(roster.len() <= small().candidates);
     }
-    told.extend(wait(&mut roster, at(now + 3_600_000)));
-    assert!(roster.is_empty(), "silence ends everything");
-    assert_eq!(roster.poll_timeout(), None);
-    told
+    (told, now)
 }
 
 proptest! {
@@ -110,6 +116,34 @@ proptest! {
             }
         }
         prop_assert!(present.is_empty(), "{present:?} never expired");
+    }
+
+    #[test]
+    fn whoever_is_there_and_has_not_answered_is_asked_again(
+        steps in prop::collection::vec(step(), 0..60),
+        was_proven in any::<bool>(),
+        is_forgotten in any::<bool>(),
+    ) {
+        let mut roster = Roster::new(own(), "aaaa".to_owned(), small());
+        roster.set_known(BTreeSet::from([id(0)]));
+        let (_, now) = act(&mut roster, &steps);
+        let mut told = |place: &str, proof: Option<ClusterId>, now: i64| {
+            let mut sighting = sighting(0);
+            sighting.endpoints = vec![address(place)];
+            roster.handle_event(Event::Seen(sighting), at(now));
+            if is_forgotten {
+                roster.handle_forgotten(&id(0), at(now));
+            }
+            // It may wait for half a minute when it has changed again and again.
+            wait(&mut roster, at(now + 31_000));
+            let key = Key::Cluster(id(0));
+            roster.handle_proof(&key, address(place), proof.as_ref(), 0.5, at(now + 31_000));
+            wait(&mut roster, at(now + 93_000))
+        };
+        told("10.0.0.9", was_proven.then(|| id(0)), now);
+        let told = told("10.0.0.10", None, now + 93_000);
+        let key = Key::Cluster(id(0));
+        prop_assert!(told.iter().any(|change| candidate(change).key == key));
     }
 
     #[test]
