@@ -101,6 +101,15 @@ impl fmt::Display for ClusterId {
     }
 }
 
+/// Tells whether a text is an id of ours, or as much of the start of one as is shown to people.
+pub fn begins_an_id(text: &str) -> bool {
+    let fits = |(index, character): (usize, char)| match index {
+        8 | 13 | 18 | 23 => character == '-',
+        _ => character.is_ascii_hexdigit(),
+    };
+    (6..=36).contains(&text.len()) && text.chars().enumerate().all(fits)
+}
+
 /// The name that people gave a cluster, safe to print: at most 63 bytes, no control, bidirectional
 /// or zero-width characters. It is never identity.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]

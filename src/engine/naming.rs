@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::api::identity::{ClusterId, ClusterName};
+use crate::api::identity::{ClusterId, ClusterName, begins_an_id};
 
 /// The longest name, a DNS label (RFC 1123, section 2.1).
 const LIMIT: usize = 63;
@@ -21,7 +21,8 @@ pub fn object_name(
     }
     let short = id.short().trim_end_matches('-');
     let label = label_of(name.as_str());
-    let first = if label.is_empty() {
+    // The id of a cluster stands for that cluster only, whatever another one calls itself.
+    let first = if label.is_empty() || begins_an_id(&label) {
         format!("cluster-{short}")
     } else {
         label
@@ -102,6 +103,16 @@ mod tests {
     fn a_name_that_stays_ambiguous_becomes_the_whole_id() {
         let taken = [("rome", OTHER), ("rome-0f1e2d", OTHER)];
         assert_eq!(named("rome", &taken), ROME);
+    }
+
+    #[test]
+    fn the_id_of_another_cluster_is_no_name() {
+        for name in [OTHER, "FFFFFFFF-4B5A", "ffffffff", "ffffff", ROME] {
+            assert_eq!(named(name, &[]), "cluster-0f1e2d", "{name:?}");
+        }
+        for name in ["ada", "fffff", "ffffff-4b5a", "facade-1"] {
+            assert_eq!(named(name, &[]), name);
+        }
     }
 
     #[test]
