@@ -33,6 +33,9 @@ const BEGINNINGS: (Rate, Rate) = (
         each: Duration::from_mins(1),
     },
 );
+/// For how long a person is told that none could begin. Whoever stands in between stops once two codes
+/// agree, and nobody would look before.
+const WITHHELD: Duration = Duration::from_hours(24);
 /// How long an exchange may take.
 const LIFETIME: Duration = Duration::from_mins(1);
 
@@ -129,12 +132,13 @@ impl Approvals {
         self.lock().as_home.take(foreign.as_str(), now);
     }
 
-    /// Tells whether so many exchanges have begun that none may begin with a peer now.
+    /// Tells whether so many exchanges have begun that none could begin with a peer, now or within
+    /// the last day.
     pub(crate) fn are_withheld(&self, peer: &ClusterId, now: Instant) -> bool {
         let state = self.lock();
         let both = [&state.as_foreign, &state.as_home];
         both.iter()
-            .any(|one| one.wait(peer.as_str(), now).is_some())
+            .any(|one| one.ran_out(peer.as_str(), WITHHELD, now))
     }
 
     /// Forgets the code of a peer; how often it has begun is remembered.
@@ -233,6 +237,11 @@ mod tests {
         };
         assert_eq!((0..1000).filter(|number| given(*number)).count(), 64);
         assert_eq!(approvals.lock().exchanges.len(), 64);
+        let anybody = cluster(b"anybody").cluster_id;
+        for (hours, is_told) in [(1, true), (25, false)] {
+            let later = now + Duration::from_hours(hours);
+            assert_eq!(approvals.are_withheld(&anybody, later), is_told, "{hours}");
+        }
     }
 
     #[test]

@@ -24,9 +24,18 @@ pub struct Rate {
 struct Bucket {
     /// When the bucket is full again; the future part of it is what was taken.
     full_at: Instant,
+    /// When it was last empty.
+    empty: Option<Instant>,
 }
 
 impl Bucket {
+    fn full(now: Instant) -> Self {
+        Self {
+            full_at: now,
+            empty: None,
+        }
+    }
+
     fn wait(self, rate: Rate, now: Instant) -> Option<Duration> {
         let used = self.full_at.saturating_duration_since(now) + rate.each;
         used.checked_sub(rate.each * rate.burst)
@@ -35,6 +44,14 @@ impl Bucket {
 
     fn take(&mut self, rate: Rate, now: Instant) {
         self.full_at = self.full_at.max(now) + rate.each;
+        if self.wait(rate, now).is_some() {
+            self.empty = Some(now);
+        }
+    }
+
+    fn was_empty(self, within: Duration, now: Instant) -> bool {
+        let moment = self.empty;
+        moment.is_some_and(|moment| now.saturating_duration_since(moment) < within)
     }
 }
 
@@ -53,7 +70,7 @@ impl Buckets {
         Self {
             per_source,
             together,
-            common: Bucket { full_at: now },
+            common: Bucket::full(now),
             sources: BTreeMap::new(),
         }
     }
@@ -75,7 +92,7 @@ impl Buckets {
         }
         self.sources
             .entry(source.to_owned())
-            .or_insert(Bucket { full_at: now })
+            .or_insert_with(|| Bucket::full(now))
             .take(self.per_source, now);
     }
 
@@ -86,6 +103,13 @@ impl Buckets {
         }
         self.take(source, now);
         Ok(())
+    }
+
+    /// Tells whether a source had to wait at some moment within a time that ends now.
+    pub fn ran_out(&self, source: &str, within: Duration, now: Instant) -> bool {
+        let own = self.sources.get(source).copied();
+        let mut buckets = own.into_iter().chain([self.common]);
+        buckets.any(|bucket| bucket.was_empty(within, now))
     }
 
     fn forget_one(&mut self) {
