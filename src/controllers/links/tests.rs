@@ -34,19 +34,46 @@ async fn the_changes_of_a_peer_are_taken_ten_a_second_after_the_first_fifty() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_session_that_the_peer_ends_at_once_does_not_begin_again_at_once() {
+    let id = ClusterId::from_spki(b"own");
+    let links = Links::default();
+    let connection = Arc::new(saying(vec![line("DELETED", &id, 2)]));
+    links.adopt("milan", connected(&connection), connection);
+    let mut sessions = 0;
+    let begun = tokio::time::Instant::now();
+    while begun.elapsed() < Duration::from_mins(1) {
+        let request = PeeringRequest::new(id.as_str(), PeeringRequestSpec::default());
+        links.watch("milan", &id, request, Arc::new(jiff::Timestamp::now));
+        sessions += 1;
+        while links.facts("milan").session.is_some() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+    assert!((30..=60).contains(&sessions), "{sessions} in a minute");
+}
+
 /// A peer that has ten thousand changes ready at once.
 fn hasty_peer(id: &ClusterId) -> Connection {
-    let lines: Vec<String> = (1..=10_000)
-        .map(|revision| {
-            let object = json!({
-                "apiVersion": "discovery.liqo.io/v1alpha1",
-                "kind": "PeeringRequest",
-                "metadata": {"name": id, "resourceVersion": revision.to_string()},
-                "spec": PeeringRequestSpec::default(),
-            });
-            format!("{}\n", json!({"type": "MODIFIED", "object": object}))
-        })
-        .collect();
+    saying(
+        (1..=10_000)
+            .map(|revision| line("MODIFIED", id, revision))
+            .collect(),
+    )
+}
+
+fn line(event: &str, id: &ClusterId, revision: u32) -> String {
+    let object = json!({
+        "apiVersion": "discovery.liqo.io/v1alpha1",
+        "kind": "PeeringRequest",
+        "metadata": {"name": id, "resourceVersion": revision.to_string()},
+        "spec": PeeringRequestSpec::default(),
+    });
+    format!("{}\n", json!({"type": event, "object": object}))
+}
+
+/// A peer that has these lines ready on each watch.
+fn saying(lines: Vec<String>) -> Connection {
     let service = tower::service_fn(move |_: Request<Body>| {
         let chunks = lines.clone().into_iter().map(Ok::<_, std::io::Error>);
         let chunks = futures::stream::iter(chunks);

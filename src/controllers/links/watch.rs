@@ -35,7 +35,7 @@ const CHANGES: Rate = Rate {
     burst: 50,
     each: Duration::from_millis(100),
 };
-/// The shortest time between two beginnings of a watch, whatever the peer does.
+/// The shortest time between two beginnings of a watch or a session, whatever the peer does.
 const RENEW_PAUSE: Duration = Duration::from_secs(1);
 
 /// The watch on one session.
@@ -63,7 +63,8 @@ enum End {
 impl Watch {
     pub(super) async fn run(self, request: PeeringRequest) {
         let mut revision = request.metadata.resource_version.unwrap_or_default();
-        let mut pace = Buckets::new(CHANGES, CHANGES, Instant::now());
+        let opened = Instant::now();
+        let mut pace = Buckets::new(CHANGES, CHANGES, opened);
         let end = loop {
             let began = Instant::now();
             match self.stretch(&mut revision, &mut pace).await {
@@ -77,11 +78,15 @@ impl Watch {
         };
         match end {
             End::Lost(message) => self.lose(message),
-            End::Deleted | End::Renew => self.update(|entry| {
-                entry.link.session = None;
-                entry.link.answer = None;
-                entry.link.withdrawn = true;
-            }),
+            End::Deleted | End::Renew => {
+                // The next session follows at once.
+                tokio::time::sleep_until(opened + RENEW_PAUSE).await;
+                self.update(|entry| {
+                    entry.link.session = None;
+                    entry.link.answer = None;
+                    entry.link.withdrawn = true;
+                });
+            }
         }
     }
 
