@@ -12,6 +12,7 @@ use crate::{
     api::{
         NetworkConfigSpec, NetworkConfigStatus, TunnelEndpointSpec, TunnelEndpointStatus,
         foreign_cluster::DiscoveryType,
+        identity::is_printable,
         labels::FINALIZER_TUNNEL,
         network_config::{BACKEND_WIREGUARD, UNCHANGED},
         peering_request::{HomeSession, SessionNetwork},
@@ -194,9 +195,10 @@ pub(super) fn conflict(view: &View<'_>) -> Option<String> {
     }
 }
 
-/// A peer's word, short enough to be shown.
+/// A peer's word, short and plain enough to be shown.
 fn bounded(text: &str) -> String {
-    text.chars().take(64).collect()
+    let printable = text.chars().filter(|character| is_printable(*character));
+    printable.take(64).collect()
 }
 
 fn local_network(view: &View<'_>, told: &SessionNetwork) -> Option<LocalNetwork> {

@@ -61,3 +61,21 @@ fn a_range_that_is_needed_here_is_given_up_while_its_peer_is_away() {
     model.facts.ground.networks.insert(seen);
     assert!(model.plan().steps.contains(&Step::RemoveTunnel));
 }
+
+#[test]
+fn what_a_peer_says_of_its_network_steers_no_terminal() {
+    let mut model = Model::peered();
+    let session = model.facts.link.session.as_mut();
+    let status = session.and_then(|it| it.request.status.as_mut());
+    let said = status.and_then(|it| it.session.as_mut());
+    let network = said.and_then(|it| it.network.as_mut());
+    let network = network.expect("it is told");
+    network.public_key = "\u{1b}[2Jkey\u{202e}".to_owned();
+    network.external_cidr = "\u{7}10.2.0.0/24\u{200b}".to_owned();
+    run(&mut model);
+    let spec = model.facts.remote_network.expect("it is written").spec;
+    assert_eq!(spec.external_cidr, "10.2.0.0/24");
+    assert_eq!(spec.backend_config["publicKey"], "[2Jkey");
+    let tunnel = model.facts.tunnel.expect("it is written").spec;
+    assert_eq!(tunnel.backend_config["publicKey"], "[2Jkey");
+}
