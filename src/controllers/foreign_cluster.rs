@@ -259,10 +259,13 @@ async fn carry_out(
     step: Step,
 ) -> Result<(), Error> {
     match step {
-        Step::AddFinalizer => projection::add_finalizer(context, object).await?,
-        Step::RemoveFinalizer => projection::remove_finalizer(context, object).await?,
+        Step::AddFinalizer | Step::RemoveFinalizer => {
+            let is_held = step == Step::AddFinalizer;
+            projection::set_finalizer(context, object, is_held).await?;
+        }
         Step::FillIdentity(id, name) => contact::fill_identity(context, object, &id, &name).await?,
         Step::SetTrust(mode, by) => projection::set_trust(context, object, mode, by).await?,
+        Step::Disown => projection::disown(context, object).await?,
         Step::Forget => projection::forget(context, object).await?,
         Step::DismissRequest => projection::dismiss_request(context, object).await?,
         Step::WriteAdvertisement(offer, answer) => {

@@ -253,6 +253,8 @@ pub enum Step {
     FillIdentity(ClusterId, ClusterName),
     /// Write `spec.trustMode`, and by what the peer was let in if it was.
     SetTrust(TrustMode, Option<Evidence>),
+    /// Take away the SearchDomains with which the object would go.
+    Disown,
     /// Ask to be accepted.
     Identify,
     /// Create or find our PeeringRequest in the peer's cluster, and watch it.

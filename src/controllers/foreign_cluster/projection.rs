@@ -16,7 +16,7 @@ use super::{
 use crate::{
     api::{
         Advertisement, AdvertisementSpec, ForeignCluster, NetworkConfig, NetworkConfigSpec,
-        NetworkConfigStatus, PeeringRequest, TunnelEndpoint,
+        NetworkConfigStatus, PeeringRequest, SearchDomain, TunnelEndpoint,
         advertisement::{NodeReference, Offer, SecretReference},
         foreign_cluster::TrustMode,
         labels::{self, FINALIZER_PEERED, FINALIZER_TUNNEL, event},
@@ -74,36 +74,73 @@ where
 /// What is done with the finalizers of a ForeignCluster.
 const FINALIZERS: &str = "write the finalizers of a ForeignCluster";
 
-pub(super) async fn add_finalizer(context: &Context, object: &ForeignCluster) -> Result<(), Error> {
-    let mut finalizers = object.finalizers().to_vec();
-    finalizers.push(FINALIZER_PEERED.to_owned());
-    set_finalizers(&objects(context), object, finalizers, FINALIZERS).await
-}
-
-pub(super) async fn remove_finalizer(
+/// Puts our finalizer on an object, or takes it off.
+pub(super) async fn set_finalizer(
     context: &Context,
     object: &ForeignCluster,
+    is_held: bool,
 ) -> Result<(), Error> {
     let mut finalizers = object.finalizers().to_vec();
     finalizers.retain(|one| one != FINALIZER_PEERED);
+    finalizers.extend(is_held.then(|| FINALIZER_PEERED.to_owned()));
     set_finalizers(&objects(context), object, finalizers, FINALIZERS).await
 }
 
+/// Writes whether a peer is trusted, and by what it was let in. Without that nothing new is said, so
+/// the write is refused when a person has said something meanwhile.
 pub(super) async fn set_trust(
     context: &Context,
     object: &ForeignCluster,
     mode: TrustMode,
     by: Option<Evidence>,
 ) -> Result<(), Error> {
-    let by = by.map(Evidence::reason);
-    let patch = json!({
-        "metadata": {"annotations": { labels::TRUSTED_BY: by }},
+    let noted = by.map(Evidence::reason);
+    let mut patch = json!({
+        "metadata": {"annotations": { labels::TRUSTED_BY: noted }},
         "spec": {"trustMode": mode},
     });
+    if by.is_none() {
+        json_patch::merge(&mut patch, &version_of(object));
+    }
+    let action = "write the trust mode of a ForeignCluster";
+    write_unless_outdated(context, object, patch, action).await
+}
+
+/// Takes away the SearchDomains with which an object would be deleted.
+pub(super) async fn disown(context: &Context, object: &ForeignCluster) -> Result<(), Error> {
+    let mut owners = object.owner_references().to_vec();
+    owners.retain(|owner| owner.kind != SearchDomain::kind(&()));
+    let mut patch = version_of(object);
+    let wish = json!({ "metadata": { "ownerReferences": owners } });
+    json_patch::merge(&mut patch, &wish);
+    write_unless_outdated(
+        context,
+        object,
+        patch,
+        "write the owners of a ForeignCluster",
+    )
+    .await
+}
+
+/// The part of a patch that has it refused when the object has changed since.
+fn version_of(object: &ForeignCluster) -> Value {
+    json!({ "metadata": { "resourceVersion": object.resource_version() } })
+}
+
+async fn write_unless_outdated(
+    context: &Context,
+    object: &ForeignCluster,
+    patch: Value,
+    action: &'static str,
+) -> Result<(), Error> {
     let patched = objects(context)
         .patch(&object.name_any(), &managed(), &Patch::Merge(patch))
         .await;
-    gone_is_fine(patched).map_err(Error::api("write the trust mode of a ForeignCluster"))
+    match patched {
+        // The next look plans from the newer version.
+        Err(error) if is_conflict(&error) => Ok(()),
+        other => gone_is_fine(other).map_err(Error::api(action)),
+    }
 }
 
 /// Deletes the object of a peer that is gone, unless it was made anew meanwhile.

@@ -73,6 +73,10 @@ pub(in crate::controllers) fn changed_owners(
     let is_ours = |owner: &OwnerReference| owner.kind == SearchDomain::kind(&());
     let old = present.owner_references();
     let wanted = match newcomer.source {
+        // A refusal outlives the SearchDomain that found whom it is for.
+        DiscoveryType::Wan if present.spec.incoming_peering_enabled == IncomingPeering::No => {
+            Vec::new()
+        }
         DiscoveryType::Wan if present.spec.discovery_type == DiscoveryType::Wan => owners(newcomer),
         DiscoveryType::Lan => Vec::new(),
         DiscoveryType::Wan | DiscoveryType::Manual | DiscoveryType::IncomingPeering => return None,
@@ -198,6 +202,9 @@ mod tests {
             count(&object(IncomingPeering, &[]), &found(Wan, both())),
             None
         );
+        let mut denied = object(Wan, &[]);
+        denied.spec.incoming_peering_enabled = super::IncomingPeering::No;
+        assert_eq!(count(&denied, &found(Wan, both())), None);
     }
 
     #[test]

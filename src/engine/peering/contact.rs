@@ -13,6 +13,13 @@ use crate::{
 
 /// Plans the contact with the peer.
 pub(super) fn steps(view: &View<'_>, steps: &mut Vec<Step>) {
+    if view.is_let_in_no_more() {
+        steps.push(Step::SetTrust(view.object.spec.trust_mode, None));
+    }
+    // A refusal outlives the SearchDomain that found whom it is for.
+    if view.blocked && view.has_search_domain() {
+        steps.push(Step::Disown);
+    }
     if !view.deleting && !view.has_finalizer() && (view.wants_join() || view.serves()) {
         steps.push(Step::AddFinalizer);
     }

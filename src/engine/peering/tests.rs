@@ -6,7 +6,10 @@ mod model;
 mod places;
 mod tunnels;
 
-use k8s_openapi::apimachinery::pkg::{api::resource::Quantity, apis::meta::v1::Time};
+use k8s_openapi::apimachinery::pkg::{
+    api::resource::Quantity,
+    apis::meta::v1::{OwnerReference, Time},
+};
 
 use super::*;
 use crate::api::{
@@ -289,6 +292,37 @@ fn only_what_discovery_made_and_nothing_holds_is_forgotten() {
         run(&mut model);
         assert!(!model.gone);
     }
+}
+
+#[test]
+fn an_approval_is_not_for_what_let_a_cluster_in_before_it_was_blocked() {
+    let mut model = Model::found();
+    trusted_by(&mut model, reason::FLEET_SECRET);
+    model.object.spec.incoming_peering_enabled = IncomingPeering::No;
+    model.object.spec.trust_mode = TrustMode::Untrusted;
+    run(&mut model);
+    model.object.spec.incoming_peering_enabled = IncomingPeering::Auto;
+    model.object.spec.trust_mode = TrustMode::Trusted;
+    let said = model.plan().status.conditions;
+    let trusted = said.iter().find(|one| one.type_ == condition::TRUSTED);
+    assert_eq!(trusted.expect("it is always said").reason, reason::PINNED);
+}
+
+#[test]
+fn a_refusal_does_not_go_with_its_search_domain() {
+    let mut model = Model::found();
+    let owner = |kind: &str| OwnerReference {
+        kind: kind.to_owned(),
+        ..OwnerReference::default()
+    };
+    model.object.spec.discovery_type = DiscoveryType::Wan;
+    model.object.metadata.owner_references = Some(vec![owner("SearchDomain")]);
+    let before = run(&mut model);
+    assert!(!before.contains(&"Disown".to_owned()), "{before:?}");
+    model.object.spec.incoming_peering_enabled = IncomingPeering::No;
+    assert!(run(&mut model).contains(&"Disown".to_owned()));
+    model.object.metadata.owner_references = Some(vec![owner("Place")]);
+    assert_eq!(run(&mut model), Vec::<String>::new());
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! What follows at once from an object and the facts: the questions that every part of a plan asks.
 
 use jiff::{SignedDuration, Timestamp};
+use kube::Resource as _;
 
 use super::{
     Answer, Connected, Facts, GRACE, IDLE_VISIT, REAPPEARANCE, SILENCE, SILENCE_OF_THE_LOST,
@@ -8,7 +9,7 @@ use super::{
 };
 use crate::{
     api::{
-        ClusterId, ForeignCluster, ForeignClusterStatus,
+        ClusterId, ForeignCluster, ForeignClusterStatus, SearchDomain,
         foreign_cluster::{AuthStatus, DiscoveryType, IncomingPeering, TrustMode},
         labels::{FINALIZER_PEERED, TRUSTED_BY, condition, reason},
         peering_request::{Acceptance, SessionNetwork},
@@ -387,6 +388,20 @@ impl<'a> View<'a> {
         }
     }
 
+    /// Whether it stands on the object by what the peer was let in, though it is not any more. A
+    /// later approval is not for that reason.
+    pub(crate) fn is_let_in_no_more(&self) -> bool {
+        let trusted = self.object.spec.trust_mode == TrustMode::Trusted;
+        !trusted && recorded_trust(self.object).is_some()
+    }
+
+    /// Whether the object would go with the SearchDomain that found the peer.
+    pub(crate) fn has_search_domain(&self) -> bool {
+        let owners = self.object.metadata.owner_references.iter().flatten();
+        let kind = SearchDomain::kind(&());
+        owners.into_iter().any(|owner| owner.kind == kind)
+    }
+
     /// Whether our finalizer is on the object.
     pub(crate) fn has_finalizer(&self) -> bool {
         let finalizers = self
@@ -399,7 +414,7 @@ impl<'a> View<'a> {
     }
 }
 
-/// By what a Trusted cluster was let in, as it was noted then.
+/// By what a cluster was let in, as it was noted then.
 fn recorded_trust(object: &ForeignCluster) -> Option<&str> {
     let annotations = object.metadata.annotations.as_ref()?;
     annotations.get(TRUSTED_BY).map(String::as_str)

@@ -8,6 +8,34 @@ use crate::{
     controllers::enrolment::context,
 };
 
+#[tokio::test]
+async fn what_is_taken_off_an_object_leaves_the_rest() {
+    let context = context().await;
+    let object = milan(&context).await;
+    let metadata = json!({
+        "annotations": {labels::TRUSTED_BY: "FleetSecret", "other": "stays"},
+        "ownerReferences": [
+            {"apiVersion": "v1", "kind": "SearchDomain", "name": "a", "uid": "a"},
+            {"apiVersion": "v1", "kind": "Place", "name": "b", "uid": "b"},
+        ],
+    });
+    let patch = Patch::Merge(json!({ "metadata": metadata }));
+    let api = objects(&context);
+    let before = api.patch("milan", &managed(), &patch).await.unwrap();
+    // Who has read an older version writes nothing.
+    disown(&context, &object).await.unwrap();
+    assert_eq!(api.get("milan").await.unwrap(), before);
+    disown(&context, &before).await.unwrap();
+    let object = api.get("milan").await.unwrap();
+    let mode = object.spec.trust_mode;
+    set_trust(&context, &object, mode, None).await.unwrap();
+    let after = api.get("milan").await.unwrap();
+    let owners = after.owner_references().iter();
+    assert_eq!(owners.map(|owner| &owner.name).collect::<Vec<_>>(), ["b"]);
+    let annotations = after.annotations().keys();
+    assert_eq!(annotations.collect::<Vec<_>>(), ["other"]);
+}
+
 /// The object of a cluster, as it stands in the API.
 async fn milan(context: &Context) -> ForeignCluster {
     let spec = ForeignClusterSpec {

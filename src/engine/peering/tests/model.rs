@@ -162,7 +162,12 @@ impl Model {
                     cluster_name: Some(name.to_string()),
                 });
             }
-            Step::SetTrust(mode, _) => self.object.spec.trust_mode = *mode,
+            Step::SetTrust(mode, by) => {
+                self.object.spec.trust_mode = *mode;
+                let by = by.map(|by| (labels::TRUSTED_BY.to_owned(), by.reason().to_owned()));
+                self.object.metadata.annotations = by.map(|by| BTreeMap::from([by]));
+            }
+            Step::Disown => self.object.metadata.owner_references = None,
             Step::Forget => self.gone = true,
             Step::Entomb => {
                 self.facts.tombstone = true;
