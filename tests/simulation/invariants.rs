@@ -6,7 +6,8 @@ use kube::ResourceExt as _;
 use landbridge::{
     api::{
         ForeignCluster, PeeringRequest, TunnelEndpoint,
-        foreign_cluster::{DiscoveryType, IncomingPeering},
+        foreign_cluster::{DiscoveryType, IncomingPeering, TrustMode},
+        labels,
     },
     kubeapi::store::Operation,
 };
@@ -160,7 +161,8 @@ pub(crate) fn without_join_nothing_is_abroad(world: &World) {
     }
 }
 
-/// A cluster that was found, never peered, and is not there any more, is forgotten.
+/// A cluster that was found, never peered, and is not there any more, is forgotten, unless a person
+/// has decided about it.
 pub(crate) fn an_expired_stranger_is_gone(world: &World) {
     for (at, of) in world.pairs() {
         if world.clusters[of].runs() || !world.clusters[at].runs() {
@@ -170,12 +172,17 @@ pub(crate) fn an_expired_stranger_is_gone(world: &World) {
             continue;
         };
         let found = object.spec.discovery_type == DiscoveryType::Lan;
-        let blocked = object.spec.incoming_peering_enabled == IncomingPeering::No;
-        let peered = object
-            .status
-            .is_some_and(|status| status.timeline.contains_key("Peered"));
+        let reached = |stage: &str| {
+            let status = object.status.as_ref();
+            status.is_some_and(|status| status.timeline.contains_key(stage))
+        };
+        let spec = &object.spec;
+        let approved = spec.trust_mode == TrustMode::Trusted
+            && !object.annotations().contains_key(labels::TRUSTED_BY);
+        let left = !spec.join && reached("JoinRequested");
+        let said = spec.incoming_peering_enabled != IncomingPeering::Auto;
         assert!(
-            !found || blocked || peered,
+            !found || said || approved || left || reached("Peered"),
             "an expired stranger stays\n{}",
             world.describe()
         );

@@ -283,6 +283,14 @@ fn only_what_discovery_made_and_nothing_holds_is_forgotten() {
     for hold in [
         (|model| model.object.spec.discovery_type = DiscoveryType::Manual) as fn(&mut Model),
         |model| model.object.spec.incoming_peering_enabled = IncomingPeering::No,
+        |model| model.object.spec.incoming_peering_enabled = IncomingPeering::Yes,
+        |model| model.object.spec.trust_mode = TrustMode::Trusted,
+        |model| trusted_by(model, reason::TOKEN),
+        |model| model.facts.config.discovery_config.autojoin = false,
+        |model| {
+            model.object.status = Some(model.plan().status);
+            model.object.spec.join = false;
+        },
     ] {
         let mut model = Model::found();
         hold(&mut model);
@@ -291,6 +299,15 @@ fn only_what_discovery_made_and_nothing_holds_is_forgotten() {
         model.now += GRACE;
         run(&mut model);
         assert!(!model.gone);
+    }
+    for evidence in [reason::FLEET_SECRET, reason::TLSA, reason::WEB_PKI] {
+        let mut model = Model::found();
+        trusted_by(&mut model, evidence);
+        model.peer.answers = false;
+        model.lose();
+        model.now += GRACE;
+        run(&mut model);
+        assert!(model.gone, "it shows that again: {evidence}");
     }
 }
 

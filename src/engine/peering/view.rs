@@ -6,6 +6,7 @@ use kube::Resource as _;
 use super::{
     Answer, Connected, Facts, GRACE, IDLE_VISIT, REAPPEARANCE, SILENCE, SILENCE_OF_THE_LOST,
     WITHDRAWAL_DEADLINE,
+    status::{STAGE_JOIN_REQUESTED, STAGE_PEERED},
 };
 use crate::{
     api::{
@@ -334,27 +335,36 @@ impl<'a> View<'a> {
             || self.facts.tunnel.is_some()
             || self.connected.is_some()
             || self.owes_withdrawal()
-            || self
-                .status
-                .timeline
-                .contains_key(super::status::STAGE_PEERED);
+            || self.is_decided()
+            || self.status.timeline.contains_key(STAGE_PEERED);
         let lost = self.expired.map(|expired| expired + GRACE);
         let over = lost.or_else(|| self.end_of_visit());
         let old = over.is_some_and(|over| self.now >= over);
         old && !held && !self.deleting && !self.blocked
     }
 
+    /// Whether something was decided about the peer that it would not get again by being found again:
+    /// what a person said, or a token.
+    fn is_decided(&self) -> bool {
+        let spec = &self.object.spec;
+        let trusted = spec.trust_mode == TrustMode::Trusted;
+        let let_in = trusted
+            && !matches!(
+                recorded_trust(self.object),
+                Some(reason::FLEET_SECRET | reason::TLSA | reason::WEB_PKI)
+            );
+        let left = !spec.join && self.status.timeline.contains_key(STAGE_JOIN_REQUESTED);
+        // What a SearchDomain wants joined is not known here.
+        let policy = policy::autojoin(&self.facts.config.discovery_config, trusted);
+        let joined = spec.join && spec.discovery_type == DiscoveryType::Lan && !policy;
+        let_in || left || joined || spec.incoming_peering_enabled == IncomingPeering::Yes
+    }
+
     /// When the object of a visitor has had its time: nobody has decided anything about it, and it
     /// has not come again.
     pub(crate) fn end_of_visit(&self) -> Option<Timestamp> {
-        let decided = match self.object.spec.trust_mode {
-            TrustMode::Trusted => recorded_trust(self.object) != Some(reason::FLEET_SECRET),
-            TrustMode::Unknown | TrustMode::Untrusted => false,
-        };
-        let wanted = self.object.spec.join
-            || self.object.spec.incoming_peering_enabled != IncomingPeering::Auto
-            || self.has_finalizer();
-        if !self.is_visitor() || decided || wanted {
+        let wanted = self.object.spec.join || self.blocked || self.has_finalizer();
+        if !self.is_visitor() || wanted || self.is_decided() {
             return None;
         }
         let made = self.object.metadata.creation_timestamp.as_ref()?.0;
