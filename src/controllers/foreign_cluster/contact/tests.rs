@@ -12,8 +12,10 @@ use super::*;
 use crate::{
     api::{Fingerprint, ForeignClusterSpec},
     controllers::enrolment::context,
-    peer::{body, certificates::Proven},
+    peer::{body, certificates::Proven, trust::FleetSecret},
 };
+
+const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
 #[tokio::test(start_paused = true)]
 async fn a_peer_that_breaks_off_learns_few_of_our_nonces() {
@@ -48,6 +50,59 @@ async fn a_withdrawal_that_is_refused_is_owed_still() {
         let withdrawn = context.links.facts("milan").withdrawn;
         assert_eq!(withdrawn, is_withdrawn, "{code}");
     }
+}
+
+#[tokio::test]
+async fn a_peer_is_believed_the_secret_that_it_proves_and_no_other() {
+    let mut context = Arc::into_inner(context().await).unwrap();
+    let secret = FleetSecret::new(SECRET).unwrap();
+    context.fleet = tokio::sync::watch::channel(Some(Arc::new(secret))).1;
+    let (own_id, peer_id) = (context.own.cluster_id.clone(), proven().cluster_id);
+    let shown = |secret: &str, role, session| {
+        let secret = FleetSecret::new(secret).unwrap();
+        secret.proof(role, &own_id, &peer_id, &[session; 32])
+    };
+    let other = SECRET.replace('0', "1");
+    for (proof, evidence) in [
+        (shown(SECRET, Role::Foreign, 7), Some(Evidence::FleetSecret)),
+        (shown(&other, Role::Foreign, 7), None),
+        (shown(SECRET, Role::Home, 7), None),
+        (shown(SECRET, Role::Foreign, 8), None),
+        (String::new(), None),
+    ] {
+        let peer = deciding(json!({"decision": "Accepted", "proof": proof}));
+        let answer = introduce(&context, &peer, None).await.unwrap();
+        assert_eq!(answer.evidence, evidence, "{proof}");
+    }
+}
+
+#[tokio::test]
+async fn a_peer_is_believed_the_token_that_it_gave_us_and_no_other() {
+    let context = context().await;
+    let (own_id, peer) = (&context.own.cluster_id, deciding(json!(null)));
+    let token = TokenHash::of(SECRET).unwrap();
+    let other = TokenHash::of(&SECRET.replace('0', "1")).unwrap();
+    let peer_id = &peer.proven.cluster_id;
+    for (shown, role, session, known) in [
+        (&token, Role::Foreign, 7, true),
+        (&other, Role::Foreign, 7, false),
+        (&token, Role::Home, 7, false),
+        (&token, Role::Foreign, 8, false),
+    ] {
+        let proof = token::proof(shown, role, own_id, peer_id, &[session; 32]);
+        let answer = json!({"decision": "Accepted", "tokenProof": proof});
+        let answer: IdentityAnswer = serde_json::from_value(answer).unwrap();
+        assert_eq!(knows_token(&context, &peer, &answer, &token), known);
+    }
+}
+
+/// A peer that decides so.
+fn deciding(answer: serde_json::Value) -> Connection {
+    let service = tower::service_fn(move |_: Request<Body>| {
+        let answer = Body::from(answer.to_string());
+        async move { Ok(Response::builder().status(201).body(answer).unwrap()) }
+    });
+    Connection::new(proven(), [7; 32], None, BoxCloneSyncService::new(service))
 }
 
 /// A peer that gives everything the same answer.
