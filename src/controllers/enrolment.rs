@@ -230,7 +230,7 @@ async fn update(
     if takes_over {
         spec.insert("discoveryType".into(), json!(source));
         marks.insert(labels::DISCOVERY_TYPE.into(), json!(source));
-        if is_undecided(present) {
+        if is_undecided(present) && !is_denied(present) {
             let shown = newcomer.evidence.is_some();
             let trusted = shown || present.spec.trust_mode == TrustMode::Trusted;
             let join = belonging::joins(newcomer, &context.policy().discovery_config, trusted);
@@ -249,7 +249,7 @@ async fn update(
     }
     if let Some(evidence) = newcomer.evidence
         && present.spec.trust_mode != TrustMode::Trusted
-        && present.spec.incoming_peering_enabled != IncomingPeering::No
+        && !is_denied(present)
     {
         spec.insert("trustMode".into(), json!(TrustMode::Trusted));
         notes.insert(labels::TRUSTED_BY.into(), json!(evidence.reason()));
@@ -279,6 +279,10 @@ fn changed_name<'a>(present: &ForeignCluster, newcomer: &'a Newcomer) -> Option<
     let shown = identity.and_then(|identity| identity.cluster_name.as_deref());
     let is_other = identity.is_some() && !name.is_empty() && shown != Some(name);
     is_other.then_some(name)
+}
+
+fn is_denied(object: &ForeignCluster) -> bool {
+    object.spec.incoming_peering_enabled == IncomingPeering::No
 }
 
 /// Whether nobody has ever asked for the join of an object that a visit made, so that policy may
@@ -497,6 +501,22 @@ mod tests {
             let object = enrol(&context, &showing).await.unwrap();
             assert_eq!(object.spec.trust_mode, TrustMode::Untrusted, "{evidence:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_cluster_that_is_denied_is_not_joined_when_it_is_found() {
+        let context = context().await;
+        let visit = newcomer(DiscoveryType::IncomingPeering);
+        let name = enrol(&context, &visit).await.unwrap().name_any();
+        let api: Api<ForeignCluster> = Api::all(context.client.clone());
+        let no = Patch::Merge(json!({"spec": {"incomingPeeringEnabled": "No"}}));
+        let parameters = PatchParams::default();
+        api.patch(&name, &parameters, &no).await.unwrap();
+        let found = enrol(&context, &newcomer(DiscoveryType::Lan))
+            .await
+            .unwrap();
+        assert_eq!(found.spec.discovery_type, DiscoveryType::Lan);
+        assert!(!found.spec.join);
     }
 
     #[tokio::test]
