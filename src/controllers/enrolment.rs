@@ -105,15 +105,20 @@ pub(super) async fn fill_identity(
         if other.spec.discovery_type == DiscoveryType::Manual {
             return Ok(Some(other.name_any()));
         }
+        // What was said of the cluster holds for it, whichever object says it: a refusal at any
+        // moment, the rest once the object is known to be the cluster's.
+        let incoming = json!({ "incomingPeeringEnabled": other.spec.incoming_peering_enabled });
+        if is_denied(other) {
+            let patch = Patch::Merge(json!({ "spec": incoming }));
+            let denied = api.patch(&object.name_any(), &managed(), &patch).await;
+            gone_is_fine(denied).map_err(Error::api("deny a ForeignCluster"))?;
+        } else if object.spec.incoming_peering_enabled == IncomingPeering::Auto {
+            json_patch::merge(&mut spec, &incoming);
+        }
         let deleted = api
             .delete(&other.name_any(), &DeleteParams::default())
             .await;
         gone_is_fine(deleted).map_err(Error::api("delete a ForeignCluster"))?;
-        // What was said of the cluster holds for it, whichever object says it.
-        if other.spec.incoming_peering_enabled == IncomingPeering::No {
-            let denied = json!({ "incomingPeeringEnabled": IncomingPeering::No });
-            json_patch::merge(&mut spec, &denied);
-        }
         if other.spec.join {
             json_patch::merge(&mut spec, &json!({ "join": true }));
         }
@@ -334,10 +339,14 @@ pub(super) use tests::context;
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
+    use std::sync::{Arc, atomic::Ordering};
 
+    use axum::http::{Method, Request};
     use futures::future::BoxFuture;
-    use kube::api::{PatchParams, PostParams};
+    use kube::{
+        api::{PatchParams, PostParams},
+        client::Body,
+    };
     use tokio::sync::watch;
 
     use super::*;
@@ -517,6 +526,44 @@ mod tests {
             .unwrap();
         assert_eq!(found.spec.discovery_type, DiscoveryType::Lan);
         assert!(!found.spec.join);
+    }
+
+    #[tokio::test]
+    async fn a_refusal_stands_at_every_moment_of_the_handing_over() {
+        let context = context().await;
+        let found = newcomer(DiscoveryType::Lan);
+        let name = enrol(&context, &found).await.unwrap().name_any();
+        let api: Api<ForeignCluster> = Api::all(context.client.clone());
+        let no = Patch::Merge(json!({"spec": {"incomingPeeringEnabled": "No"}}));
+        let parameters = PatchParams::default();
+        api.patch(&name, &parameters, &no).await.unwrap();
+        trusted_place(&context).await;
+        let by_hand = api.get("by-hand").await.unwrap();
+        let mut failing = Arc::into_inner(context).unwrap();
+        failing.client = writing_nothing_after_a_deletion(failing.client.clone());
+        let (id, name) = (&found.cluster_id, &found.cluster_name);
+        let filled = fill_identity(&failing, &by_hand, id, name).await;
+        filled.expect_err("the last write fails");
+        let left = api.list(&ListParams::default()).await.unwrap().items;
+        assert!(left.iter().any(is_denied), "{left:?}");
+    }
+
+    fn writing_nothing_after_a_deletion(client: kube::Client) -> kube::Client {
+        let deleted = Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let service = tower::service_fn(move |request: Request<Body>| {
+            let client = client.clone();
+            let fails = deleted.load(Ordering::SeqCst);
+            if request.method() == Method::DELETE {
+                deleted.store(true, Ordering::SeqCst);
+            }
+            async move {
+                if fails {
+                    return Err(kube::Error::Service("the disk is full".into()));
+                }
+                client.send(request).await
+            }
+        });
+        kube::Client::new(service, labels::NAMESPACE)
     }
 
     #[tokio::test]
