@@ -50,6 +50,9 @@ pub enum Error {
         /// What the API said.
         source: Box<kube::Error>,
     },
+    /// Indicates that there is no place for one more cluster that nobody has let in.
+    #[error("too many clusters at its address wait for a person")]
+    Crowded,
     /// Indicates that an object could not be turned into JSON.
     #[error("cannot encode an object: {0}")]
     Encode(#[from] serde_json::Error),

@@ -8,7 +8,10 @@ use kube::{
 };
 use serde_json::json;
 
-use super::{Context, Error, creating, gone_is_fine, managed, search_domain::belonging};
+use super::{
+    Context, Error, creating, gone_is_fine, managed, peering_request::admitted,
+    search_domain::belonging,
+};
 use crate::{
     api::{
         ClusterId, ClusterName, ForeignCluster, ForeignClusterSpec, SearchDomain,
@@ -16,11 +19,15 @@ use crate::{
         labels,
     },
     engine::{
+        addresses::AuthUrl,
         naming,
         peering::status::STAGE_JOIN_REQUESTED,
-        policy::{self, Evidence},
+        policy::{self, Evidence, Trust},
     },
 };
+
+/// How many clusters of the LAN may wait for a person at one address.
+const STRANGERS_OF_ADDRESS: usize = 16;
 
 /// A cluster whose key was proven, as somebody found it.
 #[derive(Debug, Clone)]
@@ -172,6 +179,9 @@ async fn create(
     objects: &[ForeignCluster],
     newcomer: &Newcomer,
 ) -> Result<ForeignCluster, Error> {
+    if newcomer.source == DiscoveryType::Lan && is_crowded(context, objects, newcomer) {
+        return Err(Error::Crowded);
+    }
     let nobody = ClusterId::from_spki(&[]);
     let taken: BTreeMap<String, ClusterId> = objects
         .iter()
@@ -221,6 +231,22 @@ async fn create(
         "Cluster found"
     );
     Ok(created)
+}
+
+/// Whether as many clusters of the LAN wait for a person at the address of a newcomer as may: one host
+/// can have any number of keys.
+fn is_crowded(context: &Context, objects: &[ForeignCluster], newcomer: &Newcomer) -> bool {
+    let host = |url: &str| {
+        let url = url.parse::<AuthUrl>().ok()?;
+        Some(url.host().clone())
+    };
+    let here = host(&newcomer.auth_url);
+    let waiting = objects.iter().filter(|object| {
+        object.spec.discovery_type == DiscoveryType::Lan
+            && admitted(context, object) == Trust::Waiting
+            && host(&object.spec.auth_url) == here
+    });
+    waiting.count() >= STRANGERS_OF_ADDRESS
 }
 
 async fn update(
@@ -510,6 +536,30 @@ mod tests {
             let object = enrol(&context, &showing).await.unwrap();
             assert_eq!(object.spec.trust_mode, TrustMode::Untrusted, "{evidence:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn one_address_of_the_lan_has_few_clusters_that_nobody_let_in() {
+        let context = context().await;
+        let numbered = |number: usize, host: usize| Newcomer {
+            cluster_id: ClusterId::from_spki(&number.to_be_bytes()),
+            auth_url: format!("https://10.0.0.{host}:{}", 5000 + number),
+            ..newcomer(DiscoveryType::Lan)
+        };
+        for number in 0..16 {
+            enrol(&context, &numbered(number, 1)).await.unwrap();
+        }
+        let refused = enrol(&context, &numbered(90, 1)).await;
+        assert!(matches!(refused, Err(Error::Crowded)), "{refused:?}");
+        // The address of another one has its own, and who was found before stays found.
+        enrol(&context, &numbered(91, 2)).await.unwrap();
+        let first = enrol(&context, &numbered(0, 1)).await.unwrap();
+        let api: Api<ForeignCluster> = Api::all(context.client.clone());
+        let trusted = Patch::Merge(json!({"spec": {"trustMode": "Trusted"}}));
+        let name = first.name_any();
+        let parameters = PatchParams::default();
+        api.patch(&name, &parameters, &trusted).await.unwrap();
+        enrol(&context, &numbered(90, 1)).await.unwrap();
     }
 
     #[tokio::test]

@@ -17,7 +17,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Context,
+    Context, Error,
     context::chance,
     enrolment::{self, Newcomer},
     foreign_cluster::{SideBySide, reach},
@@ -298,11 +298,10 @@ async fn prove(context: &Arc<Context>, candidate: &Candidate) -> Vec<Proof> {
                 drop(tries);
                 let id = connected.cluster_id.clone();
                 let found = (connected, connection);
-                if let Err(error) = admit(context, candidate, endpoint.source, found).await {
-                    tracing::warn!(%id, %error, "A cluster that was found could not be recorded");
-                }
+                let has_place = record(context, candidate, endpoint.source, found).await;
                 suspect_others(context, candidate, endpoint.address);
-                return vec![proof(Some(id))];
+                // Without one it is asked again, and makes room like those that prove nothing.
+                return vec![proof(has_place.then_some(id))];
             }
             Err(ConnectError::OwnIdentity) => {
                 return vec![proof(Some(context.own.cluster_id.clone()))];
@@ -340,13 +339,35 @@ async fn probe(
     })
 }
 
-/// Records a candidate that has proven its key, and keeps the connection for what follows.
+/// Records a candidate that has proven its key, and tells whether there is a place for it.
+async fn record(
+    context: &Arc<Context>,
+    candidate: &Candidate,
+    source: DiscoveryType,
+    found: (Connected, Connection),
+) -> bool {
+    let id = found.0.cluster_id.clone();
+    match admit(context, candidate, source, found).await {
+        Ok(()) => true,
+        Err(error @ Error::Crowded) => {
+            tracing::debug!(%id, %error, "A cluster that was found is not recorded");
+            context.neighbours.forget(&id);
+            false
+        }
+        Err(error) => {
+            tracing::warn!(%id, %error, "A cluster that was found could not be recorded");
+            true
+        }
+    }
+}
+
+/// Makes the object of a candidate that has proven its key, and keeps the connection for what follows.
 async fn admit(
     context: &Arc<Context>,
     candidate: &Candidate,
     source: DiscoveryType,
     (connected, connection): (Connected, Connection),
-) -> Result<(), super::Error> {
+) -> Result<(), Error> {
     let id = connected.cluster_id.clone();
     let search_domains = search_domain::all(context, &candidate.search_domains).await?;
     if source == DiscoveryType::Wan && search_domains.is_empty() {
