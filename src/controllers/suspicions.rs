@@ -15,7 +15,10 @@ use std::{
 use futures::Stream;
 use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt as _;
-use tokio::sync::{mpsc, watch};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinSet,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -35,6 +38,8 @@ use crate::{
 /// How many announcements may wait for their handshake. More of them are forgotten: a true one
 /// comes again.
 const WAITING: usize = 64;
+/// How many places are asked at once. A silent one must not hold up the others.
+const AT_ONCE: usize = 8;
 /// How often a machine with our identity is asked whether it still is there.
 const CHECK: Duration = Duration::from_secs(10);
 /// After how many unanswered checks it counts as gone.
@@ -203,6 +208,7 @@ pub async fn run(context: Arc<Context>, shutdown: CancellationToken) {
     let mut told = suspicions.twins_told();
     let mut checks = tokio::time::interval(CHECK);
     let mut asked = BTreeMap::new();
+    let mut asking = JoinSet::new();
     let mut is_recorded = record(&context, None, false).await;
     loop {
         tokio::select! {
@@ -219,14 +225,15 @@ pub async fn run(context: Arc<Context>, shutdown: CancellationToken) {
                 let places: Vec<Place> =
                     suspicions.twins().values().map(|twin| twin.place.clone()).collect();
                 for place in places {
-                    look_for_twin(&context, place).await;
+                    asking.spawn(look_for_twin(Arc::clone(&context), place));
                 }
             }
-            Some(Suspicion { id, place }) = queued.recv() => {
+            Some(_) = asking.join_next() => {}
+            Some(Suspicion { id, place }) = queued.recv(), if asking.len() < AT_ONCE => {
                 if id == context.own.cluster_id {
-                    look_for_twin(&context, place).await;
+                    asking.spawn(look_for_twin(Arc::clone(&context), place));
                 } else if is_to_be_asked(&mut asked, &id, &place, context.now()) {
-                    look_for_misuse(&context, &id, place).await;
+                    asking.spawn(look_for_misuse(Arc::clone(&context), id, place));
                 }
             }
         }
@@ -251,8 +258,8 @@ fn is_to_be_asked(
 
 /// Asks a place for our own identity. Only another run of the program behind our key is a twin: an
 /// end that hands our packets on to ourselves shows this one.
-async fn look_for_twin(context: &Context, place: Place) {
-    match ask_for_ourselves(context, &place).await {
+async fn look_for_twin(context: Arc<Context>, place: Place) {
+    match ask_for_ourselves(&context, &place).await {
         Ok(boot) if !boot.is_empty() && boot != context.suspicions.boot() => {
             context.suspicions.found_twin(place);
         }
@@ -290,11 +297,11 @@ async fn ask_for_ourselves(context: &Context, place: &Place) -> Result<String, C
     Ok(boot)
 }
 
-async fn look_for_misuse(context: &Context, id: &ClusterId, place: Place) {
-    if let Err(error) = context.connector.connect(&target(&place, id)).await
+async fn look_for_misuse(context: Arc<Context>, id: ClusterId, place: Place) {
+    if let Err(error) = context.connector.connect(&target(&place, &id)).await
         && is_misuse(&error)
     {
-        note_misuse(context, id, &place.url, &error).await;
+        note_misuse(&context, &id, &place.url, &error).await;
     }
 }
 
@@ -368,4 +375,65 @@ async fn write_condition(context: &Context, twin: Option<String>) -> Result<(), 
         context.now(),
     )
     .await
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::future::BoxFuture;
+
+    use super::*;
+    use crate::{
+        controllers::enrolment::context,
+        peer::client::{Connection, Connector},
+    };
+
+    /// Says nothing at these places, and takes note of who is asked elsewhere.
+    struct Silent(&'static str, mpsc::Sender<String>);
+
+    impl Connector for Silent {
+        fn connect<'a>(
+            &'a self,
+            target: &'a Target,
+        ) -> BoxFuture<'a, Result<Connection, ConnectError>> {
+            Box::pin(async move {
+                if target.url.starts_with(self.0) {
+                    std::future::pending::<()>().await;
+                }
+                drop(self.1.try_send(target.url.clone()));
+                Err(ConnectError::OwnIdentity)
+            })
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_place_holds_up_neither_other_places_nor_the_checks() {
+        let (asked, mut heard) = mpsc::channel(8);
+        let mut silent = Arc::into_inner(context().await).unwrap();
+        silent.connector = Arc::new(Silent("https://silent", asked));
+        let context = Arc::new(silent);
+        let place = |url: &str| Place {
+            url: url.to_owned(),
+            address: None,
+            source: DiscoveryType::Lan,
+        };
+        let stop = CancellationToken::new();
+        let running = tokio::spawn(run(Arc::clone(&context), stop.clone()));
+        let suspicions = &context.suspicions;
+        let peer = ClusterId::from_spki(b"peer");
+        suspicions.suspect(&peer, place("https://silent-1"));
+        suspicions.suspect(&peer, place("https://other"));
+        let heard = tokio::time::timeout(CHECK * 10, heard.recv());
+        assert_eq!(heard.await.unwrap().as_deref(), Some("https://other"));
+        suspicions.found_twin(place("https://twin"));
+        for number in 2..20 {
+            suspicions.suspect(&peer, place(&format!("https://silent-{number}")));
+        }
+        // The twin is gone all the same.
+        let mut told = suspicions.twins_told();
+        let gone = told.wait_for(Option::is_none);
+        let gone = tokio::time::timeout(CHECK * 10, gone).await;
+        gone.expect("it is noticed").unwrap();
+        stop.cancel();
+        running.await.unwrap();
+    }
 }
