@@ -205,23 +205,6 @@ impl FrontDesk {
         approvals.begin(exporter, id, commitment, Instant::now())
     }
 
-    /// Whether a cluster is accepted by all that the controller sees of it. This costs no request;
-    /// what changes is seen at once, but who has just been let in may not be seen yet.
-    fn is_seen_accepted(&self, id: &ClusterId) -> bool {
-        let Some(seen) = self.context.seen.get() else {
-            return false;
-        };
-        let of_it = |object: &ForeignCluster| {
-            let identity = object.spec.cluster_identity.as_ref();
-            identity.is_some_and(|identity| identity.cluster_id == id.as_str())
-        };
-        let is_in = |object: &ForeignCluster| admitted(&self.context, object).is_accepted();
-        seen.find(|object| of_it(object) && is_in(object)).is_some()
-            && seen
-                .find(|object| of_it(object) && !is_in(object))
-                .is_none()
-    }
-
     async fn is_crowded(&self) -> Result<bool, Error> {
         let objects = enrolment::list(&self.context).await?;
         let stranger = |object: &&ForeignCluster| {
@@ -334,9 +317,25 @@ impl Reception for FrontDesk {
         })
     }
 
+    /// Whether a cluster is accepted by all that the controller sees of it.
+    fn is_known_accepted(&self, id: &ClusterId) -> bool {
+        let Some(seen) = self.context.seen.get() else {
+            return false;
+        };
+        let of_it = |object: &ForeignCluster| {
+            let identity = object.spec.cluster_identity.as_ref();
+            identity.is_some_and(|identity| identity.cluster_id == id.as_str())
+        };
+        let is_in = |object: &ForeignCluster| admitted(&self.context, object).is_accepted();
+        seen.find(|object| of_it(object) && is_in(object)).is_some()
+            && seen
+                .find(|object| of_it(object) && !is_in(object))
+                .is_none()
+    }
+
     fn accepted<'a>(&'a self, id: &'a ClusterId) -> BoxFuture<'a, Result<bool, Undecided>> {
         Box::pin(async move {
-            if self.is_seen_accepted(id) {
+            if self.is_known_accepted(id) {
                 return Ok(true);
             }
             let found = enrolment::find(&self.context, id).await.map_err(|error| {

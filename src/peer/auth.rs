@@ -50,7 +50,8 @@ const DECISION_TIME: Duration = Duration::from_secs(4);
 /// The longest text that a peer may put into a field of `/identity`.
 const TEXT_LIMIT: usize = 512;
 
-/// How often one source, and all together, may ask for a decision.
+/// How often one source, and all together, may ask for a decision, and have it looked up whether they
+/// are accepted.
 const ASKING: (Rate, Rate) = (
     Rate {
         burst: 30,
@@ -61,6 +62,15 @@ const ASKING: (Rate, Rate) = (
         each: Duration::from_millis(20),
     },
 );
+/// How often one peer that is accepted, and all of them, may ask for a decision.
+const ASKING_ACCEPTED: (Rate, Rate) = (
+    ASKING.0,
+    Rate {
+        burst: 2000,
+        each: Duration::from_millis(1),
+    },
+);
+
 /// Who is at the other end of a connection. The listener puts it into every request's extensions.
 #[derive(Clone)]
 pub struct Session {
@@ -110,6 +120,10 @@ pub trait Reception: Send + Sync {
         Box::pin(ready(None))
     }
 
+    /// Tells whether a peer is known to be accepted. This costs nothing; who has just been accepted
+    /// may not be known yet.
+    fn is_known_accepted(&self, id: &ClusterId) -> bool;
+
     /// Tells whether the gateway is open for a peer now.
     fn accepted<'a>(&'a self, id: &'a ClusterId) -> BoxFuture<'a, Result<bool, Undecided>>;
 }
@@ -129,6 +143,8 @@ struct Inner {
     reception: Arc<dyn Reception>,
     gateway: Gateway,
     asking: Mutex<Buckets>,
+    asking_accepted: Mutex<Buckets>,
+    looking_up: Mutex<Buckets>,
     guessing: Mutex<Guesses>,
 }
 
@@ -141,6 +157,12 @@ impl PeerEndpoint {
                 gateway: Gateway::new(client, Arc::clone(&reception)),
                 reception,
                 asking: Mutex::new(Buckets::new(ASKING.0, ASKING.1, now)),
+                asking_accepted: Mutex::new(Buckets::new(
+                    ASKING_ACCEPTED.0,
+                    ASKING_ACCEPTED.1,
+                    now,
+                )),
+                looking_up: Mutex::new(Buckets::new(ASKING.0, ASKING.1, now)),
                 guessing: Mutex::default(),
             }),
         }
@@ -158,9 +180,10 @@ impl PeerEndpoint {
         BoxCloneSyncService::new(service)
     }
 
-    /// Tells whether the gateway is open for a peer now. While nobody can say, it is not.
-    pub(super) async fn accepted(&self, id: &ClusterId) -> bool {
-        self.inner.is_accepted(id).await
+    /// Tells whether the gateway is open for the peer of a session now, if somebody can say.
+    pub(super) async fn accepted(&self, session: &Session) -> Option<bool> {
+        let id = &session.peer.as_ref()?.cluster_id;
+        self.inner.look_up(session, id).await?.ok()
     }
 }
 
@@ -213,7 +236,7 @@ impl Inner {
     async fn ids(&self, session: Option<Session>) -> Response<Body> {
         let mut ids = self.reception.ids().await;
         if let Some(session) = session.filter(|session| session.peer.is_some()) {
-            if let Err(wait) = lock(&self.asking).try_take(&session.source(), Instant::now()) {
+            if let Err(wait) = self.count_asking(&session) {
                 return too_many(wait);
             }
             if let Some(landbridge) = &mut ids.landbridge {
@@ -233,7 +256,9 @@ impl Inner {
             return Refusal::forbidden("a client certificate is needed").response();
         };
         let id = &peer.cluster_id;
-        let accepted = self.reception.accepted(id).await;
+        let Some(accepted) = self.look_up(&session, id).await else {
+            return Refusal::too_many().response();
+        };
         if accepted != Ok(true) {
             // What a cluster has left here it may take back, whatever is thought of it now.
             if !permissions::takes_back(request.method(), request.uri(), id) {
@@ -253,6 +278,28 @@ impl Inner {
         self.reception.accepted(id).await == Ok(true)
     }
 
+    /// Looks up whether a peer is accepted. Strangers have that done only so often, then there is
+    /// no answer.
+    async fn look_up(&self, session: &Session, id: &ClusterId) -> Option<Result<bool, Undecided>> {
+        if self.reception.is_known_accepted(id) {
+            return Some(Ok(true));
+        }
+        let counted = lock(&self.looking_up).try_take(&session.source(), Instant::now());
+        counted.ok()?;
+        Some(self.reception.accepted(id).await)
+    }
+
+    /// Counts a request for a decision. Strangers, however many, leave accepted peers theirs.
+    fn count_asking(&self, session: &Session) -> Result<(), Duration> {
+        let now = Instant::now();
+        match &session.peer {
+            Some(peer) if self.reception.is_known_accepted(&peer.cluster_id) => {
+                lock(&self.asking_accepted).try_take(peer.cluster_id.as_str(), now)
+            }
+            Some(_) | None => lock(&self.asking).try_take(&session.source(), now),
+        }
+    }
+
     async fn identity(&self, session: Option<Session>, request: Request<Body>) -> Response<Body> {
         let Some((session, peer)) =
             session.and_then(|session| session.peer.clone().map(|peer| (session, peer)))
@@ -260,7 +307,7 @@ impl Inner {
             return json_response(StatusCode::FORBIDDEN, &"forbidden");
         };
         let source = session.source();
-        if let Err(wait) = lock(&self.asking).try_take(&source, Instant::now()) {
+        if let Err(wait) = self.count_asking(&session) {
             return too_many(wait);
         }
         let mut asked = match read_request(request).await {

@@ -20,7 +20,7 @@ use tower::Service as _;
 
 use super::{
     auth::{PeerEndpoint, Session},
-    certificates::{Proven, verify_chain},
+    certificates::verify_chain,
     limits::{Guest, Guests},
     tls::{Credentials, EXPORTER_LABEL, server_config},
 };
@@ -158,8 +158,7 @@ impl Door {
 
     async fn serve(&self, stream: TlsStream<TcpStream>, session: Session, place: Stranger) {
         let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-        let peer = session.peer.clone();
-        let endpoint = self.endpoint.clone();
+        let (endpoint, asking) = (self.endpoint.clone(), session.clone());
         let service = hyper::service::service_fn(move |request: Request<Incoming>| {
             let mut request = request.map(Body::new);
             request.extensions_mut().insert(session.clone());
@@ -168,7 +167,7 @@ impl Door {
         let builder = http_builder(is_http2);
         let connection = builder.serve_connection(TokioIo::new(stream), service);
         let mut connection = pin!(connection);
-        let mut leaving = pin!(self.leave(peer, place));
+        let mut leaving = pin!(self.leave(&asking, place));
         let ended = tokio::select! {
             ended = connection.as_mut() => ended,
             grace = leaving.as_mut() => {
@@ -184,17 +183,21 @@ impl Door {
     /// Waits for the reason to end a connection: the shutdown, a stranger's time is up, or its place
     /// is needed. Who is accepted by then gives the stranger's place back and stays. Returns for how
     /// long requests may go on.
-    async fn leave(&self, peer: Option<Proven>, place: Stranger) -> Duration {
+    async fn leave(&self, session: &Session, place: Stranger) -> Duration {
         let away = place.away();
         let mut place = Place::Stranger(place);
         let stranger_time = async {
-            let looks = if peer.is_some() { STRANGER_LOOKS } else { 1 };
+            let looks = if session.peer.is_some() {
+                STRANGER_LOOKS
+            } else {
+                1
+            };
             for look in 0..=looks {
                 if look > 0 {
                     sleep(STRANGER_TIME).await;
                 }
-                if let Some(peer) = &peer
-                    && self.endpoint.accepted(&peer.cluster_id).await
+                if let Some(peer) = &session.peer
+                    && self.endpoint.accepted(session).await == Some(true)
                     && let Some(guest) = Guests::enter(&self.accepted, peer.cluster_id.clone())
                 {
                     place = Place::Accepted(guest);

@@ -1,6 +1,6 @@
 //! `/ids` and `/identity`: who is told what, and how a decision travels.
 
-use std::sync::atomic::Ordering;
+use std::{net::SocketAddr, sync::atomic::Ordering};
 
 use axum::{
     body::Body,
@@ -8,6 +8,7 @@ use axum::{
 };
 use landbridge::{
     api::{
+        Fingerprint,
         identity::ClusterId,
         labels::reason,
         wire::{Decision, Token},
@@ -114,6 +115,83 @@ async fn a_token_can_be_guessed_five_times_and_then_not_for_a_while() {
         connection.identify(&guess).await.is_ok(),
         "asking is not guessing"
     );
+}
+
+#[tokio::test]
+async fn a_source_asks_thirty_times_at_once_and_then_has_to_wait() {
+    let (rome, eve) = (Cluster::start().await, ClusterId::from_spki(b"eve"));
+    for path in ["/identity", "/ids?attestation=webpki"] {
+        let mut busy = 0;
+        for _ in 0..100 {
+            busy += usize::from(ask(&rome, path, &eve, [192, 0, 2, 9]).await == 429);
+        }
+        assert!(busy >= 50, "{path}: {busy} of 100");
+    }
+    assert_eq!(ask(&rome, "/ids", &eve, [192, 0, 2, 9]).await, 200);
+}
+
+#[tokio::test]
+async fn however_many_strangers_ask_an_accepted_peer_is_answered() {
+    let rome = Cluster::start().await;
+    let (eve, milan) = (ClusterId::from_spki(b"eve"), ClusterId::from_spki(b"milan"));
+    rome.accept(&milan);
+    let mut busy = 0;
+    for index in 0..1000_u16 {
+        let [high, low] = index.to_be_bytes();
+        let code = ask(&rome, "/identity", &eve, [10, 0, high, low]).await;
+        busy += usize::from(code == 429);
+    }
+    assert!(busy > 0, "all together are too many");
+    for _ in 0..5 {
+        let code = ask(&rome, "/identity", &milan, [10, 0, 0, 1]).await;
+        assert_eq!(code, 201);
+    }
+}
+
+#[tokio::test]
+async fn a_peer_that_is_accepted_asks_only_so_often_too() {
+    let (rome, milan) = (Cluster::start().await, ClusterId::from_spki(b"milan"));
+    rome.accept(&milan);
+    let mut busy = 0;
+    for _ in 0..100 {
+        busy += usize::from(ask(&rome, "/identity", &milan, [10, 0, 0, 1]).await == 429);
+    }
+    assert!(busy >= 50, "{busy} of 100");
+}
+
+#[tokio::test]
+async fn a_stranger_at_the_gateway_is_looked_up_only_so_often() {
+    let (rome, eve) = (Cluster::start().await, ClusterId::from_spki(b"eve"));
+    let path = "/apis/discovery.liqo.io/v1alpha1/peeringrequests";
+    for index in 0..300 {
+        let code = ask(&rome, path, &eve, [192, 0, 2, 9]).await;
+        assert!(code == 403 || code == 429, "{code}");
+        assert!(index > 0 || code == 403, "the first one is answered");
+    }
+    let looked_up = rome.desk.looked_up.load(Ordering::SeqCst);
+    assert!(looked_up <= 100, "{looked_up} times");
+    rome.accept(&eve);
+    assert_eq!(ask(&rome, path, &eve, [192, 0, 2, 9]).await, 200);
+}
+
+/// Asks as a proven cluster at an address, and returns the status.
+async fn ask(rome: &Cluster, path: &str, id: &ClusterId, address: [u8; 4]) -> u16 {
+    let session = Session {
+        peer: Some(Proven {
+            cluster_id: id.clone(),
+            fingerprint: Fingerprint::from_spki(id.as_str().as_bytes()),
+        }),
+        exporter: [0; 32],
+        address: Some(SocketAddr::from((address, 1000))),
+    };
+    let http = rome.endpoint.in_session(session);
+    let asked = if path == "/identity" {
+        let body = serde_json::to_vec(&request(id)).unwrap();
+        Request::post(path).body(Body::from(body))
+    } else {
+        Request::get(path).body(Body::empty())
+    };
+    http.oneshot(asked.unwrap()).await.unwrap().status().into()
 }
 
 #[tokio::test]

@@ -47,6 +47,8 @@ pub(crate) struct Desk {
     pub fleet: Option<FleetSecret>,
     pub otherwise: Mutex<Decision>,
     pub asked: AtomicUsize,
+    /// How often it was looked up who is accepted.
+    pub looked_up: AtomicUsize,
     /// Whether nobody can say who is accepted.
     pub undecided: AtomicBool,
 }
@@ -101,7 +103,12 @@ impl Reception for Desk {
         })
     }
 
+    fn is_known_accepted(&self, id: &ClusterId) -> bool {
+        !self.undecided.load(Ordering::SeqCst) && self.accepted.lock().unwrap().contains(id)
+    }
+
     fn accepted<'a>(&'a self, id: &'a ClusterId) -> BoxFuture<'a, Result<bool, Undecided>> {
+        self.looked_up.fetch_add(1, Ordering::SeqCst);
         let is_undecided = self.undecided.load(Ordering::SeqCst);
         let is_accepted = self.accepted.lock().unwrap().contains(id);
         let decided = (!is_undecided).then_some(is_accepted);
@@ -131,6 +138,7 @@ impl Cluster {
             fleet: FleetSecret::new(SECRET).ok(),
             otherwise: Mutex::new(Decision::Waiting),
             asked: AtomicUsize::new(0),
+            looked_up: AtomicUsize::new(0),
             undecided: AtomicBool::new(false),
         });
         let objects = KubeApi::open(Options {
