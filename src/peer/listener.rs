@@ -42,8 +42,8 @@ const STRANGERS_PER_ADDRESS: usize = 8;
 const CONNECTIONS_PER_PEER: usize = 32;
 /// How long the handshake, and then the head of each request, may take.
 const HEADER_TIME: Duration = Duration::from_secs(5);
-/// How long a client without a certificate may stay, and how often it is looked whether a peer that
-/// waits for a person is accepted by now.
+/// How long a client without a certificate may stay, and how often it is looked whether a peer is
+/// accepted by now, or still.
 const STRANGER_TIME: Duration = Duration::from_secs(30);
 /// How many looks a peer has that waits; then it has to come again.
 const STRANGER_LOOKS: u32 = 20;
@@ -181,8 +181,8 @@ impl Door {
     }
 
     /// Waits for the reason to end a connection: the shutdown, a stranger's time is up, or its place
-    /// is needed. Who is accepted by then gives the stranger's place back and stays. Returns for how
-    /// long requests may go on.
+    /// is needed. Who is accepted by then gives the stranger's place back and stays as long as it is.
+    /// Returns for how long requests may go on.
     async fn leave(&self, session: &Session, place: Stranger) -> Duration {
         let away = place.away();
         let mut place = Place::Stranger(place);
@@ -201,7 +201,10 @@ impl Door {
                     && let Some(guest) = Guests::enter(&self.accepted, peer.cluster_id.clone())
                 {
                     place = Place::Accepted(guest);
-                    std::future::pending::<()>().await;
+                    while self.endpoint.accepted(session).await != Some(false) {
+                        sleep(STRANGER_TIME).await;
+                    }
+                    return;
                 }
             }
         };

@@ -2,7 +2,7 @@
 //!
 //! Connections are made in real time; then the clock is paused, and jumps to whatever ends the wait.
 
-use std::time::Duration;
+use std::{sync::atomic::Ordering, time::Duration};
 
 use axum::{
     body::{Body, Bytes},
@@ -11,12 +11,12 @@ use axum::{
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use landbridge::{
     api::{Fingerprint, identity::ClusterId},
-    peer::{auth::Session, certificates::Proven},
+    peer::{auth::Session, certificates::Proven, client::Connector as _},
 };
 use tokio::{io::AsyncReadExt as _, net::TcpStream, time::Instant};
 use tower::ServiceExt as _;
 
-use crate::rig::{Cluster, nobody};
+use crate::rig::{Cluster, connector, credentials, nobody};
 
 #[tokio::test]
 async fn a_handshake_that_does_not_come_is_waited_for_five_seconds() {
@@ -43,6 +43,30 @@ async fn who_shows_no_certificate_stays_for_thirty_seconds() {
     let waited = seconds(connection).await;
     assert_eq!(waited, 30);
     drop(sender);
+}
+
+#[tokio::test]
+async fn who_is_not_accepted_any_more_leaves_within_thirty_seconds() {
+    let (rome, milan) = (Cluster::start().await, credentials());
+    let id = milan.identity().cluster_id();
+    rome.accept(id);
+    let connection = connector(&milan).connect(&rome.target()).await.unwrap();
+    connection.ids().await.unwrap();
+    rome.desk.undecided.store(true, Ordering::SeqCst);
+    tokio::time::pause();
+    tokio::time::sleep(Duration::from_secs(100)).await;
+    tokio::time::resume();
+    connection.ids().await.expect("nobody can say, so it stays");
+    rome.desk.undecided.store(false, Ordering::SeqCst);
+    rome.desk.accepted.lock().unwrap().remove(id);
+    tokio::time::pause();
+    let left = async {
+        while !connection.is_closed() {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    };
+    let waited = Duration::from_secs(40);
+    tokio::time::timeout(waited, left).await.expect("it leaves");
 }
 
 #[tokio::test]
