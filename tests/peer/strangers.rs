@@ -182,6 +182,23 @@ async fn an_accepted_peer_does_not_take_strangers_places() {
     }
 }
 
+#[tokio::test]
+async fn an_accepted_peer_has_few_places_too() {
+    let (rome, milan) = (Cluster::start().await, credentials());
+    rome.accept(milan.identity().cluster_id());
+    let mut connections = Vec::new();
+    for _ in 0..100 {
+        let connected = connector(&milan).connect(&rome.target()).await;
+        let Ok(connection) = connected else { break };
+        if connection.ids().await.is_err() {
+            break;
+        }
+        connections.push(connection);
+    }
+    // Its own, and those of a stranger at its address.
+    assert_eq!(connections.len(), 32 + 8);
+}
+
 async fn bind() -> (TcpListener, SocketAddr) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
