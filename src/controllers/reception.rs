@@ -8,14 +8,14 @@ use tokio::time::Instant;
 
 use super::{
     Context, Error,
-    enrolment::{self, Newcomer},
+    enrolment::{self, Newcomer, claimed_id},
     peering_request::admitted,
     suspicions::Place,
 };
 use crate::{
     api::{
         ClusterId, ForeignCluster,
-        foreign_cluster::{DiscoveryType, TrustMode},
+        foreign_cluster::{DiscoveryType, IncomingPeering},
         labels,
         wire::{Attestation, Decision, Features, IdentityAnswer, IdentityRequest, Ids, PROTOCOL},
     },
@@ -30,8 +30,10 @@ use crate::{
     },
 };
 
-/// How many clusters that nobody approved may stand in our objects because they came to us.
+/// How many clusters may wait for a person because they came to us.
 const STRANGERS: usize = 64;
+/// How many clusters may stand in our objects because they came to us, whatever let them in.
+const VISITORS: usize = 1024;
 
 /// The reception, where it fails.
 const RECEPTION: &str = "reception";
@@ -79,8 +81,8 @@ impl FrontDesk {
                 "another machine holds the identity of the peer",
             ));
         }
-        let present = enrolment::find(context, id).await?;
-        let showing = self.look_at(session, &request, present.as_ref()).await?;
+        let objects = enrolment::list(context).await?;
+        let showing = self.look_at(session, &request, &objects).await?;
         if let Some(refusal) = showing.refusal {
             return Ok(refusal);
         }
@@ -126,11 +128,18 @@ impl FrontDesk {
         &self,
         session: &Session,
         request: &IdentityRequest,
-        present: Option<&ForeignCluster>,
+        objects: &[ForeignCluster],
     ) -> Result<Showing, Error> {
         let (context, id) = (&self.context, &request.cluster_id);
         let policy = context.policy().auth_config;
         let mut showing = Showing::default();
+        let present = objects
+            .iter()
+            .find(|it| claimed_id(it).as_ref() == Some(id));
+        if present.is_none() && came(objects).count() >= VISITORS {
+            showing.refusal = Some(refused("too many clusters have come here"));
+            return Ok(showing);
+        }
         if present.is_some_and(is_blocked) {
             return Ok(showing);
         }
@@ -163,8 +172,8 @@ impl FrontDesk {
                 "a token is needed: landbridge token create makes one at the peer",
             ));
         }
-        let is_stranger = present.is_none() && showing.evidence.is_none();
-        if showing.refusal.is_none() && is_stranger && self.is_crowded().await? {
+        let is_stranger = present.is_none() && showing.evidence.is_none() && !is_in;
+        if showing.refusal.is_none() && is_stranger && is_crowded(context, objects) {
             showing.refusal = Some(refused(
                 "too many clusters wait for a person here; try again later",
             ));
@@ -204,19 +213,22 @@ impl FrontDesk {
         let (exporter, id) = (session.exporter, &peer.cluster_id);
         approvals.begin(exporter, id, commitment, Instant::now())
     }
+}
 
-    async fn is_crowded(&self) -> Result<bool, Error> {
-        let objects = enrolment::list(&self.context).await?;
-        let stranger = |object: &&ForeignCluster| {
-            object.spec.discovery_type == DiscoveryType::IncomingPeering
-                && object.spec.trust_mode != TrustMode::Trusted
-        };
-        Ok(objects.iter().filter(stranger).count() >= STRANGERS)
-    }
+/// The objects of clusters that came to us.
+fn came(objects: &[ForeignCluster]) -> impl Iterator<Item = &ForeignCluster> {
+    let all = objects.iter();
+    all.filter(|object| object.spec.discovery_type == DiscoveryType::IncomingPeering)
+}
+
+/// Whether as many clusters wait for a person as may. Who is let in or denied does not wait.
+fn is_crowded(context: &Context, objects: &[ForeignCluster]) -> bool {
+    let waits = |object: &&ForeignCluster| admitted(context, object) == Trust::Waiting;
+    came(objects).filter(waits).count() >= STRANGERS
 }
 
 fn is_blocked(object: &ForeignCluster) -> bool {
-    object.spec.incoming_peering_enabled == crate::api::foreign_cluster::IncomingPeering::No
+    object.spec.incoming_peering_enabled == IncomingPeering::No
 }
 
 /// Where the peer may be reached: what it says, else where it came from.
