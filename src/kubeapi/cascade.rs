@@ -52,10 +52,11 @@ impl Server {
         gone: &str,
         chores: &mut Chores,
     ) -> Result<(), Refusal> {
+        let is_alone = |object: &Value| !self.has_owner(object, gone);
         let mut alone = self.with_kinds(self.store.dependents(owner));
-        alone.retain(|(_, object)| !self.has_owner(object, gone));
+        alone.retain(|(_, object)| is_alone(object));
         let options = DeleteOptions::default();
-        self.delete_all(alone, &options, chores).await?;
+        self.delete_all(alone, &options, &is_alone, chores).await?;
         Ok(())
     }
 
@@ -137,7 +138,9 @@ impl Server {
             let all = objects.len();
             objects.retain(|(_, object)| !is_marked(object));
             remaining |= objects.len() < all;
-            remaining |= self.delete_all(objects, &options, chores).await?;
+            remaining |= self
+                .delete_all(objects, &options, &|_| true, chores)
+                .await?;
         }
         if remaining {
             return Ok(());

@@ -4,7 +4,7 @@ use super::{
     Server,
     admission::name_of,
     catalog::Resource,
-    delete::{DeleteOptions, Deleted},
+    delete::{DeleteOptions, Deleted, Still},
     refusal::Refusal,
     store::Stored,
     tree::Tree,
@@ -113,25 +113,32 @@ impl Server {
             Chore::Adopted(_, object) if self.has_owner(&object, "") => Ok(()),
             Chore::Adopted(resource, object) => {
                 let (alone, options) = (vec![(resource, object)], DeleteOptions::default());
-                self.delete_all(alone, &options, chores).await.map(drop)
+                let still = |object: &Value| !self.has_owner(object, "");
+                let deleted = self.delete_all(alone, &options, &still, chores).await;
+                deleted.map(drop)
             }
             Chore::Disowned(object) => self.tell_owners(&object, chores).await,
             Chore::Collect(owner) => self.collect_dependents(&owner, "", chores).await,
         }
     }
 
-    /// Deletes objects, those of them that are still there; whether some of them are waiting. One that
-    /// cannot be deleted is told of when the others are.
+    /// Deletes objects, those of them that are still there and shall still go; whether some of them are
+    /// waiting. One that cannot be deleted is told of when the others are.
     pub(super) async fn delete_all(
         &self,
         objects: Vec<(Arc<Resource>, Value)>,
         options: &DeleteOptions,
+        still: Still<'_>,
         chores: &mut Chores,
     ) -> Result<bool, Refusal> {
         let mut begun = futures::stream::iter(objects)
             .map(|(resource, object)| async move {
-                let namespace = object.field("metadata").text("namespace");
-                self.begin_deletion(&resource, namespace, &name_of(&object), options)
+                let (metadata, name) = (object.field("metadata"), name_of(&object));
+                let namespace = metadata.text("namespace");
+                let still = |now: &Value| {
+                    now.field("metadata").field("uid") == metadata.field("uid") && still(now)
+                };
+                self.begin_deletion(&resource, namespace, &name, options, &still)
                     .await
             })
             .buffered(AT_ONCE);

@@ -170,6 +170,9 @@ pub(super) enum Deleted {
     Waiting(Value),
 }
 
+/// Whether an object, as it is now, shall still be deleted.
+pub(super) type Still<'a> = &'a (dyn Fn(&Value) -> bool + Sync);
+
 impl Server {
     /// Answers a DELETE of one object.
     pub(super) async fn delete(
@@ -181,7 +184,7 @@ impl Server {
     ) -> Result<Response<Body>, Refusal> {
         let resource = &target.resource;
         let (deleted, follow) = self
-            .begin_deletion(resource, &target.namespace, name, options)
+            .begin_deletion(resource, &target.namespace, name, options, &|_| true)
             .await?;
         self.carry_out(follow.into_iter().collect()).await;
         match deleted {
@@ -223,7 +226,7 @@ impl Server {
             .map(|stored| (Arc::clone(&target.resource), stored.value()));
         let mut chores = Chores::default();
         let deleted = self
-            .delete_all(objects.collect(), options, &mut chores)
+            .delete_all(objects.collect(), options, &|_| true, &mut chores)
             .await;
         self.carry_out(chores).await;
         deleted?;
@@ -235,24 +238,27 @@ impl Server {
     }
 
     /// Deletes an object, or marks it as one to be deleted when it has finalizers; and what follows.
+    /// One that shall not go any more counts as gone.
     pub(super) async fn begin_deletion(
         &self,
         resource: &Arc<Resource>,
         namespace: &str,
         name: &str,
         options: &DeleteOptions,
+        still: Still<'_>,
     ) -> Result<(Deleted, Vec<Chore>), Refusal> {
         if resource.role == Role::Namespace && PROTECTED.contains(&name) {
             let why = "this namespace may not be deleted";
             return Err(Refusal::forbidden(resource.subject(name), why));
         }
         let key = resource.key(namespace, name);
+        let gone = || Refusal::not_found(resource.subject(name));
         for _ in 0..ATTEMPTS {
-            let stored = self
-                .store
-                .get(&key)
-                .ok_or_else(|| Refusal::not_found(resource.subject(name)))?;
+            let stored = self.store.get(&key).ok_or_else(gone)?;
             let old = stored.value();
+            if !still(&old) {
+                return Err(gone());
+            }
             options.check(resource, &old)?;
             let object = self.marked(resource, &old, options.policy);
             let deletes = is_finished(resource, &object);

@@ -100,11 +100,11 @@ impl Server {
     /// Deletes the dependents of an owner that waits for them; those with another owner lose it.
     async fn delete_dependents(&self, owner: &str, chores: &mut Chores) -> Result<(), Refusal> {
         let options = DeleteOptions::with(Policy::Foreground);
+        let is_alone = |object: &Value| !self.has_owner(object, owner);
         let mut alone = Vec::new();
         for (key, stored) in self.store.dependents(owner) {
             let dependent = stored.value();
-            if self.has_owner(&dependent, owner) {
-                self.disown(&key, owner, chores).await?;
+            if !is_alone(&dependent) {
                 continue;
             }
             if self.waits_for(&dependent) {
@@ -115,8 +115,14 @@ impl Server {
             }
         }
         let alone = self.with_kinds(alone);
-        self.delete_all(alone, &options, chores).await?;
-        Ok(())
+        let deleted = self.delete_all(alone, &options, &is_alone, chores).await;
+        // Among them those that got another owner meanwhile.
+        for (key, stored) in self.store.dependents(owner) {
+            if !is_alone(&stored.value()) {
+                self.disown(&key, owner, chores).await?;
+            }
+        }
+        deleted.map(drop)
     }
 
     /// Whether a dependent of this object is itself waiting for its dependents: they may be in a ring.

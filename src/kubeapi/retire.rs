@@ -60,7 +60,9 @@ impl Server {
         objects.retain(|(_, object)| !is_marked(object));
         let mut remaining = objects.len() < all;
         let options = DeleteOptions::default();
-        remaining |= self.delete_all(objects, &options, chores).await?;
+        remaining |= self
+            .delete_all(objects, &options, &|_| true, chores)
+            .await?;
         if remaining {
             return Ok(());
         }

@@ -2,10 +2,14 @@
 
 use super::*;
 
+use super::racing::{hold, open_gated};
 use crate::kubeapi::Error;
+use futures::FutureExt;
 use std::sync::atomic::AtomicBool;
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+
+const OWNED: &str = "/api/v1/namespaces/default/configmaps/owned";
 
 fn reference(owner: &Value) -> Value {
     json!({"apiVersion": "v1", "kind": "ConfigMap", "blockOwnerDeletion": true,
@@ -197,4 +201,71 @@ async fn a_second_deletion_may_ask_for_another_policy() {
     assert!(get(&api, "owner").await.is_none());
     let held = get(&api, "held").await.unwrap();
     assert!(held["metadata"]["deletionTimestamp"].is_string());
+}
+
+/// Deletes `owner`, and gives `owned`, which it owns, these owners just before that is collected;
+/// without owners it is made anew.
+async fn collect_late(policy: &str, owners: fn(&Value, &Value) -> Option<Value>) -> KubeApi {
+    let (api, gate) = open_gated().await;
+    let owner = map(&api, "owner", &[], &[]).await;
+    map(&api, "owned", &[&owner], &[]).await;
+    let mut deletion = delete(&api, "owner", policy).boxed();
+    hold(&gate, &mut [&mut deletion]);
+    // When this is stored, the first step of the deletion is.
+    let other = map(&api, "other", &[], &[]).await;
+    let owners = owners(&owner, &other);
+    let patch = json!({"metadata": {"ownerReferences": owners}});
+    let mut change = match owners {
+        Some(_) => send(&api, "PATCH", OWNED, patch).boxed(),
+        None => send(&api, "DELETE", OWNED, Value::Null).boxed(),
+    };
+    hold(&gate, &mut [&mut change, &mut deletion]);
+    assert_eq!(change.await.0, 200);
+    if owners.is_none() {
+        map(&api, "owned", &[], &[]).await;
+    }
+    deletion.await;
+    api
+}
+
+#[tokio::test]
+async fn what_changes_owners_or_is_made_anew_while_its_owner_goes_stays() {
+    let changes: [fn(&Value, &Value) -> Option<Value>; 3] = [
+        |_, _| Some(json!([])),
+        |owner, other| Some(json!([reference(owner), reference(other)])),
+        |_, _| None,
+    ];
+    for policy in ["Background", "Foreground"] {
+        for (number, owners) in changes.into_iter().enumerate() {
+            let api = collect_late(policy, owners).await;
+            let left = [get(&api, "owned").await, get(&api, "owner").await];
+            let there = left.map(|object| object.is_some());
+            assert_eq!(there, [true, false], "{policy} {number}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_namespace_that_is_made_anew_keeps_what_comes_into_it() {
+    let (api, gate) = open_gated().await;
+    let (spaces, team) = ("/api/v1/namespaces", "/api/v1/namespaces/team");
+    let (maps, one) = (format!("{team}/configmaps"), format!("{team}/configmaps/a"));
+    let fill = async || {
+        for (path, name) in [(spaces, "team"), (&maps, "a")] {
+            let (code, _) = send(&api, "POST", path, json!({"metadata": {"name": name}})).await;
+            assert_eq!(code, 201);
+        }
+    };
+    fill().await;
+    let mut slow = send(&api, "DELETE", team, Value::Null).boxed();
+    hold(&gate, &mut [&mut slow]);
+    map(&api, "other", &[], &[]).await;
+    let mut deletion = send(&api, "DELETE", &one, Value::Null).boxed();
+    hold(&gate, &mut [&mut deletion, &mut slow]);
+    deletion.await;
+    send(&api, "DELETE", team, Value::Null).await;
+    assert_eq!(read(&api, team).await, None);
+    fill().await;
+    slow.await;
+    assert!(read(&api, &one).await.is_some());
 }

@@ -5,7 +5,7 @@ use super::*;
 use crate::kubeapi::Error;
 use futures::{FutureExt, future::BoxFuture};
 use std::{
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, PoisonError},
     time::Duration,
 };
 
@@ -43,16 +43,17 @@ pub(super) async fn open_gated() -> (KubeApi, Arc<Mutex<()>>) {
     (KubeApi::open(options).await.unwrap(), gate)
 }
 
-/// Sends these requests so that each has looked at the store before any of them is committed.
-async fn together(
-    requests: Vec<BoxFuture<'_, (u16, Value)>>,
-    closed: MutexGuard<'_, ()>,
-) -> Vec<u16> {
-    let mut requests = requests;
-    for request in &mut requests {
+/// Takes each of these requests to where it waits for a commit, which comes when all of them are there.
+pub(super) fn hold(gate: &Mutex<()>, requests: &mut [&mut BoxFuture<'_, (u16, Value)>]) {
+    let _closed = gate.lock().unwrap();
+    for request in requests {
         assert!(request.now_or_never().is_none());
     }
-    drop(closed);
+}
+
+/// Sends these requests so that each has looked at the store before any of them is committed.
+async fn together(mut requests: Vec<BoxFuture<'_, (u16, Value)>>, gate: &Mutex<()>) -> Vec<u16> {
+    hold(gate, &mut requests.iter_mut().collect::<Vec<_>>());
     let answers = futures::future::join_all(requests).await;
     answers.into_iter().map(|(code, _)| code).collect()
 }
@@ -66,8 +67,7 @@ fn apply<'a>(api: &'a KubeApi, manager: &str) -> BoxFuture<'a, (u16, Value)> {
 #[tokio::test]
 async fn of_two_appliers_that_create_the_same_object_neither_fails() {
     let (api, gate) = open_gated().await;
-    let closed = gate.lock().unwrap();
-    let codes = together(vec![apply(&api, "one"), apply(&api, "two")], closed).await;
+    let codes = together(vec![apply(&api, "one"), apply(&api, "two")], &gate).await;
     assert_eq!(codes, [201, 200]);
     let both = json!({"one": "x", "two": "x"});
     assert_eq!(read(&api, MAP).await.unwrap()["data"], both);
@@ -77,33 +77,41 @@ async fn of_two_appliers_that_create_the_same_object_neither_fails() {
 async fn an_object_that_goes_while_it_is_applied_comes_back() {
     let (api, gate) = open_gated().await;
     apply(&api, "one").await;
-    let closed = gate.lock().unwrap();
     let deletion = send(&api, "DELETE", MAP, Value::Null).boxed();
-    let codes = together(vec![deletion, apply(&api, "two")], closed).await;
+    let codes = together(vec![deletion, apply(&api, "two")], &gate).await;
     assert_eq!(codes, [200, 201]);
     assert_eq!(read(&api, MAP).await.unwrap()["data"], json!({"two": "x"}));
 }
 
-#[tokio::test]
-async fn whoever_hears_of_a_definition_finds_its_kind() {
-    let (api, gate) = open_gated().await;
-    let before = api.revision();
-    let definition = json!({"metadata": {"name": "boats.sea.test"}, "spec": {"group": "sea.test",
+const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+
+const BOATS: &str = "/apis/sea.test/v1/boats";
+
+fn boats() -> Value {
+    json!({"metadata": {"name": "boats.sea.test"}, "spec": {"group": "sea.test",
         "scope": "Cluster", "names": {"kind": "Boat", "plural": "boats"}, "versions": [
-            {"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": {"type": "object"}}}]}});
-    let definitions = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
-    let closed = gate.lock().unwrap();
-    let mut creation = send(&api, "POST", definitions, definition).boxed();
-    assert!((&mut creation).now_or_never().is_none());
-    drop(closed);
+            {"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": {"type": "object"}}}]}})
+}
+
+/// Waits until something is committed after this revision.
+async fn committed_after(api: &KubeApi, before: u64) {
     let told = async {
         while api.revision() == before {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
     let told = tokio::time::timeout(Duration::from_secs(30), told);
-    told.await.expect("the definition is not committed");
-    let boats = read(&api, "/apis/sea.test/v1/boats");
+    told.await.expect("nothing is committed");
+}
+
+#[tokio::test]
+async fn whoever_hears_of_a_definition_finds_its_kind() {
+    let (api, gate) = open_gated().await;
+    let before = api.revision();
+    let mut creation = send(&api, "POST", DEFINITIONS, boats()).boxed();
+    hold(&gate, &mut [&mut creation]);
+    committed_after(&api, before).await;
+    let boats = read(&api, BOATS);
     let (found, (code, _)) = tokio::join!(boats, creation);
     assert_eq!((found.is_some(), code), (true, 201));
 }
