@@ -36,6 +36,10 @@ const MOST_STRANGERS: usize = 64;
 /// How long a handshake may take, and how long after it the first request may come, head and all.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 
+/// How long a client of HTTP/1.1 may take from the end of one answer to the end of the next head, as on a
+/// real server. It keeps connections for its next request, which is then lost when it meets the end.
+const REST: Duration = Duration::from_secs(90);
+
 /// How often a silent connection is asked whether its client is still there.
 const PING: Duration = Duration::from_secs(30);
 
@@ -197,7 +201,7 @@ fn builder() -> Builder<TokioExecutor> {
     builder
         .http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(HANDSHAKE);
+        .header_read_timeout(REST);
     builder
         .http2()
         .timer(TokioTimer::new())

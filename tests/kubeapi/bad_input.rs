@@ -1,6 +1,6 @@
 //! Input that no honest client sends: a clear refusal, and nobody else notices.
 
-use crate::rig::{CLUSTERS, Server, cluster, merge, post, raw, send};
+use crate::rig::{self, CLUSTERS, Server, cluster, merge, post, raw, send};
 use kube::Client;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -255,6 +255,31 @@ async fn who_is_slow_to_ask_is_cut_off_and_holds_up_nobody() {
     assert!(end.is_ok(), "the one that drips is still open");
     drip.abort();
     assert_eq!(post(&admin, CLUSTERS, &cluster("b")).await.status, 201);
+}
+
+/// Asks for the health, and waits until all of the answer is there.
+async fn is_healthy(stream: &mut rig::RawStream) -> bool {
+    let request = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    let mut answer = Vec::new();
+    let exchange = async {
+        stream.write_all(request).await?;
+        while !answer.ends_with(b"\r\n\r\nok") && stream.read_buf(&mut answer).await? > 0 {}
+        std::io::Result::Ok(())
+    };
+    let exchanged = timeout(Duration::from_mins(1), exchange).await;
+    exchanged.is_ok_and(|outcome| outcome.is_ok()) && answer.starts_with(b"HTTP/1.1 200 ")
+}
+
+#[tokio::test]
+async fn a_connection_may_rest_for_a_minute_between_two_requests() {
+    let server = Server::start().await;
+    let someone = server.kubeconfig("bob", &[]);
+    let mut stream = raw(&server, b"http/1.1", Some(&someone)).await;
+    assert!(is_healthy(&mut stream).await);
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_mins(1)).await;
+    tokio::time::resume();
+    assert!(is_healthy(&mut stream).await);
 }
 
 #[tokio::test(flavor = "multi_thread")]
