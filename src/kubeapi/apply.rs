@@ -77,6 +77,13 @@ impl Application {
         let (version, kind) = version_and_kind(&self.object);
         let empty = json!({"apiVersion": version, "kind": kind});
         let mut object = self.apply(setting, &empty)?;
+        let uid = object.field("metadata").text("uid");
+        if !uid.is_empty() {
+            let why = format!(
+                "uid mismatch: the provided object specified uid {uid}, and no existing object was found"
+            );
+            return Err(Refusal::conflict(setting.resource.subject(name), &why));
+        }
         let sent = object.field("metadata").text("name");
         if !sent.is_empty() && sent != name {
             return Err(Refusal::misnamed(sent, name));

@@ -83,6 +83,26 @@ async fn an_object_that_goes_while_it_is_applied_comes_back() {
     assert_eq!(read(&api, MAP).await.unwrap()["data"], json!({"two": "x"}));
 }
 
+#[tokio::test]
+async fn an_object_that_goes_while_it_is_applied_by_its_uid_stays_away() {
+    let (api, gate) = open_gated().await;
+    apply(&api, "one").await;
+    let uid = read(&api, MAP).await.unwrap()["metadata"]["uid"].clone();
+    let object = json!({"apiVersion": "v1", "kind": "ConfigMap",
+        "metadata": {"uid": uid}, "data": {"two": "x"}});
+    let path = format!("{MAP}?fieldManager=two");
+    let deletion = send(&api, "DELETE", MAP, Value::Null).boxed();
+    let applied = send(&api, "PATCH", &path, object.clone()).boxed();
+    assert_eq!(together(vec![deletion, applied], &gate).await, [200, 409]);
+    assert_eq!(read(&api, MAP).await, None);
+    let (_, told) = send(&api, "PATCH", &path, object).await;
+    let wanted = format!(
+        "Operation cannot be fulfilled on configmaps \"a\": uid mismatch: the provided object specified uid {}, and no existing object was found",
+        uid.as_str().unwrap()
+    );
+    assert_eq!(told["message"], wanted);
+}
+
 const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
 
 const BOATS: &str = "/apis/sea.test/v1/boats";
