@@ -33,7 +33,7 @@ impl Server {
         let catalog = self.catalog();
         let kind = catalog.by_key(key);
         if kind.is_some_and(|kind| kind.role == Role::Definition) {
-            self.collect_kind(object, chores).await?;
+            self.collect_kind(&storage_of(object), chores).await?;
         }
         if let Some(kind) = kind.filter(|kind| kind.ends) {
             chores.push(Chore::Retire(kind.definition()));
@@ -95,18 +95,30 @@ impl Server {
 
     /// Deletes the objects of a kind whose definition is gone, as when somebody took its finalizer
     /// away: nobody could reach them any more.
-    async fn collect_kind(&self, definition: &Value, chores: &mut Chores) -> Result<(), Refusal> {
-        for (key, stored) in self.store.list(&storage_of(definition), None).0 {
-            let write = Write {
-                key: key.clone(),
-                expected: Expectation::Revision(stored.revision),
-                object: stored.value(),
-                deletes: true,
-            };
-            match self.store.write(write).await {
-                Ok(stored) => chores.push(Chore::Released(key, stored.value())),
-                Err(Rejected::Stale) => {}
-                Err(Rejected::NotStored(why)) => return Err(Refusal::not_stored(&why)),
+    pub(super) async fn collect_kind(
+        &self,
+        storage: &str,
+        chores: &mut Chores,
+    ) -> Result<(), Refusal> {
+        // Writes that began before it went may still come; and once there is such a kind again, its
+        // objects are reached.
+        while self.is_of_no_kind(storage) {
+            let found = self.store.list(storage, None).0;
+            if found.is_empty() {
+                break;
+            }
+            for (key, stored) in found {
+                let write = Write {
+                    key: key.clone(),
+                    expected: Expectation::Revision(stored.revision),
+                    object: stored.value(),
+                    deletes: true,
+                };
+                match self.store.write(write).await {
+                    Ok(stored) => chores.push(Chore::Released(key, stored.value())),
+                    Err(Rejected::Stale) => {}
+                    Err(Rejected::NotStored(why)) => return Err(Refusal::not_stored(&why)),
+                }
             }
         }
         Ok(())

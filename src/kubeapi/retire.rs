@@ -31,14 +31,19 @@ impl Server {
             .is_empty()
     }
 
-    /// Refuses to create an object of a kind that shall go.
+    /// Refuses to create an object of a kind that is gone or shall go.
     pub(super) fn check_kind_stays(&self, resource: &Resource) -> Result<(), Refusal> {
         let catalog = self.catalog();
-        let present = catalog.find(&resource.group, &resource.version, &resource.plural);
-        if present.is_some_and(|present| present.ends) {
-            return Err(Refusal::kind_terminating());
+        match catalog.find(&resource.group, &resource.version, &resource.plural) {
+            None => Err(Refusal::unknown_path()),
+            Some(present) if present.ends => Err(Refusal::kind_terminating()),
+            Some(_) => Ok(()),
         }
-        Ok(())
+    }
+
+    /// Whether the objects with this key are of no kind, so that nobody can reach them.
+    pub(super) fn is_of_no_kind(&self, key: &str) -> bool {
+        self.catalog().by_key(key).is_none()
     }
 
     /// Deletes the objects of a kind that shall go, and its definition when none is left.

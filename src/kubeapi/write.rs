@@ -102,7 +102,7 @@ impl Server {
         }
         let owned = !owners_of(&admitted.object).is_null();
         let write = Write {
-            key,
+            key: key.clone(),
             expected: Expectation::Absent,
             object: admitted.object,
             deletes: false,
@@ -115,6 +115,11 @@ impl Server {
         self.expire(resource).await;
         // Namespace, kind and owners may have begun to end while this was written: then this ends too.
         let mut chores = Chores::default();
+        if self.is_of_no_kind(&key) {
+            self.collect_kind(&resource.storage, &mut chores).await?;
+            self.carry_out(chores).await;
+            return Err(Refusal::unknown_path());
+        }
         if self.check_namespace(target, &name).is_err() {
             chores.push(Chore::Empty(target.namespace.clone()));
         }

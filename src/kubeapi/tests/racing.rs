@@ -3,11 +3,13 @@
 use super::*;
 
 use crate::kubeapi::Error;
+use axum::body::Bytes;
 use futures::{FutureExt, future::BoxFuture};
 use std::{
     sync::{Mutex, PoisonError},
     time::Duration,
 };
+use tokio::sync::oneshot;
 
 const MAP: &str = "/api/v1/namespaces/default/configmaps/a";
 
@@ -134,4 +136,59 @@ async fn whoever_hears_of_a_definition_finds_its_kind() {
     let boats = read(&api, BOATS);
     let (found, (code, _)) = tokio::join!(boats, creation);
     assert_eq!((found.is_some(), code), (true, 201));
+}
+
+/// Asks for a boat to be made, whose description comes when the word is given.
+fn late_boat(api: &KubeApi) -> (oneshot::Sender<()>, BoxFuture<'static, u16>) {
+    let (word, given) = oneshot::channel();
+    let boat = json!({"apiVersion": "sea.test/v1", "kind": "Boat", "metadata": {"name": "a"}});
+    let body = async move { given.await.map(|()| Bytes::from(boat.to_string())) };
+    let body = Body::from_stream(futures::stream::once(body));
+    let request = Request::post(BOATS).header("content-type", "application/json");
+    let answer = tower::Service::call(&mut api.clone(), request.body(body).unwrap());
+    let code = answer.map(|answer| answer.unwrap().status().as_u16());
+    (word, code.boxed())
+}
+
+/// Whether there are boats once their kind is there again.
+async fn boats_are_left(api: &KubeApi) -> bool {
+    let (code, told) = send(api, "POST", DEFINITIONS, boats()).await;
+    assert_eq!(code, 201, "{told}");
+    read(api, BOATS).await.unwrap()["items"] != json!([])
+}
+
+#[tokio::test]
+async fn nothing_is_made_of_a_kind_that_is_gone_when_its_description_comes() {
+    let (api, _gate) = open_gated().await;
+    send(&api, "POST", DEFINITIONS, boats()).await;
+    let (word, mut creation) = late_boat(&api);
+    assert!((&mut creation).now_or_never().is_none());
+    let path = format!("{DEFINITIONS}/boats.sea.test");
+    assert_eq!(send(&api, "DELETE", &path, Value::Null).await.0, 200);
+    word.send(()).unwrap();
+    assert_eq!(creation.await, 404);
+    assert!(!boats_are_left(&api).await);
+}
+
+#[tokio::test]
+async fn nothing_is_left_of_a_kind_that_goes_while_it_is_stored() {
+    let (api, gate) = open_gated().await;
+    send(&api, "POST", DEFINITIONS, boats()).await;
+    let (word, mut creation) = late_boat(&api);
+    assert!((&mut creation).now_or_never().is_none());
+    let path = format!("{DEFINITIONS}/boats.sea.test");
+    let before = api.revision();
+    let mut deletion = send(&api, "DELETE", &path, Value::Null).boxed();
+    hold(&gate, &mut [&mut deletion]);
+    committed_after(&api, before).await;
+    let closed = gate.lock().unwrap();
+    // The kind is served until the deletion goes on, which then finds no boat.
+    word.send(()).unwrap();
+    assert!((&mut creation).now_or_never().is_none());
+    while (&mut deletion).now_or_never().is_none() {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    drop(closed);
+    assert_eq!(creation.await, 404);
+    assert!(!boats_are_left(&api).await);
 }
