@@ -57,6 +57,9 @@ fn encode_texts(object: &mut Value) {
         return;
     };
     let data = fields.entry("data").or_insert_with(|| json!({}));
+    if data.is_null() {
+        *data = json!({});
+    }
     if let Some(data) = data.as_object_mut() {
         texts.retain(|key, text| {
             let Some(text) = text.as_str() else {

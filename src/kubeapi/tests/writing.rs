@@ -317,15 +317,3 @@ async fn a_write_that_cannot_be_stored_is_not_visible() {
         .await
         .unwrap();
 }
-
-#[tokio::test(start_paused = true)]
-async fn the_names_of_roles_may_have_colons() {
-    let api = open().await;
-    let roles = "/apis/rbac.authorization.k8s.io/v1/clusterroles";
-    let role = |name: &str| json!({"metadata": {"name": name}, "rules": []});
-    for (name, code) in [("system:foo", 201), ("Foo", 201), ("a/b", 422), ("..", 422)] {
-        let (found, told) = send(&api, "POST", roles, role(name)).await;
-        assert_eq!(found, code, "{told}");
-    }
-    assert!(read(&api, &format!("{roles}/system:foo")).await.is_some());
-}
