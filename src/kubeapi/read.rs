@@ -72,25 +72,17 @@ impl Server {
         let exact = self.check_revision(parameters)?;
         let prefix = target.resource.prefix(&target.namespace);
         let after = token.as_ref().map(|token| token.start.as_str());
-        let past = token
-            .as_ref()
-            .map(|token| token.rv)
-            .or(exact)
-            .filter(|revision| *revision != self.store.revision());
-        let (selected, rest, revision) = if selector.is_empty() && past.is_none() {
-            self.store.page(&prefix, after, limit)
+        let wanted = token.as_ref().map(|token| token.rv).or(exact);
+        // Which of them a selector leaves is not known before all of them are looked at.
+        let most = if selector.is_empty() {
+            limit
         } else {
-            let (found, revision) = match past {
-                None => self.store.list(&prefix, after),
-                Some(revision) => {
-                    let found = self.store.list_at(&prefix, after, revision);
-                    (found.ok_or_else(|| forgotten(token.is_some()))?, revision)
-                }
-            };
-            let mut selected = select(&selector, target, found);
-            let rest = selected.split_off(limit.min(selected.len()));
-            (selected, rest.len(), revision)
+            usize::MAX
         };
+        let page = self.store.page(&prefix, after, most, wanted);
+        let (found, mut rest, revision) = page.ok_or_else(|| forgotten(token.is_some()))?;
+        let mut selected = select(&selector, target, found);
+        rest += selected.split_off(limit.min(selected.len())).len();
         let mut end = ListEnd {
             revision,
             ..ListEnd::default()

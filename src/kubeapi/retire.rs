@@ -24,11 +24,8 @@ pub(super) fn storage_of(definition: &Value) -> String {
 impl Server {
     /// Whether there are objects of the kind that this defines.
     pub(super) fn is_in_use(&self, definition: &Value) -> bool {
-        !self
-            .store
-            .page(&storage_of(definition), None, 1)
-            .0
-            .is_empty()
+        let page = self.store.page(&storage_of(definition), None, 1, None);
+        page.is_some_and(|(found, ..)| !found.is_empty())
     }
 
     /// Refuses to create an object of a kind that is gone or shall go.

@@ -19,6 +19,9 @@ const BATCH_LENGTH: usize = 256;
 /// none is dropped.
 const QUEUE_LENGTH: usize = 2 * BATCH_LENGTH;
 
+/// Objects with their keys, in the order of these.
+type Found = Vec<(String, Arc<Stored>)>;
+
 struct Job {
     write: Write,
     answer: oneshot::Sender<Outcome>,
@@ -96,11 +99,7 @@ impl Store {
     }
 
     /// The objects whose keys begin with `prefix`, after the key `after`, and the revision.
-    pub(in crate::kubeapi) fn list(
-        &self,
-        prefix: &str,
-        after: Option<&str>,
-    ) -> (Vec<(String, Arc<Stored>)>, u64) {
+    pub(in crate::kubeapi) fn list(&self, prefix: &str, after: Option<&str>) -> (Found, u64) {
         let state = self.live.lock();
         let found = state
             .range(prefix, after)
@@ -109,39 +108,37 @@ impl Store {
         (found, state.revision)
     }
 
-    /// The objects of a revision, in the order of their keys; `None` when it is forgotten.
-    pub(in crate::kubeapi) fn list_at(
-        &self,
-        prefix: &str,
-        after: Option<&str>,
-        revision: u64,
-    ) -> Option<Vec<(String, Arc<Stored>)>> {
-        let objects = self.live.lock().at(prefix, revision)?;
-        let found = objects
-            .into_iter()
-            .filter(|(key, _)| after.is_none_or(|after| key.as_str() > after));
-        Some(found.collect())
-    }
-
-    /// The first objects of such a list, how many follow them, and the revision.
+    /// The first objects of such a list, as they were at this revision or are now, how many follow them,
+    /// and the revision; `None` when it is forgotten.
     pub(in crate::kubeapi) fn page(
         &self,
         prefix: &str,
         after: Option<&str>,
         limit: usize,
-    ) -> (Vec<(String, Arc<Stored>)>, usize, u64) {
+        revision: Option<u64>,
+    ) -> Option<(Found, usize, u64)> {
+        // What is to be shown is settled under the lock that it is read under.
         let state = self.live.lock();
-        let mut found = state.range(prefix, after);
-        let page = found
-            .by_ref()
-            .take(limit)
-            .map(|(key, stored)| (key.clone(), Arc::clone(stored)))
-            .collect();
-        (page, found.count(), state.revision)
+        let Some(past) = revision.filter(|revision| *revision != state.revision) else {
+            let mut found = state.range(prefix, after);
+            let page = found
+                .by_ref()
+                .take(limit)
+                .map(|(key, stored)| (key.clone(), Arc::clone(stored)))
+                .collect();
+            return Some((page, found.count(), state.revision));
+        };
+        let objects = state.at(prefix, past)?;
+        drop(state);
+        let mut found = objects
+            .into_iter()
+            .filter(|(key, _)| after.is_none_or(|after| key.as_str() > after));
+        let page = found.by_ref().take(limit).collect();
+        Some((page, found.count(), past))
     }
 
     /// The objects that name this uid as an owner.
-    pub(in crate::kubeapi) fn dependents(&self, owner: &str) -> Vec<(String, Arc<Stored>)> {
+    pub(in crate::kubeapi) fn dependents(&self, owner: &str) -> Found {
         let state = self.live.lock();
         let keys = state.dependents.get(owner).into_iter().flatten();
         keys.filter_map(|key| Some((key.clone(), Arc::clone(state.objects.get(key)?))))

@@ -155,6 +155,26 @@ async fn a_watcher_keeps_no_more_bytes_than_the_log() {
 }
 
 #[tokio::test]
+async fn a_page_shows_the_moment_that_is_asked_for() {
+    let store = open(Box::new(Memory::default()));
+    for name in ["a", "b", "c"] {
+        let key = format!("g/kinds//{name}");
+        store.write(create(&key)).await.unwrap();
+    }
+    let shown = |after, revision| {
+        let (found, rest, at) = store.page("g/", after, 1, revision)?;
+        Some((found.last()?.0.clone(), rest, at))
+    };
+    let page = |name: &str, rest, at| Some((format!("g/kinds//{name}"), rest, at));
+    assert_eq!(shown(None, Some(2)), page("a", 1, 2));
+    assert_eq!(shown(Some("g/kinds//a"), Some(2)), page("b", 0, 2));
+    for now in [None, Some(3)] {
+        assert_eq!(shown(Some("g/kinds//a"), now), page("b", 1, 3));
+    }
+    assert_eq!(shown(Some("g/kinds//b"), Some(2)), None);
+}
+
+#[tokio::test]
 async fn the_log_keeps_a_bounded_past() {
     let store = open(Box::new(Memory::default()));
     let total = LOG_LENGTH as u64 + 10;
