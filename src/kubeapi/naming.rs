@@ -73,7 +73,7 @@ fn random<const LENGTH: usize>() -> [u8; LENGTH] {
     bytes
 }
 
-/// Checks the name, the labels and the annotations of an object.
+/// Checks the name, the labels, the annotations, the finalizers and the owners of an object.
 pub(super) fn check_metadata(metadata: &Value, resource: &Resource) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let name = metadata.text("name");
@@ -110,7 +110,46 @@ pub(super) fn check_metadata(metadata: &Value, resource: &Resource) -> Vec<Field
             ));
         }
     }
+    let finalizers = metadata.field("finalizers").as_array();
+    for finalizer in finalizers.into_iter().flatten() {
+        if !finalizer.as_str().is_none_or(is_qualified) {
+            let field = "metadata.finalizers";
+            errors.push(FieldError::invalid(field, finalizer, LABEL_KEY));
+        }
+    }
+    check_owners(metadata.field("ownerReferences"), &mut errors);
     errors
+}
+
+/// Checks that references to owners say who these are, and that one of them at most is in control. What
+/// is missing in one, its schema tells.
+fn check_owners(owners: &Value, errors: &mut Vec<FieldError>) {
+    let mut controller = None;
+    for owner in owners.as_array().into_iter().flatten() {
+        for (field, why) in [
+            ("apiVersion", "version must not be empty"),
+            ("kind", "must not be empty"),
+            ("name", "must not be empty"),
+            ("uid", "must not be empty"),
+        ] {
+            let value = owner.field(field);
+            if *value == "" {
+                let field = format!("metadata.ownerReferences.{field}");
+                errors.push(FieldError::invalid(&field, value, why));
+            }
+        }
+        if owner.field("controller") != true {
+            continue;
+        }
+        let this = format!("{}/{}", owner.text("kind"), owner.text("name"));
+        if let Some(first) = &controller {
+            let why = format!(
+                "Only one reference can have Controller set to true. Found \"true\" in references for {first} and {this}"
+            );
+            errors.push(FieldError::invalid("metadata.ownerReferences", owners, why));
+        }
+        controller.get_or_insert(this);
+    }
 }
 
 /// Warns of new finalizers that could be anybody's.

@@ -269,3 +269,45 @@ async fn a_namespace_that_is_made_anew_keeps_what_comes_into_it() {
     slow.await;
     assert!(read(&api, &one).await.is_some());
 }
+
+#[tokio::test(start_paused = true)]
+async fn owners_and_finalizers_have_names() {
+    let api = open().await;
+    let mut owners = Vec::new();
+    for (name, controls) in [("one", true), ("two", false)] {
+        let mut owner = reference(&map(&api, name, &[], &[]).await);
+        owner["controller"] = json!(controls);
+        owners.push(owner);
+    }
+    let post = |owners: Value| {
+        let object = json!({"metadata": {"name": "owned", "ownerReferences": owners}});
+        send(&api, "POST", MAPS, object)
+    };
+    let mut wrong = Vec::new();
+    for (field, why) in [
+        ("apiVersion", "version must not be empty"),
+        ("kind", "must not be empty"),
+        ("name", "must not be empty"),
+        ("uid", "must not be empty"),
+    ] {
+        let mut owners = json!(owners);
+        owners[1][field] = json!("");
+        let wanted = format!("metadata.ownerReferences.{field}: Invalid value: \"\": {why}");
+        wrong.push((owners, wanted));
+    }
+    let mut two = json!(owners);
+    two[1]["controller"] = json!(true);
+    let wanted = "Only one reference can have Controller set to true. Found \"true\" in references for ConfigMap/one and ConfigMap/two";
+    wrong.push((two, wanted.to_owned()));
+    for (owners, wanted) in wrong {
+        let (code, told) = post(owners).await;
+        let found = told["message"].as_str().unwrap();
+        assert!(code == 422 && found.contains(&wanted), "{wanted}: {found}");
+    }
+    assert_eq!(post(json!(owners)).await.0, 201);
+    let held = json!({"metadata": {"name": "held", "finalizers": ["a b"]}});
+    let (code, told) = send(&api, "POST", MAPS, held).await;
+    let wanted = "metadata.finalizers: Invalid value: \"a b\": name part must";
+    let found = told["message"].as_str().unwrap();
+    assert!(code == 422 && found.contains(wanted), "{found}");
+}
