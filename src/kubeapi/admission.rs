@@ -146,6 +146,7 @@ impl Case<'_> {
         dress(self.resource, &mut object, Some(old), self.now);
         let mut warnings = self.normalise(&mut object)?;
         mistakes.extend(moved_role(self.resource, old, &object));
+        mistakes.extend(self.check_sealed(old, &object));
         self.check(Some(old), &object, mistakes, part)?;
         self.check_finalizers(old, &object)?;
         warnings.extend(naming::finalizer_warnings(&object, Some(old)));

@@ -51,7 +51,10 @@ fn encode_texts(object: &mut Value) {
     let Some(fields) = object.as_object_mut() else {
         return;
     };
-    fields.entry("type").or_insert_with(|| json!("Opaque"));
+    let kind = fields.entry("type").or_insert(Value::Null);
+    if kind.is_null() || *kind == "" {
+        *kind = json!("Opaque");
+    }
     let texts = fields.remove("stringData");
     let Some(Value::Object(mut texts)) = texts else {
         return;

@@ -106,6 +106,22 @@ impl Case<'_> {
         Ok(errors)
     }
 
+    /// What a change may not touch: the type of a secret, and the data of what is said to be immutable.
+    pub(super) fn check_sealed(&self, old: &Value, object: &Value) -> Vec<FieldError> {
+        let mut errors = Vec::new();
+        let kind = object.field("type");
+        if self.resource.role == Role::Secret && kind != old.field("type") {
+            errors.push(FieldError::invalid("type", kind, "field is immutable"));
+        }
+        if self.resource.is_built_in() && old.field("immutable") == true {
+            let sealed = ["immutable", "data", "binaryData"].into_iter();
+            let changed = sealed.filter(|field| old.field(field) != object.field(field));
+            let why = "field is immutable when `immutable` is set";
+            errors.extend(changed.map(|field| FieldError::forbidden(field, why)));
+        }
+        errors
+    }
+
     /// Puts back what this request may not write.
     pub(super) fn keep_other_parts(&self, old: &Value, object: &mut Value, part: Part) {
         match part {

@@ -25,3 +25,56 @@ async fn a_secret_of_text_may_leave_its_data_empty() {
         (201, &json!({"k": "d29yZA=="}), None)
     );
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_is_immutable_stays_as_it_is() {
+    let api = open().await;
+    let sealed = "field is immutable when `immutable` is set";
+    for (plural, field) in [
+        ("configmaps", "data"),
+        ("configmaps", "binaryData"),
+        ("secrets", "data"),
+    ] {
+        let path = format!("/api/v1/namespaces/default/{plural}");
+        let name = field.to_lowercase();
+        let one = format!("{path}/{name}");
+        let object = json!({"metadata": {"name": name}, field: {"k": "d29yZA=="}});
+        send(&api, "POST", &path, object).await;
+        for (patch, refused) in [
+            (json!({field: {"k": "YQ=="}}), ""),
+            (json!({"immutable": true, field: {"k": "Yg=="}}), ""),
+            (json!({"metadata": {"labels": {"k": "v"}}}), ""),
+            (json!({field: {"k": "YQ=="}}), field),
+            (json!({field: null}), field),
+            (json!({"immutable": false}), "immutable"),
+            (json!({"immutable": null}), "immutable"),
+        ] {
+            let (code, told) = send(&api, "PATCH", &one, patch.clone()).await;
+            let message = told["message"].as_str().unwrap_or_default();
+            let wanted = format!("is invalid: {refused}: Forbidden: {sealed}");
+            let right = if refused.is_empty() {
+                code == 200
+            } else {
+                code == 422 && message.ends_with(&wanted)
+            };
+            assert!(right, "{plural} {patch}: {told}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_secret_keeps_its_type() {
+    let api = open().await;
+    let secrets = "/api/v1/namespaces/default/secrets";
+    let mut secret = json!({"metadata": {"name": "a"}, "type": "lb.test/key"});
+    send(&api, "POST", secrets, secret.clone()).await;
+    let path = format!("{secrets}/a");
+    // What says nothing is opaque, as on a real server.
+    for kind in [json!("Opaque"), json!(""), Value::Null] {
+        secret["type"] = kind;
+        let (code, told) = send(&api, "PUT", &path, secret.clone()).await;
+        let wanted = "type: Invalid value: \"Opaque\": field is immutable";
+        let found = told["message"].as_str().unwrap_or_default();
+        assert!(code == 422 && found.ends_with(wanted), "{told}");
+    }
+}
