@@ -31,6 +31,7 @@ pub(super) fn check(catalog: &Catalog, old: Option<&Value>, object: &Value) -> V
         errors.push(FieldError::invalid("spec.group", group, why));
     }
     check_versions(object, &mut errors);
+    check_conversion(spec, &mut errors);
     for path in IMMUTABLE {
         let pointer = format!("/spec/{}", path.replace('.', "/"));
         let at = |object: &Value| object.pointer(&pointer).cloned().unwrap_or_default();
@@ -41,6 +42,17 @@ pub(super) fn check(catalog: &Catalog, old: Option<&Value>, object: &Value) -> V
         }
     }
     errors
+}
+
+/// Refuses a conversion that is left out here: clients would read fields of another version.
+fn check_conversion(spec: &Value, errors: &mut Vec<FieldError>) {
+    let strategy = spec.field("conversion").field("strategy");
+    let versions = spec.field("versions").as_array().map_or(0, Vec::len);
+    if *strategy == "Webhook" && versions > 1 {
+        let why = "conversion by a webhook is not served here";
+        let field = "spec.conversion.strategy";
+        errors.push(FieldError::invalid(field, strategy, why));
+    }
 }
 
 fn check_versions(object: &Value, errors: &mut Vec<FieldError>) {

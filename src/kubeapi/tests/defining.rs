@@ -138,3 +138,16 @@ async fn a_group_of_built_in_kinds_takes_no_definition() {
     let answer = send(&api, "POST", PATH, leases).await;
     assert!(complaint(&answer).contains("spec.group"), "{answer:?}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_definition_of_several_versions_that_a_webhook_converts_is_refused() {
+    let api = open().await;
+    let mut converted = boats(&[version("v1", true, true), version("v2", true, false)]);
+    converted["spec"]["conversion"] = json!({"strategy": "Webhook"});
+    let answer = send(&api, "POST", PATH, converted.clone()).await;
+    let wanted = "spec.conversion.strategy: Invalid value: \"Webhook\": conversion by a webhook is not served here";
+    assert!(complaint(&answer).ends_with(wanted), "{answer:?}");
+    converted["spec"]["versions"] = json!([version("v1", true, true)]);
+    let (code, told) = send(&api, "POST", PATH, converted).await;
+    assert_eq!(code, 201, "{told}");
+}
