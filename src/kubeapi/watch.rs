@@ -338,3 +338,79 @@ impl Stream {
         event_line(word, object.to_string().as_bytes())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kubeapi::{
+        catalog::Catalog,
+        store::{Commit, Expectation, Memory, Store, Write},
+    };
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    /// How far the writer is ahead of the reader at most.
+    const AHEAD: u64 = 100;
+
+    fn stream_of(store: &Arc<Store>) -> Stream {
+        let catalog = Catalog::new(std::iter::empty(), Catalog::components());
+        let resource = catalog.find("", "v1", "configmaps").unwrap();
+        let subscription = store.subscribe(&resource.storage, Start::Now).unwrap();
+        let now = Instant::now();
+        Stream {
+            store: Arc::downgrade(store),
+            resource: Arc::clone(resource),
+            format: Format::Json,
+            include: Include::parse(""),
+            clock: Arc::new(|| jiff::Timestamp::UNIX_EPOCH),
+            selector: Selector::default(),
+            objects: Vec::new().into_iter(),
+            marks_initial_end: false,
+            backlog: VecDeque::new(),
+            ready: VecDeque::new(),
+            revision: 0,
+            floor: 0,
+            events: subscription.events,
+            first: true,
+            end: now + LONGEST,
+            bookmark: None,
+        }
+    }
+
+    #[test]
+    fn no_bookmark_is_ahead_of_what_was_told() {
+        let clock: crate::kubeapi::Clock = Arc::new(|| jiff::Timestamp::UNIX_EPOCH);
+        let store = Store::open(Box::new(Memory::default()), Commit::Inline, clock);
+        let store = Arc::new(store.unwrap());
+        let mut stream = stream_of(&store);
+        let (total, told) = (20_000, AtomicU64::new(0));
+        std::thread::scope(|threads| {
+            threads.spawn(|| {
+                for number in 1..=total {
+                    while number > told.load(Ordering::Relaxed) + AHEAD {
+                        std::hint::spin_loop();
+                    }
+                    let write = Write {
+                        key: format!("/configmaps/default/{number}"),
+                        expected: Expectation::Absent,
+                        object: json!({}),
+                        deletes: false,
+                    };
+                    futures::executor::block_on(store.write(write)).unwrap();
+                }
+            });
+            let mut right = true;
+            while told.load(Ordering::Relaxed) < total {
+                stream.mark();
+                let bookmark = stream.ready.pop_back().unwrap();
+                let bookmark: Value = serde_json::from_slice(&bookmark).unwrap();
+                let before = told.load(Ordering::Relaxed) + stream.ready.len() as u64;
+                stream.ready.clear();
+                let revision = bookmark["object"]["metadata"].text("resourceVersion");
+                right &= revision == before.to_string();
+                // What went wrong is told when the writer is through.
+                told.store(if right { before } else { total }, Ordering::Relaxed);
+            }
+            assert!(right);
+        });
+    }
+}
