@@ -317,3 +317,44 @@ async fn a_write_that_cannot_be_stored_is_not_visible() {
         .await
         .unwrap();
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_oldest_of_many_updaters_become_one() {
+    let moment = Arc::new(AtomicI64::new(0));
+    let api = open_at(&moment).await;
+    let maps = "/api/v1/namespaces/default/configmaps";
+    let mut map = json!({"metadata": {"name": "a"}, "data": {}});
+    for number in 0..13 {
+        moment.store(number, Ordering::Relaxed);
+        map["data"][format!("k{number}")] = json!("v");
+        let (method, path) = match number {
+            0 => ("POST", maps.to_owned()),
+            _ => ("PUT", format!("{maps}/a")),
+        };
+        let path = format!("{path}?fieldManager=m{number}");
+        let (_, told) = send(&api, method, &path, map.clone()).await;
+        assert_eq!(told["data"], map["data"], "{told}");
+    }
+    let kept = read(&api, &format!("{maps}/a")).await.unwrap();
+    let managers = kept["metadata"]["managedFields"].as_array().unwrap();
+    let names: Vec<&str> = managers
+        .iter()
+        .filter_map(|one| one["manager"].as_str())
+        .collect();
+    let wanted = [
+        "ancient-changes",
+        "m4",
+        "m5",
+        "m6",
+        "m7",
+        "m8",
+        "m9",
+        "m10",
+        "m11",
+        "m12",
+    ];
+    assert_eq!(names, wanted);
+    let ancient = managers[0]["fieldsV1"]["f:data"].as_object().unwrap();
+    let fields: Vec<&str> = ancient.keys().map(String::as_str).collect();
+    assert_eq!(fields, [".", "f:k0", "f:k1", "f:k2", "f:k3"]);
+}
