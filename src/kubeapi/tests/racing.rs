@@ -105,6 +105,21 @@ async fn an_object_that_goes_while_it_is_applied_by_its_uid_stays_away() {
     assert_eq!(told["message"], wanted);
 }
 
+#[tokio::test]
+async fn an_object_that_comes_while_its_namespace_begins_to_end_goes_with_it() {
+    let (api, gate) = open_gated().await;
+    let team = "/api/v1/namespaces/team";
+    let named = |name: &str| json!({"metadata": {"name": name}});
+    send(&api, "POST", "/api/v1/namespaces", named("team")).await;
+    let mut deletion = send(&api, "DELETE", team, Value::Null).boxed();
+    let maps = "/api/v1/namespaces/team/configmaps";
+    let mut creation = send(&api, "POST", maps, named("a")).boxed();
+    hold(&gate, &mut [&mut deletion, &mut creation]);
+    // Nobody has asked yet what became of the deletion.
+    assert_eq!(creation.await.0, 201);
+    assert_eq!(read(&api, team).await, None);
+}
+
 const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
 
 const BOATS: &str = "/apis/sea.test/v1/boats";
