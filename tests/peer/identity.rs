@@ -281,7 +281,7 @@ async fn a_request_without_a_session_is_a_strangers() {
 fn session(peer: Option<ClusterId>) -> Session {
     Session {
         peer: peer.map(|cluster_id| Proven {
-            fingerprint: landbridge::api::Fingerprint::from_spki(cluster_id.as_str().as_bytes()),
+            fingerprint: Fingerprint::from_spki(cluster_id.as_str().as_bytes()),
             cluster_id,
         }),
         exporter: [0; 32],
