@@ -216,7 +216,7 @@ impl Server {
         for (plural, namespace) in scopes {
             let prefix = format!("{RBAC}/{plural}/{namespace}/");
             for (_, stored) in self.store.list(&prefix, None).0 {
-                let binding = stored.value();
+                let binding = stored.tree();
                 let subjects = binding.field("subjects").as_array();
                 if subjects
                     .into_iter()
@@ -239,7 +239,7 @@ impl Server {
             _ => return None,
         };
         let key = format!("{RBAC}/{plural}/{namespace}/{}", reference.text("name"));
-        let role = self.store.get(&key)?.value();
+        let role = self.store.get(&key)?.tree();
         Some(role.field("rules").as_array().cloned().unwrap_or_default())
     }
 }

@@ -86,7 +86,7 @@ impl Server {
             let namespace = if kind.namespaced { namespace } else { "" };
             let owner = self.store.get(&kind.key(namespace, text("name")));
             owner.is_some_and(|stored| {
-                let owner = stored.value();
+                let owner = stored.tree();
                 owner.field("metadata").field("uid") == reference.field("uid")
                     && !is_waiting(&owner)
             })
@@ -222,13 +222,15 @@ impl Server {
                 continue;
             };
             for (_, stored) in self.store.list(&kind.prefix(""), None).0 {
-                let object = stored.value();
-                let name = name_of(&object);
-                if is_marked(&object) && role == Role::Namespace {
-                    chores.push(Chore::Empty(name));
-                } else if is_marked(&object) {
-                    chores.push(Chore::Retire(name));
+                if !stored.is_ending() {
+                    continue;
                 }
+                let name = name_of(&stored.tree());
+                chores.push(if role == Role::Namespace {
+                    Chore::Empty(name)
+                } else {
+                    Chore::Retire(name)
+                });
             }
         }
         self.carry_out(chores).await;

@@ -3,7 +3,6 @@
 use super::{
     Server,
     admission::name_of,
-    cascade::is_marked,
     catalog::Resource,
     chores::{Chore, Chores},
     delete::{DeleteOptions, Policy, keep_finalizers},
@@ -64,7 +63,7 @@ impl Server {
             };
             let key = resource.key(namespace, reference.text("name"));
             if let Some(stored) = self.store.get(&key) {
-                let owner = stored.value();
+                let owner = stored.tree();
                 if owner.field("metadata").field("uid") == reference.field("uid") {
                     self.finish_foreground(resource, &owner, chores).await?;
                 }
@@ -89,7 +88,7 @@ impl Server {
     /// Whether a dependent is left that says its owner must wait for it.
     fn is_blocked(&self, owner: &str) -> bool {
         self.store.dependents(owner).iter().any(|(_, stored)| {
-            let object = stored.value();
+            let object = stored.tree();
             let references = object.field("metadata").field("ownerReferences").as_array();
             references.into_iter().flatten().any(|reference| {
                 reference.text("uid") == owner && reference.field("blockOwnerDeletion") == true
@@ -103,14 +102,14 @@ impl Server {
         let is_alone = |object: &Value| !self.has_owner(object, owner);
         let mut alone = Vec::new();
         for (key, stored) in self.store.dependents(owner) {
-            let dependent = stored.value();
+            let dependent = stored.tree();
             if !is_alone(&dependent) {
                 continue;
             }
             if self.waits_for(&dependent) {
                 self.unblock_owners(&key, chores).await?;
             }
-            if !is_marked(&dependent) {
+            if !stored.is_ending() {
                 alone.push((key, stored));
             }
         }
@@ -118,7 +117,7 @@ impl Server {
         let deleted = self.delete_all(alone, &options, &is_alone, chores).await;
         // Among them those that got another owner meanwhile.
         for (key, stored) in self.store.dependents(owner) {
-            if !is_alone(&stored.value()) {
+            if !is_alone(&stored.tree()) {
                 self.disown(&key, owner, chores).await?;
             }
         }
@@ -131,7 +130,7 @@ impl Server {
         let dependents = self.store.dependents(uid);
         dependents
             .iter()
-            .any(|(_, stored)| is_waiting(&stored.value()))
+            .any(|(_, stored)| is_waiting(&stored.tree()))
     }
 
     /// Lets no owner of an object wait for it any more, as the real collector breaks rings.
@@ -202,10 +201,10 @@ impl Server {
             let Some(stored) = self.store.get(key) else {
                 return Ok(());
             };
-            let old = stored.value();
-            let mut object = old.clone();
+            let old = stored.tree();
+            let mut object = Value::clone(&old);
             change(&mut object);
-            if object == old {
+            if object == *old {
                 return Ok(());
             }
             super::dress::tidy(&mut object);

@@ -218,7 +218,7 @@ fn select(
             let named = selector
                 .name()
                 .is_none_or(|name| key.rsplit_once('/').is_some_and(|(_, known)| known == name));
-            let shown = || super::present::as_shown(&target.resource, stored.value());
+            let shown = || super::present::shown(&target.resource, stored.tree());
             named && selector.matches(&shown())
         })
         .collect()

@@ -52,10 +52,10 @@ impl Server {
         let Some(stored) = self.store.get(&definitions.key("", name)) else {
             return Ok(());
         };
-        let definition = stored.value();
-        if !is_marked(&definition) {
+        if !stored.is_ending() {
             return Ok(());
         }
+        let definition = stored.tree();
         let found = self.store.list(&storage_of(&definition), None).0;
         let mut objects = self.with_kinds(found);
         let all = objects.len();

@@ -138,8 +138,8 @@ impl Server {
         let (expected, admitted) = match &known {
             None => (Expectation::Absent, case.admit_new(object)),
             Some(stored) => {
-                let old = stored.value();
-                let mut wanted = old.clone();
+                let old = stored.tree();
+                let mut wanted = Value::clone(&old);
                 wanted.set(&["spec"], object.field("spec").clone());
                 let change = case.admit_change(&old, wanted, super::admission::Part::Main);
                 (Expectation::Revision(stored.revision), change)
@@ -149,7 +149,7 @@ impl Server {
             name: name.clone(),
             reason: refusal.status().text("message").to_owned(),
         })?;
-        if known.is_some_and(|stored| stored.value() == admitted.object) {
+        if known.is_some_and(|stored| *stored.tree() == admitted.object) {
             return Ok(());
         }
         let write = Write {

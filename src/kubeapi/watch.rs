@@ -4,7 +4,7 @@ use super::{
     Server,
     catalog::Resource,
     options,
-    present::{Format, Presenter, as_shown, respond},
+    present::{Format, Presenter, as_shown, respond, shown},
     read::{not_a_number, selector},
     refusal::{FieldError, Refusal},
     routes::{Parameters, Target},
@@ -309,7 +309,7 @@ impl Stream {
     /// Whether an object is watched.
     fn selects(&self, stored: &Stored) -> bool {
         self.selector.is_empty() || {
-            let object = as_shown(&self.resource, stored.value());
+            let object = shown(&self.resource, stored.tree());
             self.selector.matches(&object)
         }
     }

@@ -70,8 +70,9 @@ impl Stored {
             GlanceMetadata::default()
         };
         let owners = metadata.owner_references.into_iter();
+        let owners = owners.filter_map(|owner| owner.uid.map(String::into_boxed_str));
         Self {
-            owners: owners.map(|owner| owner.uid.into_boxed_str()).collect(),
+            owners: owners.collect(),
             ends: metadata.deletion_timestamp.is_some(),
             ..Self::of_line(revision, operation, [line_start(operation), json].concat())
         }
@@ -136,5 +137,5 @@ struct GlanceMetadata {
 
 #[derive(Deserialize)]
 struct GlanceOwner {
-    uid: String,
+    uid: Option<String>,
 }
