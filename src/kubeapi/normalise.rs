@@ -36,7 +36,7 @@ fn walk(schema: Schema<'_>, value: &mut Value, path: Path<'_>, unknown: &mut Vec
 }
 
 /// What a float stands for when it stands for an integer, and exactly for that.
-fn whole(value: &Value) -> Option<i64> {
+pub(super) fn whole(value: &Value) -> Option<i64> {
     let number = value.as_f64().filter(|_| value.is_f64())?;
     let exact = number.fract() == 0.0 && number.abs() < EXACT;
     #[expect(

@@ -64,9 +64,7 @@ impl Rules {
             })
             .collect()
     }
-}
 
-impl Rules {
     /// The path of what a rule is about, as far as it can be told: of what is in a list, the list.
     fn scope<'a>(&self, rule: &str, named: &'a str) -> &'a str {
         let fields = self.pointed.iter().filter(|(known, _)| known == rule);

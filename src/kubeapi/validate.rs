@@ -2,6 +2,7 @@
 
 use super::{
     bounds::{COMPLAINTS, quote},
+    normalise::whole,
     path::Path,
     pattern,
     refusal::FieldError,
@@ -59,18 +60,12 @@ fn has_type(value: &Value, expected: &str) -> bool {
     match expected {
         "string" => value.is_string(),
         "boolean" => value.is_boolean(),
-        "integer" => value.is_i64() || value.is_u64() || is_whole(value),
+        "integer" => value.is_i64() || value.is_u64() || whole(value).is_some(),
         "number" => value.is_number(),
         "array" => value.is_array(),
         "object" => value.is_object(),
         _ => true,
     }
-}
-
-/// Whether a number is whole, as far as a float is exact about that.
-fn is_whole(value: &Value) -> bool {
-    let exact = |number: f64| number.fract() == 0.0 && number.abs() < 9_007_199_254_740_992.0;
-    value.as_f64().is_some_and(exact)
 }
 
 fn type_of(value: &Value) -> &'static str {
