@@ -56,11 +56,8 @@ impl InterfaceRules {
 
     /// Returns whether an interface may be used at all.
     pub fn allows_name(&self, name: &str) -> bool {
-        if self.allow.is_empty() {
-            !lists(&self.deny, name) && !self.skips(name)
-        } else {
-            !lists(&self.deny, name) && lists(&self.allow, name)
-        }
+        let is_allowed = self.allow.is_empty() || lists(&self.allow, name);
+        is_allowed && !lists(&self.deny, name) && !self.skips(name)
     }
 
     /// Returns whether an interface is left out because of its kind, and nobody has named it.
