@@ -53,6 +53,22 @@ pub struct Announcement {
     pub discover: bool,
 }
 
+#[cfg(test)]
+impl Announcement {
+    /// That of a cluster that announces itself and looks for others.
+    pub(crate) fn of_rome() -> Self {
+        Self {
+            cluster_id: "rome-1".parse().expect("an id"),
+            name: ClusterName::neutralise("rome"),
+            boot: "aaaa".to_owned(),
+            port: 5870,
+            ttl: Duration::from_secs(90),
+            advertise: true,
+            discover: true,
+        }
+    }
+}
+
 /// Where a source puts its events. It never blocks: an event that finds no room is dropped and
 /// counted. A dropped sighting comes again when its source repeats it, and a dropped goodbye is made
 /// good by the time to live.

@@ -3,7 +3,6 @@
 use std::sync::{Mutex, PoisonError};
 
 use super::*;
-use crate::api::identity::ClusterName;
 
 /// How long the register takes, as a name server does that is far away.
 const TAKES: Duration = Duration::from_secs(3);
@@ -55,15 +54,7 @@ struct Running {
 
 impl Running {
     fn start() -> Self {
-        let announcement = watch::Sender::new(Announcement {
-            cluster_id: "rome-1".parse().expect("an id"),
-            name: ClusterName::neutralise("rome"),
-            boot: "aaaa".to_owned(),
-            port: 5870,
-            ttl: Duration::from_secs(90),
-            advertise: true,
-            discover: true,
-        });
+        let announcement = watch::Sender::new(Announcement::of_rome());
         let own = watch::Sender::new(networks(1));
         let sources = Sources {
             announcement: announcement.subscribe(),

@@ -321,14 +321,19 @@ fn what_is_missing_is_asked_for_and_forgotten_when_nobody_answers() {
 
 const INCOMPLETE_AT_MOST: Duration = Duration::from_secs(10);
 
-#[test]
-fn without_a_description_it_is_told_when_asking_was_in_vain() {
-    let (mut table, links, start) = (neighbours(), links(), Instant::now());
+/// What Rome says without the record that describes it.
+fn undescribed() -> Packet {
     let mut packet = says(ROME, &["10.0.0.9"]);
     packet
         .answers
         .retain(|record| !matches!(record.data, Data::Txt(_)));
-    table.hear(&packet, from(2, "10.0.0.9"), &links, start);
+    packet
+}
+
+#[test]
+fn without_a_description_it_is_told_when_asking_was_in_vain() {
+    let (mut table, links, start) = (neighbours(), links(), Instant::now());
+    table.hear(&undescribed(), from(2, "10.0.0.9"), &links, start);
     assert_eq!(drain(&mut table), []);
     let events = wait(&mut table, &links, after(start, 4_000));
     assert_eq!(sightings(&events)[0].cluster_id, None);
@@ -354,10 +359,7 @@ fn an_instance_name_that_could_deceive_is_ignored() {
 #[test]
 fn an_advertisement_without_a_description_is_told_and_stays() {
     let (mut table, links, start) = (neighbours(), links(), Instant::now());
-    let mut packet = says(ROME, &["10.0.0.9"]);
-    packet
-        .answers
-        .retain(|record| !matches!(record.data, Data::Txt(_)));
+    let packet = undescribed();
     table.hear(&packet, from(2, "10.0.0.9"), &links, start);
     let events = wait(&mut table, &links, after(start, 5_000));
     assert_eq!(sightings(&events).len(), 1);

@@ -1,29 +1,18 @@
 //! A session without sockets: what it waits for, and when it means to speak.
 
 use super::*;
-use crate::{
-    api::identity::ClusterName,
-    discovery::{
-        interfaces::Link,
-        mdns::{
-            socket::Datagram,
-            wire::{Name, kind},
-        },
+use crate::discovery::{
+    interfaces::Link,
+    mdns::{
+        socket::Datagram,
+        wire::{Name, kind},
     },
 };
 
 const LINK: u32 = 2;
 
 fn session(events: &EventSink) -> Session<'_> {
-    let announcement = Announcement {
-        cluster_id: "rome-1".parse().expect("an id"),
-        name: ClusterName::neutralise("rome"),
-        boot: "aaaa".to_owned(),
-        port: 5870,
-        ttl: Duration::from_secs(90),
-        advertise: true,
-        discover: true,
-    };
+    let announcement = Announcement::of_rome();
     let now = Instant::now();
     Session {
         port: 5353,
