@@ -102,6 +102,18 @@ pub struct Options {
     pub crds: Vec<CustomResourceDefinition>,
 }
 
+impl Options {
+    /// An API that forgets when it is dropped and commits without threads, for tests and simulations.
+    pub fn in_memory(clock: Clock, crds: Vec<CustomResourceDefinition>) -> Self {
+        Self {
+            backend: Box::new(store::Memory::default()),
+            commit: store::Commit::Inline,
+            clock,
+            crds,
+        }
+    }
+}
+
 impl fmt::Debug for Options {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter

@@ -32,7 +32,6 @@ use landbridge::{
     kubeapi::{
         KubeApi, Options,
         loopback::{self, Credentials},
-        store::{Commit, Memory},
     },
 };
 use serde_json::json;
@@ -310,12 +309,10 @@ impl Cluster {
     async fn start() -> Self {
         drop(rustls::crypto::ring::default_provider().install_default());
         let directory = tempfile::tempdir().expect("a directory");
-        let api = KubeApi::open(Options {
-            backend: Box::new(Memory::default()),
-            commit: Commit::Inline,
-            clock: Arc::new(jiff::Timestamp::now),
-            crds: Vec::new(),
-        })
+        let api = KubeApi::open(Options::in_memory(
+            Arc::new(jiff::Timestamp::now),
+            Vec::new(),
+        ))
         .await
         .expect("an API");
         let credentials = Credentials::load_or_create(directory.path(), jiff::Timestamp::now());

@@ -110,7 +110,7 @@ mod tests {
     use crate::{
         api,
         controllers::{Clock, cluster_config},
-        kubeapi::{KubeApi, Options, store},
+        kubeapi::{KubeApi, Options},
     };
 
     const TEXT: &str = "0123456789abcdef0123456789abcdef";
@@ -118,12 +118,7 @@ mod tests {
     #[tokio::test]
     async fn the_secret_is_read_and_followed_and_a_weak_one_is_none() {
         let clock: Clock = Arc::new(|| Timestamp::UNIX_EPOCH);
-        let options = Options {
-            backend: Box::new(store::Memory::default()),
-            commit: store::Commit::Inline,
-            clock,
-            crds: api::crds(),
-        };
+        let options = Options::in_memory(clock, api::crds());
         let client = KubeApi::open(options).await.unwrap().client();
         let made = cluster_config::ensure_namespace(&client, labels::NAMESPACE).await;
         made.unwrap();

@@ -227,7 +227,7 @@ mod tests {
     use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::JSONSchemaProps;
 
     use super::*;
-    use crate::kubeapi::{KubeApi, Options, store};
+    use crate::kubeapi::{KubeApi, Options};
 
     #[tokio::test]
     async fn only_definitions_of_ours_that_are_not_newer_are_replaced() {
@@ -292,12 +292,7 @@ mod tests {
     }
 
     async fn empty_cluster() -> Client {
-        let options = Options {
-            backend: Box::new(store::Memory::default()),
-            commit: store::Commit::Inline,
-            clock: Arc::new(jiff::Timestamp::now),
-            crds: Vec::new(),
-        };
+        let options = Options::in_memory(Arc::new(jiff::Timestamp::now), Vec::new());
         KubeApi::open(options).await.unwrap().client()
     }
 

@@ -23,10 +23,7 @@ use landbridge::{
     },
     controllers::{Clock, Context, cluster_config, context::Parts, reception::FrontDesk},
     engine::{addressing::Surroundings, peering::Own},
-    kubeapi::{
-        KubeApi, Options,
-        store::{Commit, Memory},
-    },
+    kubeapi::{KubeApi, Options},
     peer::{
         auth::{PeerEndpoint, Reception as _, Session},
         certificates::{Identity, Proven},
@@ -59,12 +56,7 @@ pub(crate) struct Rome {
 impl Rome {
     pub(crate) async fn open() -> Self {
         let (now, clock) = clock();
-        let objects = KubeApi::open(Options {
-            backend: Box::new(Memory::default()),
-            commit: Commit::Inline,
-            clock: Arc::clone(&now),
-            crds: api::crds(),
-        });
+        let objects = KubeApi::open(Options::in_memory(Arc::clone(&now), api::crds()));
         let client = objects.await.unwrap().client();
         cluster_config::ensure_namespace(&client, labels::NAMESPACE)
             .await

@@ -18,10 +18,7 @@ use landbridge::{
         wire::{Decision, Features, IdentityAnswer, IdentityRequest, Ids},
     },
     engine::addresses::OwnNetworks,
-    kubeapi::{
-        KubeApi, Options,
-        store::{Commit, Memory},
-    },
+    kubeapi::{KubeApi, Options},
     peer::{
         auth::{PeerEndpoint, Reception, Session, Undecided},
         certificates::Identity,
@@ -141,12 +138,10 @@ impl Cluster {
             looked_up: AtomicUsize::new(0),
             undecided: AtomicBool::new(false),
         });
-        let objects = KubeApi::open(Options {
-            backend: Box::new(Memory::default()),
-            commit: Commit::Inline,
-            clock: Arc::new(jiff::Timestamp::now),
-            crds: landbridge::api::crds(),
-        })
+        let objects = KubeApi::open(Options::in_memory(
+            Arc::new(jiff::Timestamp::now),
+            landbridge::api::crds(),
+        ))
         .await
         .unwrap();
         let reception: Arc<dyn Reception> = Arc::<Desk>::clone(&desk);

@@ -17,7 +17,7 @@ use landbridge::{
     },
     controllers::tunnel_endpoint::{Connectivity, Settings, run},
     engine::overlay::{Observed, PublicKey},
-    kubeapi::{Clock, KubeApi, Options, store},
+    kubeapi::{Clock, KubeApi, Options},
     tunnel::{
         Driver,
         memory::{Fabric, MemoryDriver},
@@ -247,11 +247,7 @@ async fn an_api_that_says_nothing_holds_up_no_tunnel() {
     fabric.set_latency(Duration::from_micros(400));
     let home = Cluster::start_behind(Arc::new(fabric.driver(key(1))), deaf_to_patches).await;
     let foreign = Cluster::start(Arc::new(fabric.driver(key(2)))).await;
-    home.create(spec("foreign", 2), ready("10.72.0.0/16", "10.71.0.0/16"))
-        .await;
-    foreign
-        .create(spec("home", 1), ready("10.71.0.0/16", "10.72.0.0/16"))
-        .await;
+    introduce(&home, &foreign).await;
     foreign.wait_for("connected").await;
     let whole = fabric.look(&key(1)).filter;
     fabric.meddle(&key(1), |observed| observed.filter = None);
@@ -298,12 +294,17 @@ async fn two_clusters_with(
     let home = Cluster::start(Arc::new(fabric.driver(key(1)))).await;
     prepare(&home.driver);
     let foreign = Cluster::start(Arc::new(fabric.driver(key(2)))).await;
+    introduce(&home, &foreign).await;
+    (fabric, home, foreign)
+}
+
+/// Makes a TunnelEndpoint for each other on two clusters of the same range.
+async fn introduce<D: Driver + 'static>(home: &Cluster<D>, foreign: &Cluster<D>) {
     home.create(spec("foreign", 2), ready("10.72.0.0/16", "10.71.0.0/16"))
         .await;
     foreign
         .create(spec("home", 1), ready("10.71.0.0/16", "10.72.0.0/16"))
         .await;
-    (fabric, home, foreign)
 }
 
 impl<D: Driver + 'static> Cluster<D> {
@@ -318,12 +319,10 @@ impl<D: Driver + 'static> Cluster<D> {
             let elapsed = SignedDuration::try_from(started.elapsed()).unwrap();
             Timestamp::from_second(1_800_000_000).unwrap() + elapsed
         });
-        let api = KubeApi::open(Options {
-            backend: Box::new(store::Memory::default()),
-            commit: store::Commit::Inline,
-            clock: Arc::clone(&clock),
-            crds: vec![TunnelEndpoint::crd()],
-        })
+        let api = KubeApi::open(Options::in_memory(
+            Arc::clone(&clock),
+            vec![TunnelEndpoint::crd()],
+        ))
         .await
         .unwrap();
         let settings = Settings::new("10.244.0.0/16".parse().unwrap());

@@ -60,7 +60,7 @@ mod tests {
     use kube::api::{ObjectMeta, PostParams};
 
     use super::*;
-    use crate::kubeapi::{KubeApi, Options, store};
+    use crate::kubeapi::{KubeApi, Options};
 
     fn lease(age: SignedDuration) -> Lease {
         Lease {
@@ -76,12 +76,7 @@ mod tests {
     }
 
     async fn cluster(age: SignedDuration) -> (Client, Api<Lease>) {
-        let options = Options {
-            backend: Box::new(store::Memory::default()),
-            commit: store::Commit::Inline,
-            clock: Arc::new(Timestamp::now),
-            crds: Vec::new(),
-        };
+        let options = Options::in_memory(Arc::new(Timestamp::now), Vec::new());
         let client = KubeApi::open(options).await.unwrap().client();
         let leases: Api<Lease> = Api::namespaced(client.clone(), labels::NAMESPACE);
         let way = PostParams::default();
