@@ -90,6 +90,13 @@ pub struct ForeignClusterSpec {
     pub incoming_peering_enabled: IncomingPeering,
 }
 
+impl ForeignClusterSpec {
+    /// Whether somebody said no to the cluster: what it asks is refused, and nothing is asked of it.
+    pub fn is_denied(&self) -> bool {
+        self.incoming_peering_enabled == IncomingPeering::No
+    }
+}
+
 /// The identity of a cluster as objects carry it.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct ClusterIdentity {

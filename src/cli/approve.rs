@@ -17,7 +17,7 @@ pub(super) async fn approve(options: Named) -> Result<(), Failure> {
             "{name} has not proven who it is yet: landbridge status says what is missing"
         )));
     };
-    let blocked = cluster.spec.incoming_peering_enabled == IncomingPeering::No;
+    let blocked = cluster.spec.is_denied();
     let trusted = cluster.spec.trust_mode == TrustMode::Trusted;
     if trusted && !blocked {
         return output::print(&format!("foreigncluster/{name} is approved already\n"));

@@ -12,7 +12,7 @@ pub(super) async fn deny(options: Named) -> Result<(), Failure> {
     let client = connect(&options.connect).await?;
     let cluster = peers::find(&client, &options.name).await?;
     let name = cluster.name_any();
-    if cluster.spec.incoming_peering_enabled == IncomingPeering::No {
+    if cluster.spec.is_denied() {
         return output::print(&format!("foreigncluster/{name} is denied already\n"));
     }
     let spec = json!({"incomingPeeringEnabled": IncomingPeering::No});

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::api::{
     ForeignCluster,
-    foreign_cluster::{AuthStatus, IncomingPeering, Phase, TrustMode},
+    foreign_cluster::{AuthStatus, Phase, TrustMode},
 };
 
 /// Does what `kubectl patch ... join: true|false` does, and says what happens next.
@@ -61,7 +61,7 @@ fn joining(before: &ForeignCluster) -> String {
     let phase = status.and_then(|status| status.phase);
     if phase == Some(Phase::Peered) && before.spec.join {
         "is joined already".to_owned()
-    } else if before.spec.incoming_peering_enabled == IncomingPeering::No {
+    } else if before.spec.is_denied() {
         format!(
             "shall be joined, but is denied here: landbridge approve {name} lifts that, and trusts it"
         )
@@ -100,17 +100,12 @@ mod tests {
     use super::*;
     use crate::{
         api,
-        kubeapi::{KubeApi, Options, store},
+        kubeapi::{KubeApi, Options},
     };
 
     #[tokio::test]
     async fn a_cluster_that_refused_us_is_asked_again() {
-        let options = Options {
-            backend: Box::new(store::Memory::default()),
-            commit: store::Commit::Inline,
-            clock: Arc::new(jiff::Timestamp::now),
-            crds: api::crds(),
-        };
+        let options = Options::in_memory(Arc::new(jiff::Timestamp::now), api::crds());
         let client = KubeApi::open(options).await.unwrap().client();
         let clusters: Api<ForeignCluster> = Api::all(client.clone());
         let milan = json!({

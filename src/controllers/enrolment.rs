@@ -197,7 +197,7 @@ async fn update(
     if takes_over {
         spec.insert("discoveryType".into(), json!(source));
         marks.insert(labels::DISCOVERY_TYPE.into(), json!(source));
-        if is_undecided(present) && !is_denied(present) {
+        if is_undecided(present) && !present.spec.is_denied() {
             let shown = newcomer.evidence.is_some();
             let trusted = shown || present.spec.trust_mode == TrustMode::Trusted;
             let join = belonging::joins(newcomer, &context.policy().discovery_config, trusted);
@@ -216,7 +216,7 @@ async fn update(
     }
     if let Some(evidence) = newcomer.evidence
         && present.spec.trust_mode != TrustMode::Trusted
-        && !is_denied(present)
+        && !present.spec.is_denied()
     {
         spec.insert("trustMode".into(), json!(TrustMode::Trusted));
         notes.insert(labels::TRUSTED_BY.into(), json!(evidence.reason()));
@@ -246,10 +246,6 @@ fn changed_name<'a>(present: &ForeignCluster, newcomer: &'a Newcomer) -> Option<
     let shown = identity.and_then(|identity| identity.cluster_name.as_deref());
     let is_other = identity.is_some() && !name.is_empty() && shown != Some(name);
     is_other.then_some(name)
-}
-
-fn is_denied(object: &ForeignCluster) -> bool {
-    object.spec.incoming_peering_enabled == IncomingPeering::No
 }
 
 /// Whether nobody has ever asked for the join of an object that a visit made, so that policy may
@@ -312,7 +308,7 @@ mod tests {
         api::{self, ClusterConfigSpec, Fingerprint},
         controllers::context::Parts,
         engine::{addressing::Surroundings, peering::Own},
-        kubeapi::{KubeApi, Options, store},
+        kubeapi::{KubeApi, Options},
         peer::{
             client::{ConnectError, Connection, Connector, Target},
             web_pki::WebPki,
@@ -330,12 +326,7 @@ mod tests {
     /// A cluster that can reach nobody.
     pub(in crate::controllers) async fn context() -> Arc<Context> {
         let clock: crate::controllers::Clock = Arc::new(|| jiff::Timestamp::UNIX_EPOCH);
-        let options = Options {
-            backend: Box::new(store::Memory::default()),
-            commit: store::Commit::Inline,
-            clock: Arc::clone(&clock),
-            crds: api::crds(),
-        };
+        let options = Options::in_memory(Arc::clone(&clock), api::crds());
         let (_, surroundings) = watch::channel(Surroundings::default());
         let (_, config) = watch::channel(ClusterConfigSpec::default());
         Context::new(Parts {

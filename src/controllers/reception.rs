@@ -15,7 +15,7 @@ use super::{
 use crate::{
     api::{
         ClusterId, ForeignCluster,
-        foreign_cluster::{DiscoveryType, IncomingPeering},
+        foreign_cluster::DiscoveryType,
         labels,
         wire::{Attestation, Decision, Features, IdentityAnswer, IdentityRequest, Ids, PROTOCOL},
     },
@@ -140,7 +140,7 @@ impl FrontDesk {
             showing.refusal = Some(refused("too many clusters have come here"));
             return Ok(showing);
         }
-        if present.is_some_and(is_blocked) {
+        if present.is_some_and(|object| object.spec.is_denied()) {
             return Ok(showing);
         }
         let fleet = context.fleet_secret();
@@ -225,10 +225,6 @@ fn came(objects: &[ForeignCluster]) -> impl Iterator<Item = &ForeignCluster> {
 fn is_crowded(context: &Context, objects: &[ForeignCluster]) -> bool {
     let waits = |object: &&ForeignCluster| admitted(context, object) == Trust::Waiting;
     came(objects).filter(waits).count() >= STRANGERS
-}
-
-fn is_blocked(object: &ForeignCluster) -> bool {
-    object.spec.incoming_peering_enabled == IncomingPeering::No
 }
 
 /// Where the peer may be reached: what it says, else where it came from.

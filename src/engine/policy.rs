@@ -64,7 +64,7 @@ pub fn trust(
     evidence: Option<Evidence>,
     allow_empty_token: bool,
 ) -> Trust {
-    if spec.incoming_peering_enabled == IncomingPeering::No {
+    if spec.is_denied() {
         return Trust::Refused;
     }
     if spec.trust_mode == TrustMode::Trusted {

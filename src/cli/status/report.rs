@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::{
     api::{
         ForeignCluster, SearchDomain, TunnelEndpoint,
-        foreign_cluster::{ForeignClusterStatus, IncomingPeering, Phase},
+        foreign_cluster::{ForeignClusterStatus, Phase},
         labels::{cluster_config, condition, reason, search_domain},
         network_config::UNCHANGED,
     },
@@ -283,7 +283,7 @@ impl Peer {
             cluster_id: id.to_owned(),
             found_by: cluster.spec.discovery_type.as_str(),
             join: cluster.spec.join,
-            is_denied: cluster.spec.incoming_peering_enabled == IncomingPeering::No,
+            is_denied: cluster.spec.is_denied(),
             is_troubled: is_troubled(cluster),
             state: phase.map_or("New", Phase::as_str),
             address: tunnel.and_then(machine_address),

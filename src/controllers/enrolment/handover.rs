@@ -6,7 +6,7 @@ use kube::{
 };
 use serde_json::json;
 
-use super::{claimed_id, is_denied, list};
+use super::{claimed_id, list};
 use crate::{
     api::{
         ClusterId, ClusterName, ForeignCluster,
@@ -45,7 +45,7 @@ pub(in crate::controllers) async fn fill_identity(
         // What was said of the cluster holds for it, whichever object says it: a refusal at any
         // moment, the rest once the object is known to be the cluster's.
         let incoming = json!({ "incomingPeeringEnabled": other.spec.incoming_peering_enabled });
-        if is_denied(other) {
+        if other.spec.is_denied() {
             let patch = Patch::Merge(json!({ "spec": incoming }));
             let denied = api.patch(&object.name_any(), &managed(), &patch).await;
             gone_is_fine(denied).map_err(Error::api("deny a ForeignCluster"))?;
@@ -168,7 +168,10 @@ mod tests {
         let filled = fill_identity(&failing, &by_hand, id, name).await;
         filled.expect_err("the last write fails");
         let left = api.list(&ListParams::default()).await.unwrap().items;
-        assert!(left.iter().any(is_denied), "{left:?}");
+        assert!(
+            left.iter().any(|object| object.spec.is_denied()),
+            "{left:?}"
+        );
     }
 
     fn writing_nothing_after_a_deletion(client: kube::Client) -> kube::Client {

@@ -18,7 +18,7 @@ use super::*;
 use crate::{
     api::{
         ForeignClusterSpec,
-        foreign_cluster::{ClusterIdentity, TrustMode},
+        foreign_cluster::{ClusterIdentity, IncomingPeering, TrustMode},
     },
     controllers::{enrolment::context, foreign_cluster},
 };

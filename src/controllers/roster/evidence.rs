@@ -6,10 +6,7 @@ use std::sync::Arc;
 use kube::ResourceExt as _;
 
 use crate::{
-    api::{
-        ForeignCluster, SearchDomain,
-        foreign_cluster::{IncomingPeering, TrustMode},
-    },
+    api::{ForeignCluster, SearchDomain, foreign_cluster::TrustMode},
     controllers::{Context, Error, enrolment, foreign_cluster::introduce},
     engine::{
         policy::{self, Evidence},
@@ -99,8 +96,7 @@ async fn is_attested(context: &Arc<Context>, connection: &Connection, hosts: Vec
 
 /// Whether a person has said yes or no, or it is in already.
 fn is_decided(object: &ForeignCluster) -> bool {
-    object.spec.trust_mode == TrustMode::Trusted
-        || object.spec.incoming_peering_enabled == IncomingPeering::No
+    object.spec.trust_mode == TrustMode::Trusted || object.spec.is_denied()
 }
 
 /// What the domains say of a candidate, each with who says it.

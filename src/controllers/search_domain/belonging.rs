@@ -12,7 +12,7 @@ use crate::{
     api::{
         ClusterId, ForeignCluster, SearchDomain,
         cluster_config::DiscoveryConfig,
-        foreign_cluster::{DiscoveryType, IncomingPeering, TrustMode},
+        foreign_cluster::{DiscoveryType, TrustMode},
         labels,
     },
     controllers::{
@@ -74,9 +74,7 @@ pub(in crate::controllers) fn changed_owners(
     let old = present.owner_references();
     let wanted = match newcomer.source {
         // A refusal outlives the SearchDomain that found whom it is for.
-        DiscoveryType::Wan if present.spec.incoming_peering_enabled == IncomingPeering::No => {
-            Vec::new()
-        }
+        DiscoveryType::Wan if present.spec.is_denied() => Vec::new(),
         DiscoveryType::Wan if present.spec.discovery_type == DiscoveryType::Wan => owners(newcomer),
         DiscoveryType::Lan => Vec::new(),
         DiscoveryType::Wan | DiscoveryType::Manual | DiscoveryType::IncomingPeering => return None,
@@ -99,7 +97,7 @@ pub(super) async fn undecided(context: &Context, name: &str) -> Vec<ClusterId> {
             .map(String::as_str)
             == Some(name)
             && object.spec.trust_mode != TrustMode::Trusted
-            && object.spec.incoming_peering_enabled != IncomingPeering::No
+            && !object.spec.is_denied()
     });
     waiting.filter_map(enrolment::claimed_id).collect()
 }
@@ -203,7 +201,7 @@ mod tests {
             None
         );
         let mut denied = object(Wan, &[]);
-        denied.spec.incoming_peering_enabled = super::IncomingPeering::No;
+        denied.spec.incoming_peering_enabled = crate::api::foreign_cluster::IncomingPeering::No;
         assert_eq!(count(&denied, &found(Wan, both())), None);
     }
 

@@ -76,7 +76,7 @@ impl<'a> View<'a> {
             admitted: policy::admit(&object.spec, &trust),
             trust,
             deleting: object.metadata.deletion_timestamp.is_some(),
-            blocked: object.spec.incoming_peering_enabled == IncomingPeering::No,
+            blocked: object.spec.is_denied(),
             expired: None,
             status,
         };

@@ -4,7 +4,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::json;
 
 use super::*;
-use crate::api::foreign_cluster::Network;
+use crate::api::foreign_cluster::{IncomingPeering, Network};
 
 #[test]
 fn a_peered_cluster_is_well_and_has_an_address() {
