@@ -35,7 +35,7 @@ use crate::api::{
     ForeignClusterStatus, NetworkConfig, PeeringRequest, TunnelEndpoint,
     advertisement::Offer,
     foreign_cluster::{DiscoveryType, PeerEndpoint, TrustMode},
-    peering_request::{Acceptance, HomeSession, PeeringRequestSpec},
+    peering_request::{Acceptance, HomeSession, PeeringRequestSpec, SessionNetwork},
     wire::Decision,
 };
 use crate::engine::{addressing::Ground, policy::Evidence};
@@ -108,6 +108,21 @@ pub struct Facts {
     pub ground: Ground,
     /// Whether a withdrawal at the peer is still owed from an earlier object.
     pub tombstone: bool,
+}
+
+impl Facts {
+    /// What the peer says of its network in our session with it.
+    pub fn answered(&self) -> Option<&SessionNetwork> {
+        let session = self.link.session.as_ref()?;
+        let status = session.request.status.as_ref()?;
+        status.session.as_ref()?.network.as_ref()
+    }
+
+    /// What it says of it in its session with us.
+    pub fn asked(&self) -> Option<&SessionNetwork> {
+        let request = self.request.as_ref()?;
+        request.spec.session.as_ref()?.network.as_ref()
+    }
 }
 
 /// Who we are.

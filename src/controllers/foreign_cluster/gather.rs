@@ -186,7 +186,9 @@ async fn read_others(context: &Context, id: &ClusterId, facts: &mut Facts) -> Re
             .iter()
             .filter_map(given)
             .collect::<BTreeMap<_, _>>();
-        if facts.remote_network.is_none() {
+        let known = facts.remote_network.as_ref().map(|it| &it.spec.pod_cidr);
+        let mut told = facts.answered().into_iter().chain(facts.asked());
+        if told.any(|told| Some(&told.pod_cidr) != known) {
             let nodes = Api::<Node>::all(context.client.clone())
                 .list(&ListParams::default())
                 .await

@@ -173,9 +173,11 @@ fn seen_as(view: &View<'_>, claimed: Ipv4Net) -> Result<String, String> {
         .cluster_id
         .as_ref()
         .ok_or("the peer has no identity yet")?;
+    // An answer is about one claim: another one is looked at as if it were the first.
     let previous = facts
         .remote_network
         .as_ref()
+        .filter(|present| present.spec.pod_cidr.parse() == Ok(claimed))
         .and_then(|present| Remap::parse(present.status.as_ref()?.pod_cidr_nat.as_deref()?).ok());
     let decision = addressing::decide(&facts.ground, peer, claimed, previous);
     decision

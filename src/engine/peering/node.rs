@@ -168,10 +168,15 @@ fn is_as_wished(node: &Node, wish: &NodeWish) -> bool {
             .status
             .iter()
             .filter_map(|status| status.conditions.as_ref());
-        let value = if expected { "True" } else { "False" };
+        // The node controller of a cluster says Unknown of a node that is silent, and that is one.
+        let values: &[&str] = if expected {
+            &["True"]
+        } else {
+            &["False", "Unknown"]
+        };
         conditions
             .flatten()
-            .any(|one| one.type_ == kind && one.status == value)
+            .any(|one| one.type_ == kind && values.contains(&one.status.as_str()))
     };
     let labelled = wish
         .labels

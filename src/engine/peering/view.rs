@@ -258,30 +258,9 @@ impl<'a> View<'a> {
 
     /// The peer's network, from whichever session tells it.
     pub(crate) fn peer_network(&self) -> Option<&'a SessionNetwork> {
-        let outgoing = || {
-            let session = self.facts.link.session.as_ref()?;
-            session
-                .request
-                .status
-                .as_ref()?
-                .session
-                .as_ref()?
-                .network
-                .as_ref()
-        };
-        let incoming = || {
-            self.facts
-                .request
-                .as_ref()?
-                .spec
-                .session
-                .as_ref()?
-                .network
-                .as_ref()
-        };
         let (outgoing, incoming) = (
-            outgoing().filter(|_| self.may_consume()),
-            incoming().filter(|_| self.serves()),
+            self.facts.answered().filter(|_| self.may_consume()),
+            self.facts.asked().filter(|_| self.serves()),
         );
         // The one that already says how the peer sees us is the later word.
         match (outgoing, incoming) {

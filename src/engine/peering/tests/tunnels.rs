@@ -79,3 +79,43 @@ fn what_a_peer_says_of_its_network_steers_no_terminal() {
     let tunnel = model.facts.tunnel.expect("it is written").spec;
     assert_eq!(tunnel.backend_config["publicKey"], "[2Jkey");
 }
+
+#[test]
+fn a_peer_that_claims_another_range_is_asked_anew_whether_it_is_free() {
+    let mut model = Model::peered();
+    let claim = |model: &mut Model, range: &str| {
+        let session = model.facts.link.session.as_mut();
+        let status = session.and_then(|it| it.request.status.as_mut());
+        let said = status.and_then(|it| it.session.as_mut());
+        let network = said.and_then(|it| it.network.as_mut());
+        network.expect("it is told").pod_cidr = range.to_owned();
+        run(model);
+        let remote = model.facts.remote_network.as_ref();
+        let status = remote.and_then(|it| it.status.clone());
+        status.and_then(|it| it.pod_cidr_nat).expect("it is seen")
+    };
+    let name_server = "10.5.0.53/32".parse().unwrap();
+    model.facts.ground.avoided.insert(name_server);
+    assert_eq!(claim(&mut model, "10.99.0.0/16"), "None");
+    assert_ne!(claim(&mut model, "10.5.0.0/16"), "None");
+}
+
+#[test]
+fn a_node_that_its_cluster_knows_nothing_of_is_not_written_again() {
+    let mut model = Model::peered();
+    model.peer.answers = false;
+    model.facts.link = Link::default();
+    model.now += SignedDuration::from_mins(1);
+    run(&mut model);
+    let ready = |model: &mut Model, value: &str| {
+        let status = model.facts.node.as_mut().and_then(|it| it.status.as_mut());
+        let conditions = status.and_then(|it| it.conditions.as_mut());
+        let ready = conditions.and_then(|it| it.iter_mut().find(|one| one.type_ == "Ready"));
+        value.clone_into(&mut ready.expect("it has a node").status);
+        let steps = model.plan().steps;
+        steps.iter().any(|step| matches!(step, Step::WriteNode(_)))
+    };
+    assert!(!ready(&mut model, "False"));
+    assert!(!ready(&mut model, "Unknown"));
+    assert!(ready(&mut model, "True"));
+}
