@@ -279,7 +279,6 @@ impl Links {
         };
         entry.end_session();
         entry.link.withdrawn = false;
-        entry.backoff.reset();
         entry.link.session = Some(Session {
             request: request.clone(),
             heard: clock(),
@@ -293,6 +292,7 @@ impl Links {
             nudges: self.nudges.clone(),
             suspects: self.suspects.clone(),
             clock,
+            opened: tokio::time::Instant::now(),
         };
         entry.watch = Some(tokio::spawn(session.run(request)).abort_handle());
     }

@@ -53,6 +53,31 @@ async fn a_session_that_the_peer_ends_at_once_does_not_begin_again_at_once() {
     assert!((30..=60).contains(&sessions), "{sessions} in a minute");
 }
 
+#[tokio::test(start_paused = true)]
+async fn sessions_that_break_as_they_begin_are_begun_ever_more_rarely() {
+    let id = ClusterId::from_spki(b"own");
+    let links = Links::default();
+    let begun = tokio::time::Instant::now();
+    let clock: Clock = Arc::new(move || {
+        let passed = jiff::SignedDuration::try_from(begun.elapsed()).unwrap();
+        jiff::Timestamp::UNIX_EPOCH + passed
+    });
+    let mut sessions = 0;
+    while begun.elapsed() < Duration::from_mins(5) {
+        let connection = Arc::new(saying(vec!["no event\n".to_owned()]));
+        links.adopt("milan", connected(&connection), connection);
+        let request = PeeringRequest::new(id.as_str(), PeeringRequestSpec::default());
+        links.watch("milan", &id, request, Arc::clone(&clock));
+        sessions += 1;
+        while links.facts("milan").session.is_some()
+            || links.facts("milan").retry_at.is_some_and(|at| at > clock())
+        {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+    assert!((8..=60).contains(&sessions), "{sessions} in five minutes");
+}
+
 /// A peer that has ten thousand changes ready at once.
 fn hasty_peer(id: &ClusterId) -> Connection {
     saying(

@@ -48,7 +48,12 @@ pub(super) struct Watch {
     pub(super) nudges: mpsc::Sender<ObjectRef<ForeignCluster>>,
     pub(super) suspects: mpsc::Sender<ClusterId>,
     pub(super) clock: Clock,
+    pub(super) opened: Instant,
 }
+
+/// How long a session has to stand before its loss is one like the first: one that breaks as soon as it
+/// is opened is no better than none.
+const STOOD: Duration = Duration::from_secs(15);
 
 /// How a stretch of watching ended.
 enum End {
@@ -63,8 +68,7 @@ enum End {
 impl Watch {
     pub(super) async fn run(self, request: PeeringRequest) {
         let mut revision = request.metadata.resource_version.unwrap_or_default();
-        let opened = Instant::now();
-        let mut pace = Buckets::new(CHANGES, CHANGES, opened);
+        let mut pace = Buckets::new(CHANGES, CHANGES, self.opened);
         let end = loop {
             let began = Instant::now();
             match self.stretch(&mut revision, &mut pace).await {
@@ -80,7 +84,7 @@ impl Watch {
             End::Lost(message) => self.lose(message),
             End::Deleted | End::Renew => {
                 // The next session follows at once.
-                tokio::time::sleep_until(opened + RENEW_PAUSE).await;
+                tokio::time::sleep_until(self.opened + RENEW_PAUSE).await;
                 self.update(|entry| {
                     entry.link.session = None;
                     entry.link.answer = None;
@@ -156,12 +160,15 @@ impl Watch {
     fn hear(&self, request: Option<PeeringRequest>) {
         let now = (self.clock)();
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(session) = entries
-            .get_mut(&self.name)
-            .and_then(|entry| entry.link.session.as_mut())
-        else {
+        let Some(entry) = entries.get_mut(&self.name) else {
             return;
         };
+        let Some(session) = entry.link.session.as_mut() else {
+            return;
+        };
+        if self.opened.elapsed() >= STOOD {
+            entry.backoff.reset();
+        }
         session.heard = now;
         if let Some(request) = request {
             session.request = request;
