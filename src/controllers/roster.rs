@@ -348,7 +348,7 @@ async fn record(
 ) -> bool {
     let id = found.0.cluster_id.clone();
     match admit(context, candidate, source, found).await {
-        Ok(()) => true,
+        Ok(has_place) => has_place,
         Err(error @ Error::Crowded) => {
             tracing::debug!(%id, %error, "A cluster that was found is not recorded");
             context.neighbours.forget(&id);
@@ -356,23 +356,24 @@ async fn record(
         }
         Err(error) => {
             tracing::warn!(%id, %error, "A cluster that was found could not be recorded");
-            true
+            false
         }
     }
 }
 
-/// Makes the object of a candidate that has proven its key, and keeps the connection for what follows.
+/// Makes the object of a candidate that has proven its key, and keeps the connection for what follows;
+/// false when nobody wants it found any more.
 async fn admit(
     context: &Arc<Context>,
     candidate: &Candidate,
     source: DiscoveryType,
     (connected, connection): (Connected, Connection),
-) -> Result<(), Error> {
+) -> Result<bool, Error> {
     let id = connected.cluster_id.clone();
     let search_domains = search_domain::all(context, &candidate.search_domains).await?;
     if source == DiscoveryType::Wan && search_domains.is_empty() {
         // Whoever wanted it found has deleted the SearchDomain meanwhile.
-        return Ok(());
+        return Ok(false);
     }
     context
         .neighbours
@@ -396,7 +397,7 @@ async fn admit(
         context.links.adopt(&name, connected, Arc::new(connection));
     }
     context.links.try_now(&name);
-    Ok(())
+    Ok(true)
 }
 
 fn neighbour(candidate: &Candidate, source: DiscoveryType) -> Neighbour {
