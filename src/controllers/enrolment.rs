@@ -115,7 +115,8 @@ async fn create(
     objects: &[ForeignCluster],
     newcomer: &Newcomer,
 ) -> Result<ForeignCluster, Error> {
-    if newcomer.source == DiscoveryType::Lan && is_crowded(context, objects, newcomer) {
+    let is_stranger = newcomer.source == DiscoveryType::Lan && newcomer.evidence.is_none();
+    if is_stranger && is_crowded(context, objects, newcomer) {
         return Err(Error::Crowded);
     }
     let nobody = ClusterId::from_spki(&[]);
@@ -428,6 +429,12 @@ mod tests {
         }
         let refused = enrol(&context, &numbered(90, 1)).await;
         assert!(matches!(refused, Err(Error::Crowded)), "{refused:?}");
+        // One that shows something waits for nobody.
+        let member = Newcomer {
+            evidence: Some(Evidence::FleetSecret),
+            ..numbered(92, 1)
+        };
+        enrol(&context, &member).await.unwrap();
         // The address of another one has its own, and who was found before stays found.
         enrol(&context, &numbered(91, 2)).await.unwrap();
         let first = enrol(&context, &numbered(0, 1)).await.unwrap();
