@@ -143,18 +143,22 @@ async fn write_unless_outdated(
     }
 }
 
-/// Deletes the object of a peer that is gone, unless it was made anew meanwhile.
+/// Deletes the object of a peer that is gone, unless somebody has written it meanwhile.
 pub(super) async fn forget(context: &Context, object: &ForeignCluster) -> Result<(), Error> {
     let parameters = DeleteParams {
         preconditions: Some(Preconditions {
             uid: object.uid(),
-            resource_version: None,
+            resource_version: object.resource_version(),
         }),
         ..DeleteParams::default()
     };
     let deleted = objects(context)
         .delete(&object.name_any(), &parameters)
         .await;
+    if deleted.as_ref().is_err_and(is_conflict) {
+        // The next look plans from the newer version.
+        return Ok(());
+    }
     gone_is_fine(deleted).map_err(Error::api("delete a ForeignCluster"))?;
     if let Some(id) = claimed_id(object) {
         context.neighbours.forget(&id);
