@@ -72,7 +72,10 @@ fn scale(number: &str, factor: i128) -> Option<i128> {
         None => (false, number.strip_prefix('+').unwrap_or(number)),
     };
     let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
-    if (whole.is_empty() && fraction.is_empty()) || whole.len() > 18 || fraction.len() > 18 {
+    let is_number = [whole, fraction]
+        .iter()
+        .all(|part| part.len() <= 18 && part.bytes().all(|byte| byte.is_ascii_digit()));
+    if !is_number || (whole.is_empty() && fraction.is_empty()) {
         return None;
     }
     let mut value: i128 = if whole.is_empty() {
@@ -416,6 +419,9 @@ mod tests {
         assert_eq!(defect(&offer("1")), None);
         assert!(defect(&offer("-1")).unwrap().contains("negative"));
         assert!(defect(&offer("9999P")).unwrap().contains("absurd"));
-        assert!(defect(&offer("x")).unwrap().contains("not a quantity"));
+        for text in ["x", "5.-3", "-+5", "5.+3", "--5"] {
+            let why = defect(&offer(text)).unwrap();
+            assert!(why.contains("not a quantity"), "{text}: {why}");
+        }
     }
 }
