@@ -77,6 +77,7 @@ async fn look_and_validate(
     let looker = Looker::new(asker);
     let status = timeout_at(deadline, dnssec::status(servers, &domain));
     let (mut look, status) = tokio::join!(looker.look(&domain), status);
+    look.incomplete = look.incomplete.or_else(|| looker.asker.doubt());
     let (dnssec, validator) = status.unwrap_or_default();
     look.dnssec = dnssec;
     (look, validator)

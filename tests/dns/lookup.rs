@@ -217,6 +217,18 @@ async fn every_name_server_is_used() {
             look.incomplete
         );
     }
+    // One that knows nothing says nothing of what the silent one lists.
+    for order in [
+        ["127.0.0.1:1", &right.address()],
+        [&right.address(), "127.0.0.1:1"],
+    ] {
+        let doubtful = look(&servers(&order), "example.com").await;
+        assert_eq!(found(&doubtful).len(), 0);
+        assert!(
+            matches!(doubtful.incomplete, Some(Problem::Passing(_))),
+            "{order:?}"
+        );
+    }
     let alone = look(&servers(&["127.0.0.1:1"]), "example.com").await;
     assert!(matches!(alone.incomplete, Some(Problem::Passing(_))));
 }

@@ -47,6 +47,8 @@ pub(super) trait Ask {
 pub(super) struct Asker {
     servers: Vec<Server>,
     preferred: AtomicUsize,
+    /// Whether one of them knew a name.
+    heard: AtomicBool,
     gate: Semaphore,
     deadline: Instant,
 }
@@ -88,8 +90,22 @@ impl Asker {
         Ok(Self {
             servers: servers.collect(),
             preferred: AtomicUsize::new(0),
+            heard: AtomicBool::new(false),
             gate: Semaphore::new(concurrency),
             deadline,
+        })
+    }
+
+    /// Why "not listed" may not be the truth: no server knew any name, and one that may know them was
+    /// silent.
+    pub(super) fn doubt(&self) -> Option<Problem> {
+        let is_silent = |server: &&Server| server.silent.load(Ordering::Relaxed);
+        let silent = self.servers.iter().find(is_silent)?;
+        (!self.heard.load(Ordering::Relaxed)).then(|| {
+            Problem::Passing(format!(
+                "{} is silent, and no other name server knows the domain",
+                silent.place
+            ))
         })
     }
 
@@ -109,6 +125,7 @@ impl Asker {
             }
             match ask_one(server, name, kind).await {
                 Reply::Said(answer) => {
+                    self.heard.store(true, Ordering::Relaxed);
                     self.preferred.store(index, Ordering::Relaxed);
                     return Ok(answer);
                 }
