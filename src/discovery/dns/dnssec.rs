@@ -1,8 +1,9 @@
 //! Whether a domain is signed, for people, and records that DNSSEC proves. To be found a cluster
 //! needs neither, since its key is proven in the handshake.
 
-use std::time::Duration;
+use std::{future::ready, pin::pin, time::Duration};
 
+use futures::{StreamExt as _, stream::FuturesOrdered};
 use hickory_proto::{
     dnssec::Proof,
     rr::{Name, RData, RecordType},
@@ -25,17 +26,21 @@ const PATIENCE: Duration = Duration::from_secs(4);
 /// Asks for the domain's SOA record, which every zone has, and follows its signature: at the first
 /// server that can tell. With the status comes that server.
 pub(super) async fn status(servers: &Servers, domain: &Name) -> (Dnssec, Option<TokioResolver>) {
-    for validator in servers.validators() {
-        let status = validate(&validator.following, domain).await;
-        // Without a way to the anchor everything looks bogus, unsigned zones as well.
-        let unfounded = status == Dnssec::Bogus
-            && !servers.has_anchors()
-            && !reaches_root(&validator.plain).await;
-        if status != Dnssec::Indeterminate && !unfounded {
-            return (status, Some(validator.following));
-        }
-    }
-    (Dnssec::Indeterminate, None)
+    let asked = servers
+        .validators()
+        .into_iter()
+        .map(|validator| async move {
+            let status = validate(&validator.following, domain).await;
+            // Without a way to the anchor everything looks bogus, unsigned zones as well.
+            let unfounded = status == Dnssec::Bogus
+                && !servers.has_anchors()
+                && !reaches_root(&validator.plain).await;
+            let told = status != Dnssec::Indeterminate && !unfounded;
+            told.then_some((status, Some(validator.following)))
+        });
+    // Side by side: each that cannot tell takes its time, and the look waits for all.
+    let told = asked.collect::<FuturesOrdered<_>>().filter_map(ready);
+    pin!(told).next().await.unwrap_or_default()
 }
 
 /// Returns the records of a name, if everything that leads to them is proven: the answer and each
