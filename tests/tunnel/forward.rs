@@ -35,6 +35,27 @@ fn what_is_forwarded_into_the_tunnel_comes_from_a_pod() {
 }
 
 #[test]
+fn a_masquerade_that_came_later_takes_nothing_from_the_tunnel() {
+    let Some(pair) = Pair::connected("masquerade") else {
+        return;
+    };
+    let neighbour = Neighbour::beside(&pair);
+    for line in [
+        "nft add table ip cni",
+        "nft add chain ip cni leaving { type nat hook postrouting priority srcnat ; }",
+        "nft add rule ip cni leaving ip saddr 10.244.0.0/16 ip daddr != 224.0.0.0/4 masquerade",
+    ] {
+        pair.sh(0, line);
+    }
+    let target = pod_of(1);
+    let ping = neighbour.exec(&format!("ping -c 2 -i 0.2 -W 2 -I {REMOTE_POD} {target}"));
+    assert!(ping.status.success(), "{ping:?}");
+    pair.sh(0, "nft delete table ip cni");
+    drop(neighbour);
+    pair.close_and_check();
+}
+
+#[test]
 fn segments_of_forwarded_connections_fit_the_tunnel() {
     let Some(pair) = Pair::connected("clamp") else {
         return;

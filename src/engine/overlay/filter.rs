@@ -90,7 +90,9 @@ impl Rules {
         self.rule(&format!("iifname \"{name}\" counter drop"));
         self.end();
 
-        self.chain("incoming", "type nat hook prerouting priority dstnat");
+        // Of the chains of one priority the one made last is asked first, and the first to map an address
+        // has its way: a CNI that starts after us would masquerade what goes to the peers.
+        self.chain("incoming", "type nat hook prerouting priority dstnat - 1");
         for peer in overlay.peers.values() {
             if let (remote, Some(nat)) = (peer.remote, peer.local_nat) {
                 self.rule(&format!(
@@ -100,7 +102,7 @@ impl Rules {
         }
         self.end();
 
-        self.chain("outgoing", "type nat hook postrouting priority srcnat");
+        self.chain("outgoing", "type nat hook postrouting priority srcnat - 1");
         for peer in overlay.peers.values() {
             let remote = peer.remote;
             if let Some(nat) = peer.local_nat {
