@@ -141,6 +141,10 @@ mod tests {
         })
         .unwrap();
         let line = [b'x'; 1024];
+        queue.write_all(&line).unwrap();
+        while !queue.lock().is_writing {
+            thread::yield_now();
+        }
         for _ in 0..4 * LIMIT / line.len() {
             queue.write_all(&line).unwrap();
         }
