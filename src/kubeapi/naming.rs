@@ -84,6 +84,9 @@ pub(super) fn check_metadata(metadata: &Value, resource: &Resource) -> Vec<Field
         errors.push(FieldError::invalid("metadata.name", &json!(name), why));
     }
     for (key, value) in metadata.field("labels").as_object().into_iter().flatten() {
+        if errors.len() >= COMPLAINTS {
+            break;
+        }
         if !is_qualified(key) {
             errors.push(FieldError::invalid(
                 "metadata.labels",
@@ -102,6 +105,9 @@ pub(super) fn check_metadata(metadata: &Value, resource: &Resource) -> Vec<Field
         .flatten()
         .map(|(key, _)| key)
     {
+        if errors.len() >= COMPLAINTS {
+            break;
+        }
         if !is_qualified(&key.to_lowercase()) {
             errors.push(FieldError::invalid(
                 "metadata.annotations",
@@ -112,6 +118,9 @@ pub(super) fn check_metadata(metadata: &Value, resource: &Resource) -> Vec<Field
     }
     let finalizers = metadata.field("finalizers").as_array();
     for finalizer in finalizers.into_iter().flatten() {
+        if errors.len() >= COMPLAINTS {
+            break;
+        }
         if !finalizer.as_str().is_none_or(is_qualified) {
             let field = "metadata.finalizers";
             errors.push(FieldError::invalid(field, finalizer, LABEL_KEY));
@@ -126,6 +135,9 @@ pub(super) fn check_metadata(metadata: &Value, resource: &Resource) -> Vec<Field
 fn check_owners(owners: &Value, errors: &mut Vec<FieldError>) {
     let mut controller = None;
     for owner in owners.as_array().into_iter().flatten() {
+        if errors.len() >= COMPLAINTS {
+            break;
+        }
         for (field, why) in [
             ("apiVersion", "version must not be empty"),
             ("kind", "must not be empty"),
@@ -247,6 +259,28 @@ mod tests {
             name.len() == 63 && name.starts_with(&"a".repeat(58)),
             "{name}"
         );
+    }
+
+    #[test]
+    fn complaints_about_metadata_are_bounded() {
+        let resource = &crate::kubeapi::builtin::resources()[0];
+        let keys: Map<String, Value> = (0..1_000)
+            .map(|number| (format!("!{number}"), json!("!")))
+            .collect();
+        let finalizers: Vec<&String> = keys.keys().collect();
+        let owners = vec![json!({"controller": true}); 1_000];
+        for (field, value) in [
+            ("labels", json!(keys)),
+            ("annotations", json!(keys)),
+            ("finalizers", json!(finalizers)),
+            ("ownerReferences", json!(owners)),
+        ] {
+            let errors = check_metadata(&json!({"name": "a", field: value}), resource).len();
+            assert!(
+                (COMPLAINTS..COMPLAINTS + 4).contains(&errors),
+                "{field}: {errors}"
+            );
+        }
     }
 
     #[test]
