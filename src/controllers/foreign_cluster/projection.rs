@@ -59,16 +59,11 @@ async fn set_finalizers<K>(
 where
     K: Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug,
 {
-    let patch = Patch::Merge(json!({"metadata": {
+    let patch = json!({"metadata": {
         "finalizers": finalizers,
         "resourceVersion": object.resource_version(),
-    }}));
-    let patched = api.patch(&object.name_any(), &managed(), &patch).await;
-    match patched {
-        // The next look plans from the newer version.
-        Err(error) if is_conflict(&error) => Ok(()),
-        other => gone_is_fine(other).map_err(Error::api(action)),
-    }
+    }});
+    write_unless_outdated(api, object, patch, action).await
 }
 
 /// What is done with the finalizers of a ForeignCluster.
@@ -103,7 +98,7 @@ pub(super) async fn set_trust(
         json_patch::merge(&mut patch, &version_of(object));
     }
     let action = "write the trust mode of a ForeignCluster";
-    write_unless_outdated(context, object, patch, action).await
+    write_unless_outdated(&objects(context), object, patch, action).await
 }
 
 /// Takes away the SearchDomains with which an object would be deleted.
@@ -114,7 +109,7 @@ pub(super) async fn disown(context: &Context, object: &ForeignCluster) -> Result
     let wish = json!({ "metadata": { "ownerReferences": owners } });
     json_patch::merge(&mut patch, &wish);
     write_unless_outdated(
-        context,
+        &objects(context),
         object,
         patch,
         "write the owners of a ForeignCluster",
@@ -127,15 +122,17 @@ fn version_of(object: &ForeignCluster) -> Value {
     json!({ "metadata": { "resourceVersion": object.resource_version() } })
 }
 
-async fn write_unless_outdated(
-    context: &Context,
-    object: &ForeignCluster,
+async fn write_unless_outdated<K>(
+    api: &Api<K>,
+    object: &K,
     patch: Value,
     action: &'static str,
-) -> Result<(), Error> {
-    let patched = objects(context)
-        .patch(&object.name_any(), &managed(), &Patch::Merge(patch))
-        .await;
+) -> Result<(), Error>
+where
+    K: Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug,
+{
+    let patch = Patch::Merge(patch);
+    let patched = api.patch(&object.name_any(), &managed(), &patch).await;
     match patched {
         // The next look plans from the newer version.
         Err(error) if is_conflict(&error) => Ok(()),
