@@ -17,13 +17,13 @@ pub(super) async fn approve(options: Named) -> Result<(), Failure> {
             "{name} has not proven who it is yet: landbridge status says what is missing"
         )));
     };
-    let blocked = cluster.spec.is_denied();
+    let denied = cluster.spec.is_denied();
     let trusted = cluster.spec.trust_mode == TrustMode::Trusted;
-    if trusted && !blocked {
+    if trusted && !denied {
         return output::print(&format!("foreigncluster/{name} is approved already\n"));
     }
     let mut spec = json!({"trustMode": TrustMode::Trusted});
-    if blocked {
+    if denied {
         json_patch::merge(
             &mut spec,
             &json!({"incomingPeeringEnabled": IncomingPeering::Auto}),
@@ -35,11 +35,7 @@ pub(super) async fn approve(options: Named) -> Result<(), Failure> {
         .as_ref()
         .and_then(|status| status.fingerprint.clone())
         .unwrap_or_default();
-    let lifted = if blocked {
-        " and no longer refused"
-    } else {
-        ""
-    };
+    let lifted = if denied { " and no longer refused" } else { "" };
     output::print(&format!(
         "foreigncluster/{name} approved{lifted}: only the key {fingerprint} can be {id} from now on\n"
     ))

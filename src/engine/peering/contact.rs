@@ -17,7 +17,7 @@ pub(super) fn steps(view: &View<'_>, steps: &mut Vec<Step>) {
         steps.push(Step::SetTrust(view.object.spec.trust_mode, None));
     }
     // A refusal outlives the SearchDomain that found whom it is for.
-    if view.blocked && view.has_search_domain() {
+    if view.denied && view.has_search_domain() {
         steps.push(Step::Disown);
     }
     if !view.deleting && !view.has_finalizer() && (view.wants_join() || view.serves()) {
@@ -81,7 +81,7 @@ fn settle_trust(view: &View<'_>, steps: &mut Vec<Step>) {
     let mode = view.object.spec.trust_mode;
     let answer = view.facts.link.answer.as_ref();
     let shown = answer.and_then(|answer| answer.evidence);
-    if shown.is_some() && mode != TrustMode::Trusted && !view.blocked {
+    if shown.is_some() && mode != TrustMode::Trusted && !view.denied {
         steps.push(Step::SetTrust(TrustMode::Trusted, shown));
     } else if mode == TrustMode::Unknown {
         steps.push(Step::SetTrust(TrustMode::Untrusted, None));
@@ -153,7 +153,7 @@ fn withdraw(view: &View<'_>, steps: &mut Vec<Step>) {
 /// Plans the end of an object: what the peer asked for goes, then the finalizer, then what
 /// discovery has lost.
 pub(super) fn farewell(view: &View<'_>, steps: &mut Vec<Step>) {
-    if view.facts.request.is_some() && (view.deleting || view.blocked) {
+    if view.facts.request.is_some() && (view.deleting || view.denied) {
         steps.push(Step::DismissRequest);
     }
     if view.facts.tombstone && view.facts.link.withdrawn {

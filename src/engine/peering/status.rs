@@ -67,7 +67,7 @@ fn phase(view: &View<'_>, verdicts: &[Verdict]) -> Phase {
     if view.deleting || view.owes_withdrawal() {
         return Phase::Leaving;
     }
-    if view.blocked || view.is_own() || (view.wants_join() && refused) {
+    if view.denied || view.is_own() || (view.wants_join() && refused) {
         return Phase::Refused;
     }
     if view.is_suspended() && (view.object.spec.join || view.facts.request.is_some()) {

@@ -36,7 +36,7 @@ pub(crate) struct View<'a> {
     pub(crate) trust: Trust,
     pub(crate) admitted: Trust,
     pub(crate) deleting: bool,
-    pub(crate) blocked: bool,
+    pub(crate) denied: bool,
     /// When the advertisement of the peer was lost, if it was.
     pub(crate) expired: Option<Timestamp>,
 }
@@ -76,7 +76,7 @@ impl<'a> View<'a> {
             admitted: policy::admit(&object.spec, &trust),
             trust,
             deleting: object.metadata.deletion_timestamp.is_some(),
-            blocked: object.spec.is_denied(),
+            denied: object.spec.is_denied(),
             expired: None,
             status,
         };
@@ -118,7 +118,7 @@ impl<'a> View<'a> {
 
     /// Whether the peer's resources are wanted, and may be asked for.
     pub(crate) fn wants_join(&self) -> bool {
-        let may = !self.deleting && !self.blocked && !self.is_own() && !self.is_suspended();
+        let may = !self.deleting && !self.denied && !self.is_own() && !self.is_suspended();
         self.object.spec.join && may
     }
 
@@ -166,7 +166,7 @@ impl<'a> View<'a> {
 
     /// Whether the peer must be talked to.
     pub(crate) fn needs_contact(&self) -> bool {
-        let may = !self.deleting && !self.blocked && !self.is_suspended();
+        let may = !self.deleting && !self.denied && !self.is_suspended();
         let unknown = may && !self.is_proven();
         let may_dial = !self.is_own() && self.invalid_id.is_none();
         may_dial && (self.wants_join() || self.owes_withdrawal() || unknown)
@@ -319,7 +319,7 @@ impl<'a> View<'a> {
         let lost = self.expired.map(|expired| expired + GRACE);
         let over = lost.or_else(|| self.end_of_visit());
         let old = over.is_some_and(|over| self.now >= over);
-        old && !held && !self.deleting && !self.blocked
+        old && !held && !self.deleting && !self.denied
     }
 
     /// Whether something was decided about the peer that it would not get again by being found again:
@@ -342,7 +342,7 @@ impl<'a> View<'a> {
     /// When the object of a visitor has had its time: nobody has decided anything about it, and it
     /// has not come again.
     pub(crate) fn end_of_visit(&self) -> Option<Timestamp> {
-        let wanted = self.object.spec.join || self.blocked || self.has_finalizer();
+        let wanted = self.object.spec.join || self.denied || self.has_finalizer();
         if !self.is_visitor() || wanted || self.is_decided() {
             return None;
         }
