@@ -298,10 +298,10 @@ async fn prove(context: &Arc<Context>, candidate: &Candidate) -> Vec<Proof> {
                 drop(tries);
                 let id = connected.cluster_id.clone();
                 let found = (connected, connection);
-                let has_place = record(context, candidate, endpoint.source, found).await;
+                let is_recorded = record(context, candidate, endpoint.source, found).await;
                 suspect_others(context, candidate, endpoint.address);
-                // Without one it is asked again, and makes room like those that prove nothing.
-                return vec![proof(has_place.then_some(id))];
+                // One that was not is asked again, and makes room like those that prove nothing.
+                return vec![proof(is_recorded.then_some(id))];
             }
             Err(ConnectError::OwnIdentity) => {
                 return vec![proof(Some(context.own.cluster_id.clone()))];
@@ -339,7 +339,7 @@ async fn probe(
     })
 }
 
-/// Records a candidate that has proven its key, and tells whether there is a place for it.
+/// Records a candidate that has proven its key, and tells whether that was done.
 async fn record(
     context: &Arc<Context>,
     candidate: &Candidate,
@@ -348,7 +348,7 @@ async fn record(
 ) -> bool {
     let id = found.0.cluster_id.clone();
     match admit(context, candidate, source, found).await {
-        Ok(has_place) => has_place,
+        Ok(is_recorded) => is_recorded,
         Err(error @ Error::Crowded) => {
             tracing::debug!(%id, %error, "A cluster that was found is not recorded");
             context.neighbours.forget(&id);
