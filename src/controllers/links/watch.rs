@@ -38,6 +38,10 @@ const CHANGES: Rate = Rate {
 /// The shortest time between two beginnings of a watch or a session, whatever the peer does.
 const RENEW_PAUSE: Duration = Duration::from_secs(1);
 
+/// How long a session has to stand before its loss is one like the first: one that breaks as soon as it
+/// is opened is no better than none.
+const STOOD: Duration = Duration::from_secs(15);
+
 /// The watch on one session.
 pub(super) struct Watch {
     pub(super) name: String,
@@ -50,10 +54,6 @@ pub(super) struct Watch {
     pub(super) clock: Clock,
     pub(super) opened: Instant,
 }
-
-/// How long a session has to stand before its loss is one like the first: one that breaks as soon as it
-/// is opened is no better than none.
-const STOOD: Duration = Duration::from_secs(15);
 
 /// How a stretch of watching ended.
 enum End {
@@ -83,7 +83,7 @@ impl Watch {
         match end {
             End::Lost(message) => self.lose(message),
             End::Deleted | End::Renew => {
-                // The next session follows at once.
+                // The next session follows as soon as this one is no more.
                 tokio::time::sleep_until(self.opened + RENEW_PAUSE).await;
                 self.update(|entry| {
                     entry.link.session = None;

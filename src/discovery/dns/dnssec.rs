@@ -38,7 +38,7 @@ pub(super) async fn status(servers: &Servers, domain: &Name) -> (Dnssec, Option<
             let told = status != Dnssec::Indeterminate && !unfounded;
             told.then_some((status, Some(validator.following)))
         });
-    // Side by side: each that cannot tell takes its time, and the look waits for all.
+    // All at once: one that cannot tell takes its time, and the look waits for it.
     let told = asked.collect::<FuturesOrdered<_>>().filter_map(ready);
     pin!(told).next().await.unwrap_or_default()
 }
