@@ -13,7 +13,7 @@ use axum::{
     body::Body,
     http::{Request, Uri},
 };
-use landbridge::kubeapi::{KubeApi, Options, store};
+use landbridge::kubeapi::{KubeApi, Options};
 use serde_json::{Value, json};
 use std::{cell::OnceCell, sync::Arc};
 use tower::ServiceExt;
@@ -45,12 +45,10 @@ impl Bench {
             .build()
             .unwrap();
         let definition = include_str!("../../tests/kubeapi/data/definition.yaml");
-        let options = Options {
-            backend: Box::new(store::Memory::default()),
-            commit: store::Commit::Inline,
-            clock: Arc::new(|| jiff::Timestamp::UNIX_EPOCH),
-            crds: vec![serde_saphyr::from_str(definition).unwrap()],
-        };
+        let options = Options::in_memory(
+            Arc::new(|| jiff::Timestamp::UNIX_EPOCH),
+            vec![serde_saphyr::from_str(definition).unwrap()],
+        );
         let api = runtime.block_on(KubeApi::open(options)).unwrap();
         let bench = Self { api, runtime };
         let object = json!({"apiVersion": "discovery.lb.test/v1alpha1", "kind": "LbCluster",
