@@ -42,7 +42,7 @@ pub(in crate::cli) struct IdentityExport {
 pub(in crate::cli) struct IdentityImport {
     /// The file that landbridge identity export wrote
     pub(in crate::cli) file: PathBuf,
-    /// Take the place of another identity, which is kept as identity.pem.replaced
+    /// Take the place of another identity, which is kept as identity.pem.ID
     #[arg(long)]
     pub(in crate::cli) replace: bool,
     #[command(flatten)]
