@@ -44,7 +44,7 @@ impl Server {
         if let Some(kinds) = catalog.by_role(Role::Definition) {
             for definition in definitions {
                 let object = serde_json::to_value(definition).unwrap_or_default();
-                self.put(&catalog, kinds, object).await?;
+                self.put_definition(&catalog, kinds, object).await?;
             }
         }
         if let Some(namespaces) = catalog.by_role(Role::Namespace) {
@@ -116,6 +116,27 @@ impl Server {
         ));
     }
 
+    /// Brings a definition of this program up to date. One that somebody changed so that this cannot be
+    /// done is served as it is: only a server that runs lets them mend it.
+    async fn put_definition(
+        &self,
+        catalog: &Catalog,
+        kinds: &Resource,
+        mut object: Value,
+    ) -> Result<(), Error> {
+        let stored = self.store.get(&kinds.key("", &name_of(&object)));
+        if let Some(stored) = &stored {
+            keep_stored_versions(&stored.tree(), &mut object);
+        }
+        match self.put(catalog, kinds, object).await {
+            Err(Error::Definition { name, reason }) if stored.is_some() => {
+                tracing::warn!(%name, %reason, "A definition is not the one of this program, and cannot be made so; delete it and start again");
+                Ok(())
+            }
+            outcome => outcome,
+        }
+    }
+
     /// Creates an object, or gives the one that is there this spec.
     async fn put(
         &self,
@@ -162,6 +183,29 @@ impl Server {
             Ok(_) => Ok(()),
             Err(Rejected::NotStored(why)) => Err(Error::Prepare(why)),
             Err(Rejected::Stale) => Err(Error::Prepare(format!("{name} changed meanwhile"))),
+        }
+    }
+}
+
+/// Keeps the versions that there may be objects of and that a definition does not name, as after a
+/// downgrade, without serving them.
+fn keep_stored_versions(stored: &Value, definition: &mut Value) {
+    let listed = stored.field("status").field("storedVersions").as_array();
+    let listed = listed.map_or(&[][..], Vec::as_slice);
+    let known = stored.field("spec").field("versions").as_array();
+    let Some(versions) = definition.pointer_mut("/spec/versions") else {
+        return;
+    };
+    let Some(versions) = versions.as_array_mut() else {
+        return;
+    };
+    for version in known.into_iter().flatten() {
+        let name = version.field("name");
+        if listed.contains(name) && !versions.iter().any(|one| one.field("name") == name) {
+            let mut kept = version.clone();
+            kept.set(&["served"], json!(false));
+            kept.set(&["storage"], json!(false));
+            versions.push(kept);
         }
     }
 }

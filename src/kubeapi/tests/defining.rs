@@ -147,6 +147,76 @@ async fn a_definition_of_several_versions_that_a_webhook_converts_is_refused() {
     let answer = send(&api, "POST", PATH, converted.clone()).await;
     let wanted = "spec.conversion.strategy: Invalid value: \"Webhook\": conversion by a webhook is not served here";
     assert!(complaint(&answer).ends_with(wanted), "{answer:?}");
+/// Opens the API with a definition of a kind of its own, lets somebody do something to that, and opens it
+/// again.
+async fn open_after(deeds: impl AsyncFn(&KubeApi)) -> KubeApi {
+    let memory = store::Memory::default();
+    let api = KubeApi::open(options(memory.clone())).await.unwrap();
+    deeds(&api).await;
+    drop(api);
+    KubeApi::open(options(memory)).await.unwrap()
+}
+
+const OWN: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/clusters.lb.test";
+
+#[tokio::test(start_paused = true)]
+async fn a_version_that_the_program_does_not_know_is_kept_and_not_served() {
+    let old = json!({"apiVersion": "lb.test/v1beta1", "kind": "Cluster", "metadata": {"name": "rome"},
+        "spec": {"authUrl": "https://x"}});
+    let api = open_after(async |api| {
+        let versions = [
+            version("v1alpha1", true, false),
+            version("v1beta1", true, true),
+        ];
+        let patch = json!({"spec": {"versions": versions}});
+        assert_eq!(send(api, "PATCH", OWN, patch).await.0, 200);
+        let clusters = "/apis/lb.test/v1beta1/clusters";
+        assert_eq!(send(api, "POST", clusters, old.clone()).await.0, 201);
+    })
+    .await;
+    let own = read(&api, OWN).await.unwrap();
+    let versions = own["spec"]["versions"].as_array().unwrap();
+    let told: Vec<_> = versions
+        .iter()
+        .map(|version| (&version["name"], &version["served"], &version["storage"]))
+        .collect();
+    let (yes, no) = (&json!(true), &json!(false));
+    assert_eq!(
+        told,
+        [(&json!("v1alpha1"), yes, yes), (&json!("v1beta1"), no, no)]
+    );
+    let rome = read(&api, "/apis/lb.test/v1alpha1/clusters/rome")
+        .await
+        .unwrap();
+    assert_eq!(rome["spec"]["authUrl"], "https://x");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_definition_in_the_place_of_one_of_the_program_does_not_keep_it_from_starting() {
+    let api = open_after(async |api| {
+        send(api, "DELETE", OWN, Value::Null).await;
+        let mut other = serde_json::to_value(definition()).unwrap();
+        other["spec"]["scope"] = json!("Namespaced");
+        assert_eq!(send(api, "POST", PATH, other).await.0, 201);
+    })
+    .await;
+    let other = read(&api, OWN).await.unwrap();
+    assert_eq!(other["spec"]["scope"], "Namespaced");
+    send(&api, "DELETE", OWN, Value::Null).await;
+    assert_eq!(read(&api, OWN).await, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_start_brings_the_definitions_of_the_program_up_to_date() {
+    let api = open_after(async |api| {
+        let patch = json!({"spec": {"names": {"shortNames": ["other"]}}});
+        assert_eq!(send(api, "PATCH", OWN, patch).await.0, 200);
+    })
+    .await;
+    let own = read(&api, OWN).await.unwrap();
+    assert_eq!(own["spec"]["names"]["shortNames"], json!(["cl"]));
+}
+
     converted["spec"]["versions"] = json!([version("v1", true, true)]);
     let (code, told) = send(&api, "POST", PATH, converted).await;
     assert_eq!(code, 201, "{told}");
