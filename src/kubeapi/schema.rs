@@ -92,6 +92,16 @@ impl<'a> Schema<'a> {
         self.get(keyword).and_then(Value::as_bool).unwrap_or(false)
     }
 
+    /// Whether the format of its values is this.
+    pub(super) fn has_format(self, format: &str) -> bool {
+        self.get("format").is_some_and(|known| known == format)
+    }
+
+    /// Whether it is of a definition, and not of a built-in type.
+    pub(super) fn is_structural(self) -> bool {
+        self.structural
+    }
+
     /// The declared type, if there is one.
     pub(super) fn kind(self) -> Option<&'a str> {
         self.node.kind.as_deref()

@@ -293,7 +293,8 @@ impl<'a> Identity<'a> {
 }
 
 fn check_unique(schema: Schema<'_>, items: &[Value], path: Path<'_>, errors: &mut Vec<FieldError>) {
-    let Some(identity) = Identity::of(schema) else {
+    // Of built-in kinds these keywords say who owns what, and no more.
+    let Some(identity) = Identity::of(schema).filter(|_| schema.is_structural()) else {
         return;
     };
     let mut seen = BTreeSet::new();

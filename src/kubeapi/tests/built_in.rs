@@ -15,6 +15,22 @@ async fn the_names_of_roles_may_have_colons() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn lists_of_built_in_kinds_may_name_a_thing_twice() {
+    let api = open().await;
+    let address = |address: &str| json!({"type": "InternalIP", "address": address});
+    let owner = json!({"apiVersion": "v1", "kind": "Node", "name": "n", "uid": "1"});
+    let node = json!({
+        "metadata": {"name": "n", "finalizers": ["a.b/c", "a.b/c"], "ownerReferences": [owner, owner]},
+        "status": {"addresses": [address("10.0.0.2"), address("fd00::2")]}});
+    let (code, made) = send(&api, "POST", "/api/v1/nodes", node).await;
+    assert_eq!(code, 201, "{made}");
+    assert_eq!(made["status"]["addresses"][1]["address"], "fd00::2");
+    let patch = json!({"status": {"addresses": [address("fd00::2"), address("10.0.0.2")]}});
+    let (code, told) = send(&api, "PATCH", "/api/v1/nodes/n/status", patch).await;
+    assert_eq!(code, 200, "{told}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_secret_of_text_may_leave_its_data_empty() {
     let api = open().await;
     let secrets = "/api/v1/namespaces/default/secrets";
