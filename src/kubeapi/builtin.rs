@@ -5,6 +5,7 @@ use super::{
     catalog::{Names, Resource, Role, Rules, Verbs, View, selectable},
     protobuf::{self, Message},
     schema::{self, reference},
+    selector::SelectableField,
     table::{Column, built_in},
 };
 use k8s_openapi::{
@@ -365,13 +366,25 @@ fn stored(
         view: View::Stored,
         rules: plain_rules(),
         columns,
-        selectable: selectable(fields.iter().copied()),
+        selectable: selectable(
+            fields
+                .iter()
+                .filter_map(|field| SelectableField::new(field, unset(field))),
+        ),
         node: schema::Node::read(&schema),
         schema,
         cel: None,
         message: None,
         storage: format!("{group}/{plural}/"),
         ends: false,
+    }
+}
+
+/// What a field of a built-in kind counts as where it is missing: a truth is none then, as on a real server.
+fn unset(field: &str) -> &'static str {
+    match field {
+        "spec.unschedulable" => "false",
+        _ => "",
     }
 }
 

@@ -2,12 +2,12 @@
 
 use super::{
     Error, builtin,
-    jsonpath::JsonPath,
     openapi::OpenApi,
     protobuf::Message,
     refusal::Subject,
     rules::Rules as CelRules,
     schema::{Components, Node, Schema, built_in_documents, complete},
+    selector::SelectableField,
     table::Column,
 };
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
@@ -124,7 +124,7 @@ pub(super) struct Resource {
     pub(super) view: View,
     pub(super) rules: Rules,
     pub(super) columns: Vec<Column>,
-    pub(super) selectable: Vec<(String, JsonPath)>,
+    pub(super) selectable: Vec<SelectableField>,
     /// The schema as clients are told of it.
     pub(super) schema: Value,
     /// The schema as objects are held against it.
@@ -338,7 +338,7 @@ fn from_version(
     let cel = CelRules::of(&schema);
     let schema = complete(schema);
     let offered = version.selectable_fields.iter().flatten();
-    let extra = offered.map(|field| field.json_path.as_str());
+    let extra = offered.filter_map(|field| SelectableField::new(&field.json_path, ""));
     Resource {
         group: spec.group.clone(),
         version: version.name.clone(),
@@ -376,13 +376,10 @@ fn from_version(
 }
 
 /// The fields that a field selector may name: those of every kind, and these.
-pub(super) fn selectable<'a>(extra: impl Iterator<Item = &'a str>) -> Vec<(String, JsonPath)> {
-    ["metadata.name", "metadata.namespace"]
-        .into_iter()
+pub(super) fn selectable(extra: impl Iterator<Item = SelectableField>) -> Vec<SelectableField> {
+    let every = ["metadata.name", "metadata.namespace"].into_iter();
+    every
+        .filter_map(|path| SelectableField::new(path, ""))
         .chain(extra)
-        .filter_map(|name| {
-            let name = name.trim_start_matches('.');
-            Some((name.to_owned(), JsonPath::parse(name)?))
-        })
         .collect()
 }

@@ -195,12 +195,11 @@ pub(super) fn not_a_number(text: &str) -> String {
 
 /// The selectors of a request.
 pub(super) fn selector(target: &Target, parameters: &Parameters) -> Result<Selector, Refusal> {
-    let selector = Selector::parse(
+    Selector::parse(
         parameters.get("labelSelector"),
         parameters.get("fieldSelector"),
         &target.resource.selectable,
-    )?;
-    Ok(selector)
+    )
 }
 
 fn select(

@@ -4,6 +4,27 @@ use super::jsonpath::{JsonPath, plain};
 use super::refusal::Refusal;
 use serde_json::Value;
 
+/// A field that a field selector may name.
+#[derive(Debug, Clone)]
+pub(super) struct SelectableField {
+    name: String,
+    path: JsonPath,
+    /// What it counts as where it is missing.
+    unset: &'static str,
+}
+
+impl SelectableField {
+    /// The field at a path, if that can be followed.
+    pub(super) fn new(path: &str, unset: &'static str) -> Option<Self> {
+        let name = path.trim_start_matches('.');
+        Some(Self {
+            name: name.to_owned(),
+            path: JsonPath::parse(name)?,
+            unset,
+        })
+    }
+}
+
 /// What an object must be like to be listed.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Selector {
@@ -29,8 +50,7 @@ enum Operator {
 
 #[derive(Debug, Clone)]
 struct FieldTerm {
-    path: JsonPath,
-    name: String,
+    field: SelectableField,
     value: String,
     equal: bool,
 }
@@ -40,7 +60,7 @@ impl Selector {
     pub(super) fn parse(
         labels: &str,
         fields: &str,
-        selectable: &[(String, JsonPath)],
+        selectable: &[SelectableField],
     ) -> Result<Self, Refusal> {
         Ok(Self {
             labels: parse_labels(labels)?,
@@ -55,7 +75,7 @@ impl Selector {
     /// Whether an object that is selected once is selected as long as it is there.
     pub(super) fn is_lasting(&self) -> bool {
         let lasts =
-            |term: &FieldTerm| matches!(&*term.name, "metadata.name" | "metadata.namespace");
+            |term: &FieldTerm| matches!(&*term.field.name, "metadata.name" | "metadata.namespace");
         self.labels.is_empty() && self.fields.iter().all(lasts)
     }
 
@@ -63,7 +83,7 @@ impl Selector {
     pub(super) fn name(&self) -> Option<&str> {
         self.fields
             .iter()
-            .find(|term| term.equal && term.name == "metadata.name")
+            .find(|term| term.equal && term.field.name == "metadata.name")
             .map(|term| term.value.as_str())
     }
 
@@ -75,7 +95,8 @@ impl Selector {
                 .and_then(Value::as_str);
             requirement.operator.holds(value)
         }) && self.fields.iter().all(|term| {
-            let found = term.path.find(object).map(plain).unwrap_or_default();
+            let found = term.field.path.find(object).map(plain);
+            let found = found.as_deref().unwrap_or(term.field.unset);
             (found == term.value) == term.equal
         })
     }
@@ -185,7 +206,7 @@ fn set(text: &str) -> Result<Vec<String>, String> {
         .collect()
 }
 
-fn parse_fields(text: &str, selectable: &[(String, JsonPath)]) -> Result<Vec<FieldTerm>, Refusal> {
+fn parse_fields(text: &str, selectable: &[SelectableField]) -> Result<Vec<FieldTerm>, Refusal> {
     let mut terms = Vec::new();
     for term in text.split(',').filter(|term| !term.trim().is_empty()) {
         let (name, value, equal) = if let Some((name, value)) = term.split_once("!=") {
@@ -196,15 +217,14 @@ fn parse_fields(text: &str, selectable: &[(String, JsonPath)]) -> Result<Vec<Fie
             let why = format!("invalid selector: '{text}'; can't understand '{term}'");
             return Err(Refusal::bad_request(why));
         };
-        let (name, path) = selectable
+        let field = selectable
             .iter()
-            .find(|(known, _)| known == name.trim())
+            .find(|field| field.name == name.trim())
             .ok_or_else(|| {
                 Refusal::bad_request(format!("field label not supported: {}", name.trim()))
             })?;
         terms.push(FieldTerm {
-            path: path.clone(),
-            name: name.clone(),
+            field: field.clone(),
             value: value.trim().to_owned(),
             equal,
         });
@@ -253,10 +273,7 @@ mod tests {
 
     #[test]
     fn only_offered_fields_select() {
-        let offered = [(
-            "metadata.name".to_owned(),
-            JsonPath::parse(".metadata.name").unwrap(),
-        )];
+        let offered = [SelectableField::new(".metadata.name", "").unwrap()];
         let selector = Selector::parse("", "metadata.name=rome", &offered).unwrap();
         assert!(selector.matches(&json!({"metadata": {"name": "rome"}})));
         assert!(!selector.matches(&json!({"metadata": {"name": "milan"}})));

@@ -31,6 +31,29 @@ async fn lists_of_built_in_kinds_may_name_a_thing_twice() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_node_that_does_not_say_so_is_not_unschedulable() {
+    let api = open().await;
+    for (name, spec) in [
+        ("used", json!({})),
+        ("unused", json!({"unschedulable": true})),
+    ] {
+        let node = json!({"metadata": {"name": name}, "spec": spec});
+        assert_eq!(send(&api, "POST", "/api/v1/nodes", node).await.0, 201);
+    }
+    for (selector, wanted) in [
+        ("%3Dfalse", "used"),
+        ("%3Dtrue", "unused"),
+        ("!%3Dtrue", "used"),
+    ] {
+        let path = format!("/api/v1/nodes?fieldSelector=spec.unschedulable{selector}");
+        let list = read(&api, &path).await.unwrap();
+        let names: Vec<_> = list["items"].as_array().unwrap().iter().collect();
+        assert_eq!(names.len(), 1, "{selector}");
+        assert_eq!(names[0]["metadata"]["name"], wanted, "{selector}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_secret_of_text_may_leave_its_data_empty() {
     let api = open().await;
     let secrets = "/api/v1/namespaces/default/secrets";
