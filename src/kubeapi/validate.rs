@@ -81,7 +81,13 @@ fn type_of(value: &Value) -> &'static str {
 }
 
 fn check_choice(schema: Schema<'_>, value: &Value, path: Path<'_>, errors: &mut Vec<FieldError>) {
-    if schema.flag("x-kubernetes-int-or-string") && !(value.is_string() || value.is_number()) {
+    // A quantity may be a number of any kind.
+    let number = if schema.has_format("quantity") {
+        "number"
+    } else {
+        "integer"
+    };
+    if schema.flag("x-kubernetes-int-or-string") && !value.is_string() && !has_type(value, number) {
         errors.push(FieldError::wrong_type(
             &path,
             type_of(value),
@@ -205,6 +211,8 @@ fn check_number(
     let fits = match format {
         Some("int32") => (f64::from(i32::MIN)..=f64::from(i32::MAX)).contains(&number),
         Some("uint32") => (0.0..=f64::from(u32::MAX)).contains(&number),
+        Some("int64") => value.is_i64() || whole(value).is_some(),
+        Some("uint64") => value.is_u64() || whole(value).is_some_and(|whole| whole >= 0),
         _ => true,
     };
     if let Some(format) = format.filter(|_| !fits) {
@@ -386,6 +394,31 @@ mod tests {
         assert_eq!(errors(&schema, &json!(29)).len(), 1);
         assert_eq!(errors(&schema, &json!(41)).len(), 1);
         assert_eq!(errors(&schema, &json!(30.5)).len(), 1);
+    }
+
+    #[test]
+    fn numbers_fit_into_the_type_that_clients_read_them_as() {
+        let most = json!(u64::MAX);
+        for (format, good, bad) in [
+            ("int32", json!(i32::MIN), json!(i64::from(i32::MAX) + 1)),
+            ("uint32", json!(u32::MAX), json!(-1)),
+            ("int64", json!(i64::MIN), most.clone()),
+            ("int64", json!(5.0), json!(1e19)),
+            ("uint64", most.clone(), json!(-1)),
+        ] {
+            let schema = json!({"type": "integer", "format": format});
+            assert!(errors(&schema, &good).is_empty(), "{format} {good}");
+            assert_eq!(errors(&schema, &bad).len(), 1, "{format} {bad}");
+        }
+        let schema = json!({"x-kubernetes-int-or-string": true});
+        for (value, wrong) in [
+            (json!(5), 0),
+            (json!("5%"), 0),
+            (json!(1.5), 1),
+            (json!(true), 1),
+        ] {
+            assert_eq!(errors(&schema, &value).len(), wrong, "{value}");
+        }
     }
 
     #[test]

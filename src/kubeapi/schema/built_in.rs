@@ -1,6 +1,7 @@
 //! The schemas of the built-in kinds, made from their types.
 
 use super::REFERENCE;
+use crate::kubeapi::tree::Tree;
 use k8s_openapi::{
     api::{
         coordination::v1::Lease,
@@ -16,6 +17,9 @@ use serde_json::{Map, Value, json};
 
 /// The ends of the names of types that stand for any value, or for one of several types.
 const ANYTHING: &[&str] = &[".JSON", "OrArray", "OrBool", "OrStringArray"];
+
+/// The ends of the names of types that are a number or a text, and of which format the number is.
+const NUMBERS: &[(&str, &str)] = &[(".IntOrString", "int32"), (".Quantity", "quantity")];
 
 /// Lists of built-in types that are owned item by item: type, list, key of an item (none: a set).
 const LISTS: &[(&str, &str, &str)] = &[
@@ -64,6 +68,14 @@ pub(in crate::kubeapi) fn built_in_documents() -> Map<String, Value> {
     {
         // Their generated schemas say object, and they are values of several types.
         *schema = json!({"x-kubernetes-preserve-unknown-fields": true});
+    }
+    for (end, format) in NUMBERS {
+        for (_, schema) in components
+            .iter_mut()
+            .filter(|(name, _)| name.ends_with(end))
+        {
+            schema.set(&["format"], json!(format));
+        }
     }
     describe_lists(&mut components);
     components

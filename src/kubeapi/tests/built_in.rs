@@ -54,6 +54,31 @@ async fn a_node_that_does_not_say_so_is_not_unschedulable() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn numbers_that_typed_clients_cannot_read_are_refused() {
+    let api = open().await;
+    let pods = "/api/v1/namespaces/default/pods";
+    for (probe, code) in [
+        (json!({"httpGet": {"port": 1.5}}), 422),
+        (json!({"httpGet": {"port": 5_000_000_000_u64}}), 422),
+        (
+            json!({"httpGet": {"port": 80}, "terminationGracePeriodSeconds": 10_000_000_000_000_000_000_u64}),
+            422,
+        ),
+        (
+            json!({"httpGet": {"port": 80}, "terminationGracePeriodSeconds": 30}),
+            201,
+        ),
+        (json!({"httpGet": {"port": "http"}}), 201),
+    ] {
+        let container = json!({"name": "c", "livenessProbe": probe,
+            "resources": {"requests": {"cpu": 0.5, "memory": 5_000_000_000_u64}}});
+        let pod = json!({"metadata": {"generateName": "p-"}, "spec": {"containers": [container]}});
+        let (found, told) = send(&api, "POST", pods, pod).await;
+        assert_eq!(found, code, "{told}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_secret_of_text_may_leave_its_data_empty() {
     let api = open().await;
     let secrets = "/api/v1/namespaces/default/secrets";
