@@ -13,8 +13,11 @@ use super::{
 };
 use crate::kubeapi::tree::Tree;
 use futures::StreamExt;
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::sync::atomic::Ordering;
+
+/// The finalizer in the spec of a namespace by which the server itself keeps it until it is empty.
+pub(super) const OWN_FINALIZER: &str = "kubernetes";
 
 /// How many seconds pass at least between two looks for what has expired.
 const EXPIRE_EVERY: i64 = 60;
@@ -168,8 +171,12 @@ impl Server {
         self.edit(
             &namespaces.key("", namespace),
             &|object| {
-                if is_marked(object) {
-                    object.set(&["spec", "finalizers"], json!([]));
+                let marked = is_marked(object);
+                let finalizers = object.pointer_mut("/spec/finalizers");
+                if let Some(finalizers) = finalizers.and_then(Value::as_array_mut)
+                    && marked
+                {
+                    finalizers.retain(|finalizer| finalizer != OWN_FINALIZER);
                 }
             },
             chores,

@@ -2,6 +2,7 @@
 
 use super::{
     admission::name_of,
+    cascade::OWN_FINALIZER,
     catalog::{Resource, Role},
     naming,
     tree::Tree,
@@ -25,7 +26,7 @@ pub(super) fn dress(
                 json!(name),
             );
             if old.is_none() {
-                object.set(&["spec"], json!({"finalizers": ["kubernetes"]}));
+                object.set(&["spec"], json!({"finalizers": [OWN_FINALIZER]}));
                 object.set(&["status"], json!({"phase": "Active"}));
             }
         }

@@ -79,6 +79,23 @@ async fn numbers_that_typed_clients_cannot_read_are_refused() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_namespace_waits_for_the_finalizers_of_others() {
+    let api = open().await;
+    let (spaces, team) = ("/api/v1/namespaces", "/api/v1/namespaces/team");
+    let named = json!({"metadata": {"name": "team"}});
+    send(&api, "POST", spaces, named.clone()).await;
+    let mut held = named.clone();
+    held["spec"]["finalizers"] = json!(["kubernetes", "lb.test/hold"]);
+    let finalize = format!("{team}/finalize");
+    assert_eq!(send(&api, "PUT", &finalize, held).await.0, 200);
+    send(&api, "DELETE", team, Value::Null).await;
+    let left = read(&api, team).await.unwrap();
+    assert_eq!(left["spec"]["finalizers"], json!(["lb.test/hold"]));
+    send(&api, "PUT", &finalize, named).await;
+    assert_eq!(read(&api, team).await, None);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_secret_of_text_may_leave_its_data_empty() {
     let api = open().await;
     let secrets = "/api/v1/namespaces/default/secrets";
