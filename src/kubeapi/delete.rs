@@ -13,6 +13,7 @@ use super::{
     refusal::{FieldError, Refusal},
     retire::CLEANUP,
     routes::{Parameters, Target},
+    start::NAMESPACES,
     store::{Expectation, Rejected, Stored, Write},
     write::{ATTEMPTS, is_finished},
 };
@@ -23,9 +24,6 @@ use axum::{
 };
 use serde_json::{Value, json};
 use std::sync::Arc;
-
-/// Namespaces that a cluster cannot be without.
-const PROTECTED: &[&str] = &["default", "kube-system", "kube-node-lease"];
 
 /// What becomes of the dependents of an object that goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -247,7 +245,7 @@ impl Server {
         options: &DeleteOptions,
         still: Still<'_>,
     ) -> Result<(Deleted, Vec<Chore>), Refusal> {
-        if resource.role == Role::Namespace && PROTECTED.contains(&name) {
+        if resource.role == Role::Namespace && NAMESPACES.contains(&name) {
             let why = "this namespace may not be deleted";
             return Err(Refusal::forbidden(resource.subject(name), why));
         }

@@ -15,8 +15,8 @@ use std::sync::{
     atomic::{AtomicBool, AtomicI64},
 };
 
-/// The namespaces of every cluster, and the one in which Liqo keeps its things.
-const NAMESPACES: &[&str] = &["default", "kube-system", "kube-node-lease", "liqo"];
+/// The namespaces that every cluster has, and the one in which Liqo keeps its things. Nobody may delete them.
+pub(super) const NAMESPACES: &[&str] = &["default", "kube-system", "kube-node-lease", "liqo"];
 
 impl Server {
     pub(super) fn open(options: Options) -> Result<Self, Error> {

@@ -96,6 +96,19 @@ async fn a_namespace_waits_for_the_finalizers_of_others() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_namespaces_that_must_be_there_stay() {
+    let api = open().await;
+    for name in ["default", "kube-system", "liqo"] {
+        let path = format!("/api/v1/namespaces/{name}");
+        assert_eq!(
+            send(&api, "DELETE", &path, Value::Null).await.0,
+            403,
+            "{name}"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_secret_of_text_may_leave_its_data_empty() {
     let api = open().await;
     let secrets = "/api/v1/namespaces/default/secrets";
