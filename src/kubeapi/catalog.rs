@@ -234,11 +234,13 @@ impl Catalog {
         self.resources.get(&path(group, version, plural))
     }
 
-    /// The kind that an owner reference names.
+    /// The kind that an owner reference names, perhaps by a version that is not served any more: an
+    /// object is the same in all of them.
     pub(super) fn by_kind(&self, api_version: &str, kind: &str) -> Option<&Arc<Resource>> {
+        let group = api_version.split_once('/').map_or("", |(group, _)| group);
         self.resources
             .values()
-            .find(|resource| resource.kind == kind && resource.api_version() == api_version)
+            .find(|resource| resource.kind == kind && resource.group == group)
     }
 
     /// The kind whose objects have this key.

@@ -65,21 +65,40 @@ async fn an_object_of_an_old_version_is_one_of_the_new() {
     assert_eq!(code, 200, "{told}");
 }
 
+const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+
+/// Makes a map that keeps the old boat, which it names by a version, until it goes itself.
+async fn moor(api: &KubeApi, version: &str) {
+    let boat = read(api, OLD_BOAT).await.unwrap();
+    let owner = json!({"apiVersion": format!("sea.test/{version}"), "kind": "Boat",
+        "blockOwnerDeletion": true, "name": "a", "uid": boat["metadata"]["uid"]});
+    let metadata = json!({"name": "m", "finalizers": ["a.b/c"], "ownerReferences": [owner]});
+    let (code, _) = send(api, "POST", MAPS, json!({"metadata": metadata})).await;
+    assert_eq!(code, 201);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_owner_named_by_an_old_version_waits_no_longer_than_it_must() {
+    let api = open_with_old_boat().await;
+    moor(&api, "v1alpha1").await;
+    let path = format!("{OLD_BOAT}?propagationPolicy=Foreground");
+    send(&api, "DELETE", &path, Value::Null).await;
+    assert!(read(&api, OLD_BOAT).await.is_some());
+    let freed = json!({"metadata": {"finalizers": null}});
+    send(&api, "PATCH", &format!("{MAPS}/m"), freed).await;
+    assert_eq!(read(&api, OLD_BOAT).await, None);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_definition_goes_with_the_last_object_of_an_old_version() {
     let api = open_with_old_boat().await;
-    let boat = read(&api, OLD_BOAT).await.unwrap();
-    let owner = json!({"apiVersion": "sea.test/v1", "kind": "Boat", "blockOwnerDeletion": true,
-        "name": "a", "uid": boat["metadata"]["uid"]});
-    let maps = "/api/v1/namespaces/default/configmaps";
-    let metadata = json!({"name": "m", "finalizers": ["a.b/c"], "ownerReferences": [owner]});
-    send(&api, "POST", maps, json!({"metadata": metadata})).await;
+    moor(&api, "v1").await;
     let path = format!("{OLD_BOAT}?propagationPolicy=Foreground");
     send(&api, "DELETE", &path, Value::Null).await;
     send(&api, "DELETE", BOATS, Value::Null).await;
     assert!(read(&api, BOATS).await.is_some());
     let freed = json!({"metadata": {"finalizers": null}});
-    send(&api, "PATCH", &format!("{maps}/m"), freed).await;
+    send(&api, "PATCH", &format!("{MAPS}/m"), freed).await;
     assert_eq!(read(&api, BOATS).await, None);
 }
 
@@ -128,25 +147,6 @@ async fn a_definition_stores_one_version_and_lists_all_that_there_may_be() {
     assert_eq!(give(&api, &[version("v1", true, true)]).await.0, 200);
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_group_of_built_in_kinds_takes_no_definition() {
-    let api = open().await;
-    let mut leases = boats(&[version("v9", true, true)]);
-    leases["metadata"]["name"] = json!("leases.coordination.k8s.io");
-    leases["spec"]["group"] = json!("coordination.k8s.io");
-    leases["spec"]["names"] = json!({"kind": "Lease", "plural": "leases"});
-    let answer = send(&api, "POST", PATH, leases).await;
-    assert!(complaint(&answer).contains("spec.group"), "{answer:?}");
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_definition_of_several_versions_that_a_webhook_converts_is_refused() {
-    let api = open().await;
-    let mut converted = boats(&[version("v1", true, true), version("v2", true, false)]);
-    converted["spec"]["conversion"] = json!({"strategy": "Webhook"});
-    let answer = send(&api, "POST", PATH, converted.clone()).await;
-    let wanted = "spec.conversion.strategy: Invalid value: \"Webhook\": conversion by a webhook is not served here";
-    assert!(complaint(&answer).ends_with(wanted), "{answer:?}");
 /// Opens the API with a definition of a kind of its own, lets somebody do something to that, and opens it
 /// again.
 async fn open_after(deeds: impl AsyncFn(&KubeApi)) -> KubeApi {
@@ -217,6 +217,25 @@ async fn a_start_brings_the_definitions_of_the_program_up_to_date() {
     assert_eq!(own["spec"]["names"]["shortNames"], json!(["cl"]));
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_group_of_built_in_kinds_takes_no_definition() {
+    let api = open().await;
+    let mut leases = boats(&[version("v9", true, true)]);
+    leases["metadata"]["name"] = json!("leases.coordination.k8s.io");
+    leases["spec"]["group"] = json!("coordination.k8s.io");
+    leases["spec"]["names"] = json!({"kind": "Lease", "plural": "leases"});
+    let answer = send(&api, "POST", PATH, leases).await;
+    assert!(complaint(&answer).contains("spec.group"), "{answer:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_definition_of_several_versions_that_a_webhook_converts_is_refused() {
+    let api = open().await;
+    let mut converted = boats(&[version("v1", true, true), version("v2", true, false)]);
+    converted["spec"]["conversion"] = json!({"strategy": "Webhook"});
+    let answer = send(&api, "POST", PATH, converted.clone()).await;
+    let wanted = "spec.conversion.strategy: Invalid value: \"Webhook\": conversion by a webhook is not served here";
+    assert!(complaint(&answer).ends_with(wanted), "{answer:?}");
     converted["spec"]["versions"] = json!([version("v1", true, true)]);
     let (code, told) = send(&api, "POST", PATH, converted).await;
     assert_eq!(code, 201, "{told}");
