@@ -204,6 +204,7 @@ impl Case<'_> {
     ) -> Result<(), Refusal> {
         errors.extend(naming::check_metadata(
             object.field("metadata"),
+            old.map(|old| old.field("metadata")),
             self.resource,
         ));
         let name = &name_of(old.unwrap_or(object));

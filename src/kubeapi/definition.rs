@@ -31,7 +31,7 @@ pub(super) fn check(catalog: &Catalog, old: Option<&Value>, object: &Value) -> V
         errors.push(FieldError::invalid("spec.group", group, why));
     }
     check_versions(object, &mut errors);
-    check_conversion(spec, &mut errors);
+    check_conversion(spec, old.map(|old| old.field("spec")), &mut errors);
     for path in IMMUTABLE {
         let pointer = format!("/spec/{}", path.replace('.', "/"));
         let at = |object: &Value| object.pointer(&pointer).cloned().unwrap_or_default();
@@ -44,11 +44,13 @@ pub(super) fn check(catalog: &Catalog, old: Option<&Value>, object: &Value) -> V
     errors
 }
 
-/// Refuses a conversion that is left out here: clients would read fields of another version.
-fn check_conversion(spec: &Value, errors: &mut Vec<FieldError>) {
+/// Refuses a conversion that is left out here: clients would read fields of another version. What is as
+/// it was is let be: not every version of this program refused it.
+fn check_conversion(spec: &Value, old: Option<&Value>, errors: &mut Vec<FieldError>) {
+    let same = |field: &str| old.is_some_and(|old| old.field(field) == spec.field(field));
     let strategy = spec.field("conversion").field("strategy");
     let versions = spec.field("versions").as_array().map_or(0, Vec::len);
-    if *strategy == "Webhook" && versions > 1 {
+    if *strategy == "Webhook" && versions > 1 && !(same("conversion") && same("versions")) {
         let why = "conversion by a webhook is not served here";
         let field = "spec.conversion.strategy";
         errors.push(FieldError::invalid(field, strategy, why));
@@ -77,4 +79,27 @@ fn check_versions(object: &Value, errors: &mut Vec<FieldError>) {
         let field = format!("status.storedVersions[{index}]");
         FieldError::invalid(&field, version, "must appear in spec.versions")
     }));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_conversion_that_is_not_served_may_stay_as_it_was() {
+        let catalog = Catalog::new(std::iter::empty(), Catalog::components());
+        let version = |name: &str, storage: bool| {
+            json!({"name": name, "served": true, "storage": storage,
+                "schema": {"openAPIV3Schema": {"type": "object"}}})
+        };
+        let old = json!({"metadata": {"name": "boats.sea.test"}, "spec": {
+            "group": "sea.test", "scope": "Cluster", "names": {"kind": "Boat", "plural": "boats"},
+            "conversion": {"strategy": "Webhook"}, "versions": [version("v1", true), version("v2", false)]}});
+        assert_eq!(check(&catalog, None, &old).len(), 1);
+        let mut new = old.clone();
+        new["metadata"]["labels"] = json!({"k": "v"});
+        assert!(check(&catalog, Some(&old), &new).is_empty());
+        new["spec"]["versions"] = json!([version("v1", true), version("v3", false)]);
+        assert_eq!(check(&catalog, Some(&old), &new).len(), 1);
+    }
 }

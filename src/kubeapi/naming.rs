@@ -73,14 +73,24 @@ fn random<const LENGTH: usize>() -> [u8; LENGTH] {
     bytes
 }
 
-/// Checks the name, the labels, the annotations, the finalizers and the owners of an object.
-pub(super) fn check_metadata(metadata: &Value, resource: &Resource) -> Vec<FieldError> {
+/// Checks the name, the labels, the annotations, the finalizers and the owners of an object. Finalizers
+/// and owners that are as they were are let be: not every version of this program checked them.
+pub(super) fn check_metadata(
+    metadata: &Value,
+    old: Option<&Value>,
+    resource: &Resource,
+) -> Vec<FieldError> {
+    let changed = |name: &str| {
+        let now = metadata.field(name);
+        let changed = old.is_none_or(|old| old.field(name) != now);
+        if changed { now } else { &Value::Null }
+    };
     let mistakes = check_name(metadata.text("name"), resource)
         .into_iter()
         .chain(check_labels(metadata.field("labels")))
         .chain(check_annotations(metadata.field("annotations")))
-        .chain(check_finalizers(metadata.field("finalizers")))
-        .chain(check_owners(metadata.field("ownerReferences")));
+        .chain(check_finalizers(changed("finalizers")))
+        .chain(check_owners(changed("ownerReferences")));
     mistakes.take(COMPLAINTS).collect()
 }
 
@@ -263,9 +273,21 @@ mod tests {
             ("finalizers", json!(finalizers)),
             ("ownerReferences", json!(owners)),
         ] {
-            let errors = check_metadata(&json!({"name": "a", field: value}), resource).len();
+            let errors = check_metadata(&json!({"name": "a", field: value}), None, resource).len();
             assert_eq!(errors, COMPLAINTS, "{field}");
         }
+    }
+
+    #[test]
+    fn owners_and_finalizers_that_were_wrong_before_may_stay() {
+        let resource = &crate::kubeapi::builtin::resources()[0];
+        let old = json!({"name": "a", "finalizers": ["my finalizer"],
+            "ownerReferences": [{"controller": true}, {"controller": true}]});
+        let mut new = old.clone();
+        new["labels"] = json!({"k": "v"});
+        assert!(check_metadata(&new, Some(&old), resource).is_empty());
+        new["finalizers"] = json!(["my finalizer", "another one"]);
+        assert_eq!(check_metadata(&new, Some(&old), resource).len(), 2);
     }
 
     #[test]
