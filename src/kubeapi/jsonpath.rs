@@ -1,4 +1,4 @@
-//! The part of JSONPath that printer columns use: fields, indices, wildcards and equality filters.
+//! The part of JSONPath that printer columns use: fields, indices, slices, wildcards and equality filters.
 
 use serde_json::Value;
 
@@ -9,7 +9,10 @@ pub(super) struct JsonPath(Vec<Step>);
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Step {
     Field(String),
-    Index(usize),
+    /// An item, from the end when it is negative.
+    Index(i64),
+    /// The items from the first up to the second, either from the end when it is negative.
+    Slice(i64, Option<i64>),
     All,
     Where(JsonPath, String),
 }
@@ -59,7 +62,17 @@ impl Step {
     fn apply<'a>(&self, value: &'a Value) -> Vec<&'a Value> {
         match self {
             Self::Field(name) => value.get(name).into_iter().collect(),
-            Self::Index(index) => value.get(index).into_iter().collect(),
+            Self::Index(index) => {
+                let item = |items: &'a Vec<Value>| items.get(place(*index, items.len())?);
+                value.as_array().and_then(item).into_iter().collect()
+            }
+            Self::Slice(first, end) => {
+                let items = value.as_array().map_or(&[][..], Vec::as_slice);
+                let place = |index: i64| place(index, items.len()).unwrap_or(0);
+                let end = end.map_or(items.len(), place);
+                let taken = items.iter().take(end).skip(place(*first));
+                taken.collect()
+            }
             Self::All => match value {
                 Value::Array(items) => items.iter().collect(),
                 Value::Object(fields) => fields.values().collect(),
@@ -80,6 +93,16 @@ pub(super) fn plain(value: &Value) -> String {
     value
         .as_str()
         .map_or_else(|| value.to_string(), str::to_owned)
+}
+
+/// Where an index leads in a list of this length, if that is not before its beginning.
+fn place(index: i64, length: usize) -> Option<usize> {
+    let distance = usize::try_from(index.unsigned_abs()).ok()?;
+    if index < 0 {
+        length.checked_sub(distance)
+    } else {
+        Some(distance)
+    }
 }
 
 fn closing(text: &str) -> Option<usize> {
@@ -103,6 +126,12 @@ fn bracket(content: &str) -> Option<Step> {
     if let Ok(index) = content.parse() {
         return Some(Step::Index(index));
     }
+    if let Some((first, end)) = content.split_once(':')
+        && let Some(first) = bound(first)
+        && let Some(end) = bound(end)
+    {
+        return Some(Step::Slice(first.unwrap_or(0), end));
+    }
     if let Some(condition) = content
         .strip_prefix("?(@")
         .and_then(|rest| rest.strip_suffix(')'))
@@ -113,6 +142,15 @@ fn bracket(content: &str) -> Option<Step> {
     }
     let name = content.trim_matches(['"', '\'']);
     (name.len() + 2 == content.len()).then(|| Step::Field(name.to_owned()))
+}
+
+/// A bound of a slice, which may be left out.
+fn bound(text: &str) -> Option<Option<i64>> {
+    let text = text.trim();
+    if text.is_empty() {
+        return Some(None);
+    }
+    text.parse().ok().map(Some)
 }
 
 fn field(text: &str) -> (String, &str) {
@@ -158,6 +196,24 @@ mod tests {
             Some(json!("x"))
         );
         assert_eq!(at(".status.nothing", &value), None);
+    }
+
+    #[test]
+    fn items_are_counted_from_the_end_too() {
+        let value = json!({"list": [1, 2, 3, 4]});
+        for (path, first) in [
+            (".list[-1]", Some(4)),
+            (".list[-1:]", Some(4)),
+            (".list[1:]", Some(2)),
+            (".list[:2]", Some(1)),
+            (".list[-3:-1]", Some(2)),
+            (".list[-9:]", Some(1)),
+            (".list[-5]", None),
+            (".list[4]", None),
+            (".list[3:1]", None),
+        ] {
+            assert_eq!(at(path, &value), first.map(|first| json!(first)), "{path}");
+        }
     }
 
     #[test]
