@@ -73,6 +73,13 @@ impl Sqlite {
         Ok(store)
     }
 
+    /// Leaves a transaction open, as a failed rollback does.
+    #[cfg(test)]
+    pub(super) fn leave_open(&self, statement: &str) {
+        let statements = format!("begin immediate; {statement}");
+        self.connection.execute_batch(&statements).unwrap();
+    }
+
     fn check(&self) -> Result<(), Error> {
         let verdict: String = self
             .connection
@@ -119,11 +126,15 @@ impl Sqlite {
     }
 
     fn write(&self, batch: &[Change], forget: u64) -> rusqlite::Result<()> {
-        self.journal.tend(&self.connection)?;
         let run = |statement| {
             let mut statement = self.connection.prepare_cached(statement)?;
             statement.execute([]).map(drop)
         };
+        if !self.connection.is_autocommit() {
+            // What failed before could not be rolled back then.
+            run("rollback")?;
+        }
+        self.journal.tend(&self.connection)?;
         run("begin immediate")?;
         let outcome = self.fill(batch, forget).and_then(|()| run("commit"));
         if outcome.is_err() && !self.connection.is_autocommit() {

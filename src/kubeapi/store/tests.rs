@@ -252,6 +252,19 @@ fn the_log_beside_the_file_stays_bounded_while_writes_go_on() {
 }
 
 #[test]
+fn what_could_not_be_rolled_back_is_rolled_back_before_the_next_write() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("store.db");
+    let mut store = Sqlite::open(&path).unwrap();
+    store.leave_open("insert into log values (7, 'torn', 'ADDED', '{}')");
+    store.commit(&[change(1, "a")], 0).unwrap();
+    drop(store);
+    let loaded = Sqlite::open(&path).unwrap().load().unwrap();
+    let keys: Vec<_> = loaded.objects.iter().map(|one| &one.key).collect();
+    assert_eq!(keys, ["g/kinds//o1"]);
+}
+
+#[test]
 fn a_row_that_is_no_object_is_damage() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("store.db");
