@@ -133,9 +133,26 @@ pub(super) const BINDING: &Message = &[
     ),
 ];
 
+/// core/v1 ObjectReference.
+const OBJECT: &Message = &[
+    (1, "kind", Type::Text),
+    (2, "namespace", Type::Text),
+    (3, "name", Type::Text),
+    (4, "uid", Type::Text),
+    (5, "apiVersion", Type::Text),
+    (6, "resourceVersion", Type::Text),
+    (7, "fieldPath", Type::Text),
+];
+
 /// core/v1 ServiceAccount.
 pub(super) const SERVICE_ACCOUNT: &Message = &[
     (1, "metadata", Type::Object(METADATA)),
+    (2, "secrets", Type::Objects(OBJECT)),
+    (
+        3,
+        "imagePullSecrets",
+        Type::Objects(&[(1, "name", Type::Text)]),
+    ),
     (4, "automountServiceAccountToken", Type::Boolean),
 ];
 
