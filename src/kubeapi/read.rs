@@ -69,6 +69,10 @@ impl Server {
             Some(Ok(limit)) => limit,
         };
         let token = Self::continuation(parameters)?;
+        if token.is_some() && !matches!(parameters.get("resourceVersion"), "" | "0") {
+            let why = "specifying resource version is not allowed when using continue";
+            return Err(Refusal::bad_request(why));
+        }
         let exact = self.check_revision(parameters)?;
         let prefix = target.resource.prefix(&target.namespace);
         let after = token.as_ref().map(|token| token.start.as_str());

@@ -283,6 +283,25 @@ async fn long_lists_come_in_pages() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_list_that_continues_is_of_the_revision_that_it_began_with() {
+    let api = open().await;
+    let path = "/api/v1/namespaces?limit=1";
+    let (_, page) = send(&api, "GET", path, Value::Null).await;
+    let rest = format!(
+        "{path}&continue={}",
+        page["metadata"]["continue"].as_str().unwrap()
+    );
+    for (revision, code) in [("", 200), ("0", 200), ("1", 400)] {
+        let path = format!("{rest}&resourceVersion={revision}");
+        assert_eq!(
+            send(&api, "GET", &path, Value::Null).await.0,
+            code,
+            "{revision}"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn everything_is_there_again_after_a_restart() {
     let memory = store::Memory::default();
     let first = KubeApi::open(options(memory.clone())).await.unwrap();
