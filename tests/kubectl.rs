@@ -567,6 +567,9 @@ fn apply_on_the_server_keeps_and_takes_fields() {
     assert!(forced.success, "{forced:?}");
     let url = cluster.ok("get fc rome -o jsonpath={.spec.authUrl}");
     assert_eq!(url, "https://10.0.0.3:5870");
+    // What somebody who goes back to `apply` without the option starts from.
+    let last = cluster.ok("apply view-last-applied fc rome");
+    assert!(last.contains("https://10.0.0.3:5870"), "{last}");
     let managers =
         "get fc rome --show-managed-fields -o jsonpath={.metadata.managedFields[*].manager}";
     assert!(cluster.ok(managers).contains("kubectl"));
