@@ -5,6 +5,7 @@ mod identity;
 use super::{
     access::moved_role,
     bounds::COMPLAINTS,
+    cascade::is_ending,
     catalog::{Catalog, Resource, Role},
     definition,
     dress::dress,
@@ -231,7 +232,7 @@ impl Case<'_> {
     }
 
     fn check_finalizers(&self, old: &Value, object: &Value) -> Result<(), Refusal> {
-        if old.field("metadata").field("deletionTimestamp").is_null() {
+        if !is_ending(old) {
             return Ok(());
         }
         let new: Vec<String> = naming::new_finalizers(object, Some(old))

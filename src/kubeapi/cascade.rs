@@ -151,7 +151,7 @@ impl Server {
             let (found, _) = self.store.list(&resource.prefix(namespace), None);
             let mut objects = self.with_kinds(found);
             let all = objects.len();
-            objects.retain(|(_, object)| !is_marked(object));
+            objects.retain(|(_, object)| !is_ending(object));
             remaining |= objects.len() < all;
             remaining |= self
                 .delete_all(objects, &options, &|_| true, chores)
@@ -171,10 +171,10 @@ impl Server {
         self.edit(
             &namespaces.key("", namespace),
             &|object| {
-                let marked = is_marked(object);
+                let ends = is_ending(object);
                 let finalizers = object.pointer_mut("/spec/finalizers");
                 if let Some(finalizers) = finalizers.and_then(Value::as_array_mut)
-                    && marked
+                    && ends
                 {
                     finalizers.retain(|finalizer| finalizer != OWN_FINALIZER);
                 }
@@ -264,7 +264,8 @@ fn last_heard_of(object: &Value) -> i64 {
     .unwrap_or(0)
 }
 
-pub(super) fn is_marked(object: &Value) -> bool {
+/// Whether an object goes as soon as nothing holds it any more.
+pub(super) fn is_ending(object: &Value) -> bool {
     !object
         .field("metadata")
         .field("deletionTimestamp")

@@ -3,6 +3,7 @@
 use super::{
     Server,
     admission::name_of,
+    cascade::is_ending,
     catalog::{Resource, Role},
     chores::{Chore, Chores},
     dependents::{FOREGROUND, ORPHAN},
@@ -321,7 +322,7 @@ impl Server {
             }
             super::dress::tidy(&mut object);
         }
-        if !old.field("metadata").field("deletionTimestamp").is_null() {
+        if is_ending(&old) {
             return object;
         }
         object.set(

@@ -3,6 +3,7 @@
 use super::{
     Server,
     admission::name_of,
+    cascade::is_ending,
     catalog::Resource,
     chores::{Chore, Chores},
     delete::{DeleteOptions, Policy, keep_finalizers},
@@ -240,7 +241,7 @@ impl Server {
         });
         self.with_kinds(found)
             .into_iter()
-            .filter(|(_, object)| object.field("metadata").get("deletionTimestamp").is_some())
+            .filter(|(_, object)| is_ending(object))
             .map(|(resource, object)| Chore::Settle(resource, object))
             .collect()
     }
@@ -253,7 +254,7 @@ fn owners_mut(object: &mut Value) -> Option<&mut Vec<Value>> {
 
 /// Whether an object is to be deleted once its dependents are gone.
 pub(super) fn is_waiting(object: &Value) -> bool {
-    has_finalizer(object, FOREGROUND) && object.field("metadata").get("deletionTimestamp").is_some()
+    has_finalizer(object, FOREGROUND) && is_ending(object)
 }
 
 fn has_finalizer(object: &Value, finalizer: &str) -> bool {

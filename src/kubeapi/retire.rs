@@ -2,7 +2,7 @@
 
 use super::{
     Server,
-    cascade::is_marked,
+    cascade::is_ending,
     catalog::{Resource, Role},
     chores::Chores,
     delete::DeleteOptions,
@@ -59,7 +59,7 @@ impl Server {
         let found = self.store.list(&storage_of(&definition), None).0;
         let mut objects = self.with_kinds(found);
         let all = objects.len();
-        objects.retain(|(_, object)| !is_marked(object));
+        objects.retain(|(_, object)| !is_ending(object));
         let mut remaining = objects.len() < all;
         let options = DeleteOptions::default();
         remaining |= self

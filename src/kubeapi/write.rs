@@ -6,6 +6,7 @@ use super::{
     admission::{Admitted, Case, Origin, Part, name_of},
     apply::Application,
     body::{self, Parsed},
+    cascade::is_ending,
     catalog::{Resource, Role},
     chores::{Chore, Chores},
     intent::Intent,
@@ -366,7 +367,7 @@ pub(super) fn is_finished(resource: &Resource, object: &Value) -> bool {
         .into_iter()
         .filter_map(Value::as_array)
         .any(|finalizers| !finalizers.is_empty());
-    metadata.get("deletionTimestamp").is_some() && !held
+    is_ending(object) && !held
 }
 
 fn owners_of(object: &Value) -> &Value {
