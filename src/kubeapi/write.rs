@@ -31,7 +31,7 @@ pub(super) const ATTEMPTS: usize = 16;
 const WARNING_BYTES: usize = 4 * 1_024;
 
 /// Computes the wanted state of an object from the one that is there.
-type Change<'a> = &'a (dyn Fn(&Case<'_>, &Value) -> Result<Value, Refusal> + Sync);
+type Edit<'a> = &'a (dyn Fn(&Case<'_>, &Value) -> Result<Value, Refusal> + Sync);
 
 /// An object after a write.
 enum Written {
@@ -245,7 +245,7 @@ impl Server {
         part: Part,
         intent: &Intent,
         duplicates: &[String],
-        change: Change<'_>,
+        change: Edit<'_>,
     ) -> Result<(Written, Vec<String>), Refusal> {
         let resource = &target.resource;
         let name = target.name.as_deref().unwrap_or_default();
