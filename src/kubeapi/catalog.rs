@@ -2,10 +2,10 @@
 
 use super::{
     Error, builtin,
+    cel::CelRules,
     openapi::OpenApi,
     protobuf::Message,
     refusal::Subject,
-    rules::Rules as CelRules,
     schema::{Components, Node, Schema, built_in_documents, complete},
     selector::SelectableField,
     table::Column,

@@ -8,13 +8,13 @@ const KEYWORD: &str = "x-kubernetes-validations";
 
 /// The compiled rules of one kind.
 #[derive(Debug)]
-pub(super) struct Rules {
+pub(super) struct CelRules {
     schema: CompiledSchema,
     /// The rules that name a field below what they are about: rule and field.
     pointed: Vec<(String, String)>,
 }
 
-impl Rules {
+impl CelRules {
     /// The rules of a schema, if it has any.
     pub(super) fn of(schema: &Value) -> Option<Self> {
         let mut pointed = Vec::new();
@@ -132,7 +132,7 @@ mod tests {
         let schema = json!({"type": "object", "properties": {"spec": {"type": "object",
             "properties": {"low": {"type": "integer"}, "high": {"type": "integer"}},
             "x-kubernetes-validations": [{"rule": "self.low <= self.high", "message": "low must not be above high"}]}}});
-        let rules = Rules::of(&schema).unwrap();
+        let rules = CelRules::of(&schema).unwrap();
         assert!(
             rules
                 .check(&json!({"spec": {"low": 1, "high": 2}}), None)
@@ -150,7 +150,7 @@ mod tests {
     fn a_transition_rule_looks_at_the_old_state() {
         let schema = json!({"type": "object", "properties": {"name": {"type": "string",
             "x-kubernetes-validations": [{"rule": "self == oldSelf", "message": "is immutable"}]}}});
-        let rules = Rules::of(&schema).unwrap();
+        let rules = CelRules::of(&schema).unwrap();
         assert!(rules.check(&json!({"name": "a"}), None).is_empty());
         assert!(
             rules
@@ -170,7 +170,7 @@ mod tests {
         let schema = json!({"type": "object", "properties": {"spec": {"type": "object",
             "properties": {"low": {"type": "integer"}},
             "x-kubernetes-validations": [{"rule": "self.low > 5"}]}}});
-        let rules = Rules::of(&schema).unwrap();
+        let rules = CelRules::of(&schema).unwrap();
         let old = json!({"spec": {"low": 3}, "held": true});
         assert!(
             rules
@@ -189,7 +189,7 @@ mod tests {
         let schema = json!({"type": "object", "properties": {"spec": {"type": "object",
             "properties": {"low": {"type": "integer"}, "high": {"type": "integer"}},
             "x-kubernetes-validations": [{"rule": "self.low <= self.high", "fieldPath": ".low"}]}}});
-        let rules = Rules::of(&schema).unwrap();
+        let rules = CelRules::of(&schema).unwrap();
         let object = |low, high| json!({"spec": {"low": low, "high": high}});
         let errors = rules.check(&object(1, 0), Some(&object(1, 5)));
         assert_eq!(errors[0].field, "spec.low");
@@ -200,7 +200,7 @@ mod tests {
     fn a_list_that_stays_as_it_was_is_let_be() {
         let schema = json!({"type": "object", "properties": {"list": {"type": "array", "items":
             {"type": "integer", "x-kubernetes-validations": [{"rule": "self > 5"}]}}}});
-        let rules = Rules::of(&schema).unwrap();
+        let rules = CelRules::of(&schema).unwrap();
         let old = json!({"list": [3, 9], "status": 1});
         let check = |object: Value| rules.check(&object, Some(&old)).len();
         assert_eq!(check(json!({"list": [3, 9], "status": 2})), 0);
@@ -210,7 +210,7 @@ mod tests {
     #[test]
     fn a_rule_that_is_no_expression_is_noticed() {
         let schema = json!({"type": "object", "x-kubernetes-validations": [{"rule": "self.("}]});
-        assert!(Rules::of(&schema).unwrap().mistake().is_some());
-        assert!(Rules::of(&json!({"type": "object"})).is_none());
+        assert!(CelRules::of(&schema).unwrap().mistake().is_some());
+        assert!(CelRules::of(&json!({"type": "object"})).is_none());
     }
 }
