@@ -64,7 +64,7 @@ const NEW_EVENT_FIELDS: &[&str] = &[
 pub(super) fn resources() -> Vec<Resource> {
     let mut resources = core();
     resources.extend(core_in_namespaces());
-    resources.extend(workloads());
+    resources.push(pods());
     resources.extend(named_groups());
     resources.extend(access());
     resources.extend(reviews());
@@ -145,11 +145,6 @@ fn core_in_namespaces() -> Vec<Resource> {
                 built_in::events(),
             )
         },
-    ]
-}
-
-fn workloads() -> Vec<Resource> {
-    vec![
         Resource {
             namespaced: true,
             short_names: words(&["sa"]),
@@ -161,25 +156,28 @@ fn workloads() -> Vec<Resource> {
                 built_in::service_accounts(),
             )
         },
-        Resource {
-            namespaced: true,
-            short_names: words(&["po"]),
-            categories: words(&["all"]),
-            rules: Rules {
-                status: true,
-                status_at_creation: true,
-                generation: true,
-                merge_keys: Some(POD_KEYS),
-                ..plain_rules()
-            },
-            ..stored(
-                ("", "v1", "Pod", "pods"),
-                reference::<Pod>(),
-                &["spec.nodeName", "status.phase"],
-                built_in::pods(),
-            )
-        },
     ]
+}
+
+fn pods() -> Resource {
+    Resource {
+        namespaced: true,
+        short_names: words(&["po"]),
+        categories: words(&["all"]),
+        rules: Rules {
+            status: true,
+            status_at_creation: true,
+            generation: true,
+            merge_keys: Some(POD_KEYS),
+            ..plain_rules()
+        },
+        ..stored(
+            ("", "v1", "Pod", "pods"),
+            reference::<Pod>(),
+            &["spec.nodeName", "status.phase"],
+            built_in::pods(),
+        )
+    }
 }
 
 fn named_groups() -> Vec<Resource> {
