@@ -245,14 +245,14 @@ fn object(bytes: &[u8], message: &Message) -> Result<Map<String, Value>, Malform
     let mut decoded = Map::new();
     each_field(bytes, |number, field| {
         if let Some((_, name, kind)) = message.iter().find(|(known, ..)| *known == number) {
-            store(&mut decoded, name, *kind, &field)?;
+            put(&mut decoded, name, *kind, &field)?;
         }
         Ok(())
     })?;
     Ok(decoded)
 }
 
-fn store(
+fn put(
     decoded: &mut Map<String, Value>,
     name: &str,
     kind: Type,

@@ -379,15 +379,15 @@ impl Refusal {
         )
     }
 
-    pub(super) fn is_not_found(&self) -> bool {
-        self.code == 404
-    }
-
     /// The object has another name than the path.
     pub(super) fn misnamed(name: &str, wanted: &str) -> Self {
         Self::bad_request(format!(
             "the name of the object ({name}) does not match the name on the URL ({wanted})"
         ))
+    }
+
+    pub(super) fn is_not_found(&self) -> bool {
+        self.code == 404
     }
 
     pub(super) fn is_already_exists(&self) -> bool {
