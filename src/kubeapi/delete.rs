@@ -322,7 +322,7 @@ impl Server {
             }
             super::dress::tidy(&mut object);
         }
-        if is_ending(&old) {
+        if is_ending(old) {
             return object;
         }
         object.set(

@@ -12,7 +12,7 @@ enum Step {
     /// An item, from the end when it is negative.
     Index(i64),
     /// The items from the first up to the second, either from the end when it is negative.
-    Slice(i64, Option<i64>),
+    Slice(i64, i64),
     All,
     Where(JsonPath, String),
 }
@@ -69,8 +69,7 @@ impl Step {
             Self::Slice(first, end) => {
                 let items = value.as_array().map_or(&[][..], Vec::as_slice);
                 let place = |index: i64| place(index, items.len()).unwrap_or(0);
-                let end = end.map_or(items.len(), place);
-                let taken = items.iter().take(end).skip(place(*first));
+                let taken = items.iter().take(place(*end)).skip(place(*first));
                 taken.collect()
             }
             Self::All => match value {
@@ -127,10 +126,10 @@ fn bracket(content: &str) -> Option<Step> {
         return Some(Step::Index(index));
     }
     if let Some((first, end)) = content.split_once(':')
-        && let Some(first) = bound(first)
-        && let Some(end) = bound(end)
+        && let Some(first) = bound(first, 0)
+        && let Some(end) = bound(end, i64::MAX)
     {
-        return Some(Step::Slice(first.unwrap_or(0), end));
+        return Some(Step::Slice(first, end));
     }
     if let Some(condition) = content
         .strip_prefix("?(@")
@@ -144,13 +143,13 @@ fn bracket(content: &str) -> Option<Step> {
     (name.len() + 2 == content.len()).then(|| Step::Field(name.to_owned()))
 }
 
-/// A bound of a slice, which may be left out.
-fn bound(text: &str) -> Option<Option<i64>> {
+/// A bound of a slice, or the usual one where it is left out.
+fn bound(text: &str, usual: i64) -> Option<i64> {
     let text = text.trim();
     if text.is_empty() {
-        return Some(None);
+        return Some(usual);
     }
-    text.parse().ok().map(Some)
+    text.parse().ok()
 }
 
 fn field(text: &str) -> (String, &str) {

@@ -404,7 +404,7 @@ mod tests {
             ("uint32", json!(u32::MAX), json!(-1)),
             ("int64", json!(i64::MIN), most.clone()),
             ("int64", json!(5.0), json!(1e19)),
-            ("uint64", most.clone(), json!(-1)),
+            ("uint64", most, json!(-1)),
         ] {
             let schema = json!({"type": "integer", "format": format});
             assert!(errors(&schema, &good).is_empty(), "{format} {good}");
