@@ -259,15 +259,6 @@ impl Links {
         }
     }
 
-    /// Notes that an owed withdrawal is remembered elsewhere, so that nothing waits for it here.
-    pub fn entombed(&self, name: &str) {
-        self.lock()
-            .entry(name.to_owned())
-            .or_default()
-            .link
-            .withdrawn = true;
-    }
-
     /// Starts to watch our PeeringRequest in the peer's cluster.
     pub fn watch(&self, name: &str, own_id: &ClusterId, request: PeeringRequest, clock: Clock) {
         let mut entries = self.lock();

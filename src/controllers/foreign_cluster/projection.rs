@@ -339,7 +339,6 @@ pub(super) async fn entomb(context: &Arc<Context>, object: &ForeignCluster) -> R
             other.map_err(Error::api("write a tombstone"))?;
         }
     }
-    context.links.entombed(&object.name_any());
     let owed = Happening {
         reason: event::REMOTE_CLEANUP_PENDING,
         warning: true,

@@ -144,8 +144,7 @@ fn withdraw(view: &View<'_>, steps: &mut Vec<Step>) {
         steps.push(Step::CloseSession);
         return;
     }
-    let deadline = view.withdrawal_deadline();
-    if view.cluster_id.is_some() && deadline.is_some_and(|deadline| view.now >= deadline) {
+    if view.cluster_id.is_some() && !view.facts.tombstone && !view.awaits_withdrawal() {
         steps.push(Step::Entomb);
     }
 }
@@ -165,11 +164,7 @@ pub(super) fn farewell(view: &View<'_>, steps: &mut Vec<Step>) {
         && view.facts.remote_network.is_none()
         && view.facts.tunnel.is_none()
         && view.facts.request.is_none();
-    let waiting = view.owes_withdrawal()
-        && view
-            .withdrawal_deadline()
-            .is_none_or(|deadline| view.now < deadline);
-    if view.deleting && view.has_finalizer() && empty && !waiting {
+    if view.deleting && view.has_finalizer() && empty && !view.awaits_withdrawal() {
         steps.push(Step::RemoveFinalizer);
     }
     if view.is_forgettable() {

@@ -5,6 +5,7 @@ mod codes;
 mod model;
 mod places;
 mod tunnels;
+mod withdrawals;
 
 use k8s_openapi::apimachinery::pkg::{
     api::resource::Quantity,
@@ -246,29 +247,6 @@ fn silence_of_a_peer_that_is_not_announced_any_more_is_believed_sooner() {
     model.peer.answers = false;
     let taken = run(&mut model);
     assert_eq!(taken.first().map(String::as_str), Some("Disconnect"));
-}
-
-#[test]
-fn a_deletion_waits_for_the_peer_until_its_deadline() {
-    let mut model = Model::peered();
-    model.peer.answers = false;
-    model.apply(&Step::Disconnect);
-    model.delete();
-    run(&mut model);
-    assert!(!model.gone, "the peer may still answer");
-    model.now += WITHDRAWAL_DEADLINE;
-    let taken = run(&mut model);
-    assert!(model.gone && model.facts.tombstone, "{taken:?}");
-}
-
-#[test]
-fn an_owed_withdrawal_is_made_when_the_peer_is_back() {
-    let mut model = Model::found();
-    model.facts.tombstone = true;
-    model.object.spec.join = false;
-    let taken = run(&mut model);
-    assert!(taken.contains(&"CloseSession".to_owned()), "{taken:?}");
-    assert!(!model.facts.tombstone);
 }
 
 #[test]

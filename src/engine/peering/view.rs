@@ -164,6 +164,16 @@ impl<'a> View<'a> {
             .then_some(deleted.0 + WITHDRAWAL_DEADLINE)
     }
 
+    /// Whether the end of the object waits for a withdrawal: until the deadline of a deletion, and
+    /// until this run of the daemon has tried the peer once.
+    pub(crate) fn awaits_withdrawal(&self) -> bool {
+        let deadline = self.withdrawal_deadline();
+        let untried = self.connected.is_some() || self.facts.link.retry_at.is_none();
+        self.owes_withdrawal()
+            && (deadline.is_none_or(|deadline| self.now < deadline)
+                || (untried && self.needs_contact()))
+    }
+
     /// Whether the peer must be talked to.
     pub(crate) fn needs_contact(&self) -> bool {
         let may = !self.deleting && !self.denied && !self.is_suspended();

@@ -169,10 +169,7 @@ impl Model {
             }
             Step::Disown => self.object.metadata.owner_references = None,
             Step::Forget => self.gone = true,
-            Step::Entomb => {
-                self.facts.tombstone = true;
-                self.facts.link.withdrawn = true;
-            }
+            Step::Entomb => self.facts.tombstone = true,
             Step::Exhume => self.facts.tombstone = false,
             Step::DismissRequest => self.facts.request = None,
             step => {
@@ -221,15 +218,15 @@ impl Model {
                 identity.cluster_name = Some(name.to_string());
                 session.request.spec.session = Some((**said).clone());
             }
-            Step::CloseSession => {
+            Step::CloseSession if peer.answers => {
                 link.session = None;
                 link.withdrawn = true;
             }
-            Step::Disconnect => {
-                link.connected = None;
-                link.answer = None;
-                link.session = None;
+            Step::CloseSession => {
+                link.retry_at = Some(now + SignedDuration::from_secs(1));
+                disconnect(link);
             }
+            Step::Disconnect => disconnect(link),
             _ => {}
         }
     }
@@ -330,6 +327,12 @@ fn facts(start: Timestamp, neighbour: Neighbour) -> Facts {
         ground: Ground::new(own_id(), pod_cidr),
         tombstone: false,
     }
+}
+
+fn disconnect(link: &mut Link) {
+    link.connected = None;
+    link.answer = None;
+    link.session = None;
 }
 
 fn connected() -> Connected {

@@ -1,0 +1,63 @@
+//! What stands in the cluster of a peer is taken back there, or remembered.
+
+use super::{model::Model, *};
+
+#[test]
+fn a_deletion_waits_for_the_peer_until_its_deadline() {
+    let mut model = Model::peered();
+    model.peer.answers = false;
+    model.apply(&Step::Disconnect);
+    model.delete();
+    run(&mut model);
+    assert!(!model.gone, "the peer may still answer");
+    model.now += WITHDRAWAL_DEADLINE;
+    let taken = run(&mut model);
+    assert!(model.gone && model.facts.tombstone, "{taken:?}");
+}
+
+#[test]
+fn a_deletion_that_is_first_seen_after_its_deadline_tries_the_peer_once() {
+    for (connected, answers) in [(false, true), (false, false), (true, false)] {
+        let mut model = Model::peered();
+        model.peer.answers = answers;
+        if !connected {
+            model.apply(&Step::Disconnect);
+        }
+        model.delete();
+        model.now += WITHDRAWAL_DEADLINE;
+        let taken = run(&mut model);
+        assert!(model.gone, "{taken:?}");
+        assert_eq!(model.facts.link.withdrawn, answers, "{taken:?}");
+        assert_eq!(model.facts.tombstone, !answers, "{taken:?}");
+    }
+}
+
+#[test]
+fn what_is_owed_stays_remembered_while_the_object_outlives_its_end() {
+    let mut model = Model::peered();
+    model.peer.answers = false;
+    model.apply(&Step::Disconnect);
+    model.delete();
+    model.now += WITHDRAWAL_DEADLINE;
+    run(&mut model);
+    // Somebody else holds on to it.
+    model.gone = false;
+    model.now += RESYNC;
+    run(&mut model);
+    assert!(model.facts.tombstone);
+    model.peer.answers = true;
+    model.now += RESYNC;
+    let taken = run(&mut model);
+    assert!(taken.contains(&"CloseSession".to_owned()), "{taken:?}");
+    assert!(!model.facts.tombstone, "{taken:?}");
+}
+
+#[test]
+fn an_owed_withdrawal_is_made_when_the_peer_is_back() {
+    let mut model = Model::found();
+    model.facts.tombstone = true;
+    model.object.spec.join = false;
+    let taken = run(&mut model);
+    assert!(taken.contains(&"CloseSession".to_owned()), "{taken:?}");
+    assert!(!model.facts.tombstone);
+}
