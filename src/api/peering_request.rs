@@ -11,6 +11,7 @@ use k8s_openapi::{api::core::v1::ObjectReference, apimachinery::pkg::apis::meta:
 use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 use super::{advertisement::Offer, foreign_cluster::ClusterIdentity};
 
@@ -71,6 +72,19 @@ pub struct HomeSession {
     /// What the home cluster answers to the offer.
     #[serde(default)]
     pub accepted: Acceptance,
+}
+
+impl HomeSession {
+    /// Returns what is merged into a session so that it says this. The range is named even where there
+    /// is none, since what a merge does not name stays as it was.
+    pub fn as_change(&self) -> Value {
+        let mut change = json!(self);
+        let fields = change.get_mut("network").and_then(Value::as_object_mut);
+        if let Some((network, fields)) = self.network.as_ref().zip(fields) {
+            fields.insert("podCIDRNAT".to_owned(), json!(network.pod_cidr_nat));
+        }
+        change
+    }
 }
 
 /// An answer to an offer.

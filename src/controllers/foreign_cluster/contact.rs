@@ -317,7 +317,7 @@ pub(super) async fn tell(
     };
     let identity = json!({ "clusterName": own_name });
     let patch = Patch::Merge(json!({
-        "spec": { "clusterIdentity": identity, "session": session },
+        "spec": { "clusterIdentity": identity, "session": session.as_change() },
     }));
     let api = requests(&connection);
     match bounded(api.patch(context.own.cluster_id.as_str(), &managed(), &patch)).await {

@@ -72,6 +72,8 @@ pub(super) fn steps(view: &View<'_>, steps: &mut Vec<Step>) {
     };
     let (Some(local), Some(remote)) = (local_network(view, told), remote_network(view, told))
     else {
+        // What was agreed on holds no more: the range is somebody else's, or nobody's.
+        remove(view, steps);
         return;
     };
     let stands = view.facts.local_network.as_ref().is_some_and(|present| {

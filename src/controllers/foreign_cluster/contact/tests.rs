@@ -12,6 +12,7 @@ use super::*;
 use crate::{
     api::{Fingerprint, ForeignClusterSpec},
     controllers::enrolment::context,
+    engine::peering::network,
     peer::{body, certificates::Proven, trust::FleetSecret},
 };
 
@@ -38,18 +39,41 @@ async fn a_withdrawal_that_is_refused_is_owed_still() {
     let object = ForeignCluster::new("milan", ForeignClusterSpec::default());
     for (code, is_withdrawn) in [(403, false), (503, false), (404, true)] {
         let connection = Arc::new(answering(code));
-        let connected = Connected {
-            url: String::new(),
-            address: None,
-            cluster_id: connection.proven.cluster_id.clone(),
-            cluster_name: ClusterName::default(),
-            fingerprint: connection.proven.fingerprint.clone(),
-        };
+        let connected = connected(&connection);
         context.links.adopt("milan", connected, connection);
         close_session(&context, &object).await;
         let withdrawn = context.links.facts("milan").withdrawn;
         assert_eq!(withdrawn, is_withdrawn, "{code}");
     }
+}
+
+#[tokio::test]
+async fn a_peer_hears_that_it_is_seen_under_no_range_any_more() {
+    let context = context().await;
+    let object = ForeignCluster::new("milan", ForeignClusterSpec::default());
+    let (heard, mut patches) = tokio::sync::mpsc::channel(1);
+    let service = tower::service_fn(move |request: Request<Body>| {
+        let heard = heard.clone();
+        async move {
+            let bytes = body::read(request.into_body(), 4096, Duration::from_secs(1)).await;
+            let patch: serde_json::Value = body::parse(&bytes.unwrap()).unwrap();
+            heard.try_send(patch).unwrap();
+            Ok(Response::builder().status(503).body(Body::empty()).unwrap())
+        }
+    });
+    let connection = Connection::new(proven(), [7; 32], None, BoxCloneSyncService::new(service));
+    context
+        .links
+        .adopt("milan", connected(&connection), Arc::new(connection));
+    let network = network::own_network(&context.own, None);
+    let session = HomeSession {
+        network: Some(network),
+        ..HomeSession::default()
+    };
+    tell(&context, &object, &ClusterName::default(), &session).await;
+    let patch = patches.recv().await.unwrap();
+    let seen = patch.pointer("/spec/session/network/podCIDRNAT");
+    assert_eq!(seen, Some(&json!(null)));
 }
 
 #[tokio::test]
@@ -134,6 +158,16 @@ fn eve(learnt: &Arc<AtomicUsize>) -> Connection {
         }
     });
     Connection::new(proven(), [7; 32], None, BoxCloneSyncService::new(service))
+}
+
+fn connected(connection: &Connection) -> Connected {
+    Connected {
+        url: String::new(),
+        address: None,
+        cluster_id: connection.proven.cluster_id.clone(),
+        cluster_name: ClusterName::default(),
+        fingerprint: connection.proven.fingerprint.clone(),
+    }
 }
 
 fn proven() -> Proven {

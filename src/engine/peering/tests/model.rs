@@ -216,7 +216,8 @@ impl Model {
                 let session = link.session.as_mut().expect("it is told on a session");
                 let identity = &mut session.request.spec.cluster_identity;
                 identity.cluster_name = Some(name.to_string());
-                session.request.spec.session = Some((**said).clone());
+                let told = session.request.spec.session.as_ref();
+                session.request.spec.session = Some(merged(told, &said.as_change()));
             }
             Step::CloseSession if peer.answers => {
                 link.session = None;
@@ -284,7 +285,10 @@ impl Model {
 }
 
 /// A status after a merge patch: what the new one does not name stays as it was.
-fn merged<S: serde::Serialize + serde::de::DeserializeOwned>(present: Option<&S>, wish: &S) -> S {
+fn merged<S>(present: Option<&S>, wish: &impl serde::Serialize) -> S
+where
+    S: serde::Serialize + serde::de::DeserializeOwned,
+{
     let mut status = serde_json::to_value(present).unwrap();
     json_patch::merge(&mut status, &serde_json::to_value(wish).unwrap());
     serde_json::from_value(status).unwrap()

@@ -84,12 +84,7 @@ fn what_a_peer_says_of_its_network_steers_no_terminal() {
 fn a_peer_that_claims_another_range_is_asked_anew_whether_it_is_free() {
     let mut model = Model::peered();
     let claim = |model: &mut Model, range: &str| {
-        let session = model.facts.link.session.as_mut();
-        let status = session.and_then(|it| it.request.status.as_mut());
-        let said = status.and_then(|it| it.session.as_mut());
-        let network = said.and_then(|it| it.network.as_mut());
-        network.expect("it is told").pod_cidr = range.to_owned();
-        run(model);
+        claims(model, range);
         let remote = model.facts.remote_network.as_ref();
         let status = remote.and_then(|it| it.status.clone());
         status.and_then(|it| it.pod_cidr_nat).expect("it is seen")
@@ -98,6 +93,33 @@ fn a_peer_that_claims_another_range_is_asked_anew_whether_it_is_free() {
     model.facts.ground.avoided.insert(name_server);
     assert_eq!(claim(&mut model, "10.99.0.0/16"), "None");
     assert_ne!(claim(&mut model, "10.5.0.0/16"), "None");
+}
+
+#[test]
+fn what_was_agreed_on_is_taken_back_when_no_range_can_be_given_any_more() {
+    let seen = |model: &Model| {
+        let session = model.facts.link.session.as_ref();
+        let said = session.and_then(|it| it.request.spec.session.as_ref());
+        let network = said.and_then(|it| it.network.as_ref());
+        network.expect("it is told").pod_cidr_nat.clone()
+    };
+    let mut model = Model::peered();
+    assert!(seen(&model).is_some());
+    claims(&mut model, "25.0.0.0/16");
+    assert_eq!(seen(&model), None);
+    assert!(model.facts.tunnel.is_none() && model.facts.remote_network.is_none());
+    claims(&mut model, "10.99.0.0/16");
+    assert!(model.facts.tunnel.is_some() && seen(&model).is_some());
+}
+
+/// The peer says that this is the range of its pods.
+fn claims(model: &mut Model, range: &str) {
+    let session = model.facts.link.session.as_mut();
+    let status = session.and_then(|it| it.request.status.as_mut());
+    let said = status.and_then(|it| it.session.as_mut());
+    let network = said.and_then(|it| it.network.as_mut());
+    network.expect("it is told").pod_cidr = range.to_owned();
+    run(model);
 }
 
 #[test]
