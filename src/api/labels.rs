@@ -20,6 +20,10 @@ pub const VERSION: &str = "app.kubernetes.io/version";
 pub const LAST_UPDATE: &str = "LastUpdate";
 /// By what a Trusted cluster was let in, when it was not a person: a reason of condition Trusted.
 pub const TRUSTED_BY: &str = "discovery.liqo.io/trusted-by";
+/// Who wanted `spec.join` of a ForeignCluster, when it was not a person: [`POLICY`].
+pub const JOINED_BY: &str = "discovery.liqo.io/joined-by";
+/// The policy of this cluster or of a SearchDomain, when the cluster was found.
+pub const POLICY: &str = "Policy";
 /// The cluster behind a virtual node (Liqo's annotation).
 pub const NODE_CLUSTER_ID: &str = "cluster-id";
 /// Which labels of a virtual node come from the peer's offer: their keys with commas between them.

@@ -132,18 +132,19 @@ async fn create(
     let name = naming::object_name(&newcomer.cluster_name, &newcomer.cluster_id, &taken);
     let config = context.policy().discovery_config;
     let found = newcomer.source != DiscoveryType::IncomingPeering;
+    let join = found && belonging::joins(newcomer, &config, newcomer.evidence.is_some());
     let object = ForeignCluster {
         metadata: ObjectMeta {
             name: Some(name.clone()),
             labels: Some(object_labels(newcomer)),
-            annotations: Some(object_annotations(context, newcomer)),
+            annotations: Some(object_annotations(context, newcomer, join)),
             owner_references: Some(belonging::owners(newcomer)).filter(|owners| !owners.is_empty()),
             ..ObjectMeta::default()
         },
         spec: ForeignClusterSpec {
             cluster_identity: Some(identity(newcomer)),
             namespace: Some(labels::NAMESPACE.to_owned()),
-            join: found && belonging::joins(newcomer, &config, newcomer.evidence.is_some()),
+            join,
             discovery_type: newcomer.source,
             auth_url: newcomer.auth_url.clone(),
             trust_mode: if newcomer.evidence.is_some() {
@@ -203,6 +204,8 @@ async fn update(
             let trusted = shown || present.spec.trust_mode == TrustMode::Trusted;
             let join = belonging::joins(newcomer, &context.policy().discovery_config, trusted);
             spec.insert("join".into(), json!(join));
+            let by = join.then_some(labels::POLICY);
+            notes.insert(labels::JOINED_BY.into(), json!(by));
         }
     }
     let follows = source == present.spec.discovery_type && source != DiscoveryType::Manual;
@@ -284,11 +287,18 @@ fn object_labels(newcomer: &Newcomer) -> BTreeMap<String, String> {
     labels
 }
 
-fn object_annotations(context: &Context, newcomer: &Newcomer) -> BTreeMap<String, String> {
+fn object_annotations(
+    context: &Context,
+    newcomer: &Newcomer,
+    join: bool,
+) -> BTreeMap<String, String> {
     let second = context.now().as_second().to_string();
     let mut annotations = BTreeMap::from([(labels::LAST_UPDATE.to_owned(), second)]);
     if let Some(evidence) = newcomer.evidence {
         annotations.insert(labels::TRUSTED_BY.to_owned(), evidence.reason().to_owned());
+    }
+    if join {
+        annotations.insert(labels::JOINED_BY.to_owned(), labels::POLICY.to_owned());
     }
     annotations
 }
@@ -444,6 +454,24 @@ mod tests {
         let parameters = PatchParams::default();
         api.patch(&name, &parameters, &trusted).await.unwrap();
         enrol(&context, &numbered(90, 1)).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn it_is_noted_when_policy_wants_the_join() {
+        let context = context().await;
+        let by = |object: &ForeignCluster| object.annotations().get(labels::JOINED_BY).cloned();
+        let visit = newcomer(DiscoveryType::IncomingPeering);
+        let visitor = enrol(&context, &visit).await.unwrap();
+        assert_eq!((visitor.spec.join, by(&visitor)), (false, None));
+        let other = Newcomer {
+            cluster_id: ClusterId::from_spki(b"other"),
+            ..newcomer(DiscoveryType::Lan)
+        };
+        for found in [newcomer(DiscoveryType::Lan), other] {
+            let found = enrol(&context, &found).await.unwrap();
+            let noted = Some(labels::POLICY.to_owned());
+            assert_eq!((found.spec.join, by(&found)), (true, noted));
+        }
     }
 
     #[tokio::test]

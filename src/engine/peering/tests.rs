@@ -221,8 +221,12 @@ fn what_let_a_peer_in_stands_in_condition_trusted() {
 
 fn trusted_by(model: &mut Model, why: &str) {
     model.object.spec.trust_mode = TrustMode::Trusted;
+    note(model, labels::TRUSTED_BY, why);
+}
+
+fn note(model: &mut Model, key: &str, value: &str) {
     let annotations = model.object.metadata.annotations.get_or_insert_default();
-    annotations.insert(labels::TRUSTED_BY.to_owned(), why.to_owned());
+    annotations.insert(key.to_owned(), value.to_owned());
 }
 
 #[test]
@@ -287,6 +291,15 @@ fn only_what_discovery_made_and_nothing_holds_is_forgotten() {
         run(&mut model);
         assert!(model.gone, "it shows that again: {evidence}");
     }
+    // A switch that is off now was not off when policy decided.
+    let mut model = Model::found();
+    note(&mut model, labels::JOINED_BY, labels::POLICY);
+    model.facts.config.discovery_config.autojoin = false;
+    model.peer.answers = false;
+    model.lose();
+    model.now += GRACE;
+    run(&mut model);
+    assert!(model.gone);
 }
 
 #[test]

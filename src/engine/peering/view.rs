@@ -12,7 +12,7 @@ use crate::{
     api::{
         ClusterId, ForeignCluster, ForeignClusterStatus, SearchDomain,
         foreign_cluster::{AuthStatus, DiscoveryType, IncomingPeering, TrustMode},
-        labels::{FINALIZER_PEERED, TRUSTED_BY, condition, reason},
+        labels::{FINALIZER_PEERED, JOINED_BY, TRUSTED_BY, condition, reason},
         peering_request::{Acceptance, SessionNetwork},
         tunnel_endpoint,
         wire::Decision,
@@ -343,8 +343,10 @@ impl<'a> View<'a> {
                 Some(reason::FLEET_SECRET | reason::TLSA | reason::WEB_PKI)
             );
         let left = !spec.join && self.status.timeline.contains_key(STAGE_JOIN_REQUESTED);
-        // What a SearchDomain wants joined is not known here.
-        let policy = policy::autojoin(&self.facts.config.discovery_config, trusted);
+        let annotations = self.object.metadata.annotations.as_ref();
+        let noted = annotations.is_some_and(|all| all.contains_key(JOINED_BY));
+        // What a SearchDomain wants joined is not known here, nor what policy wanted then.
+        let policy = noted || policy::autojoin(&self.facts.config.discovery_config, trusted);
         let joined = spec.join && spec.discovery_type == DiscoveryType::Lan && !policy;
         let_in || left || joined || spec.incoming_peering_enabled == IncomingPeering::Yes
     }
