@@ -95,7 +95,8 @@ fn phase(view: &View<'_>, verdicts: &[Verdict]) -> Phase {
     let failed = verdicts
         .iter()
         .any(|one| one.kind == condition::ENDPOINT_REACHABLE && one.holds == Some(false));
-    if failed {
+    let gone = view.expired.is_some() && view.connected.is_none();
+    if failed || gone {
         Phase::Unreachable
     } else {
         Phase::Discovered

@@ -361,6 +361,29 @@ fn a_failure_of_then_is_not_told_when_nothing_is_wanted_any_more() {
 }
 
 #[test]
+fn a_cluster_that_nobody_wants_is_not_there_when_it_is_not_found_any_more() {
+    let mut model = Model::found();
+    run(&mut model);
+    model.object.spec.join = false;
+    model.object.metadata.finalizers = None;
+    run(&mut model);
+    for (lost, phase, reachable) in [
+        (false, Phase::Discovered, "True"),
+        (true, Phase::Unreachable, "Unknown"),
+    ] {
+        if lost {
+            model.lose();
+            run(&mut model);
+        }
+        let status = model.object.status.clone().expect("a plan says something");
+        assert_eq!(status.phase, Some(phase));
+        let mut conditions = status.conditions.iter();
+        let condition = conditions.find(|one| one.type_ == condition::ENDPOINT_REACHABLE);
+        assert_eq!(condition.map(|one| one.status.as_str()), Some(reachable));
+    }
+}
+
+#[test]
 fn a_cluster_that_is_nowhere_is_told() {
     let mut model = Model::found();
     model.object.spec.discovery_type = DiscoveryType::Manual;

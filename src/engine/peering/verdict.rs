@@ -131,8 +131,10 @@ fn reachable(view: &View<'_>) -> Verdict {
         };
     }
     if !view.needs_contact() {
-        // It is not tried any more, so that a failure of then says nothing of now.
-        let kept = present(view, kind).filter(|one| one.holds != Some(false));
+        // It is not tried any more, so that a failure of then says nothing of now, nor an answer once
+        // it is not found any more.
+        let kept =
+            present(view, kind).filter(|one| one.holds != Some(false) && view.expired.is_none());
         return kept
             .unwrap_or_else(|| unknown(kind, "nothing is wanted of it, so it is not tried"));
     }
