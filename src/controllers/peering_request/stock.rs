@@ -2,7 +2,7 @@
 //! a large cluster that is a list of thousands of pods.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -82,7 +82,7 @@ pub(super) fn changes(context: Arc<Context>) -> impl Stream<Item = ()> + Send + 
     let mut known = Known::default();
     events.filter_map(move |event| {
         let is_news = match event {
-            Ok(event) => is_news(&mut known, &event),
+            Ok(event) => known.hear(&event),
             Err(error) => {
                 tracing::debug!(%error, "The watch on Nodes broke");
                 false
@@ -95,7 +95,13 @@ pub(super) fn changes(context: Arc<Context>) -> impl Stream<Item = ()> + Send + 
     })
 }
 
-type Known = BTreeMap<String, Contribution>;
+/// The nodes that there are.
+#[derive(Debug, Default)]
+struct Known {
+    nodes: BTreeMap<String, Contribution>,
+    /// Those that a new list has named so far.
+    listed: BTreeSet<String>,
+}
 
 /// What of a node an offer is made of; a heartbeat changes nothing of it.
 #[derive(Debug, PartialEq)]
@@ -105,24 +111,42 @@ struct Contribution {
     labels: BTreeMap<String, String>,
 }
 
-fn is_news(known: &mut Known, event: &Event<Node>) -> bool {
-    match event {
-        Event::Apply(node) | Event::InitApply(node) => {
-            if node.labels().contains_key(labels::VIRTUAL_NODE_TYPE) {
-                return false;
+impl Known {
+    /// Takes what is said of a node, and tells whether that is news.
+    fn hear(&mut self, event: &Event<Node>) -> bool {
+        match event {
+            Event::Init => {
+                self.listed.clear();
+                false
             }
-            let contribution = Contribution {
-                is_usable: offer::is_usable(node),
-                allocatable: node.status.as_ref().and_then(|it| it.allocatable.clone()),
-                labels: node.labels().clone(),
-            };
-            let before = known.get(&node.name_any());
-            let is_news = before != Some(&contribution);
-            known.insert(node.name_any(), contribution);
-            is_news
+            Event::InitApply(node) => {
+                self.listed.insert(node.name_any());
+                self.learn(node)
+            }
+            // A node that went while nobody watched is missing in the list, and nothing else tells.
+            Event::InitDone => {
+                let before = self.nodes.len();
+                self.nodes.retain(|name, _| self.listed.contains(name));
+                self.nodes.len() < before
+            }
+            Event::Apply(node) => self.learn(node),
+            Event::Delete(node) => self.nodes.remove(&node.name_any()).is_some(),
         }
-        Event::Delete(node) => known.remove(&node.name_any()).is_some(),
-        Event::Init | Event::InitDone => false,
+    }
+
+    fn learn(&mut self, node: &Node) -> bool {
+        if node.labels().contains_key(labels::VIRTUAL_NODE_TYPE) {
+            return false;
+        }
+        let contribution = Contribution {
+            is_usable: offer::is_usable(node),
+            allocatable: node.status.as_ref().and_then(|it| it.allocatable.clone()),
+            labels: node.labels().clone(),
+        };
+        let before = self.nodes.get(&node.name_any());
+        let is_news = before != Some(&contribution);
+        self.nodes.insert(node.name_any(), contribution);
+        is_news
     }
 }
 
@@ -155,8 +179,7 @@ mod tests {
     #[test]
     fn only_what_an_offer_is_made_of_is_news() {
         let mut known = Known::default();
-        let mut apply =
-            |change: serde_json::Value| is_news(&mut known, &Event::Apply(node(&change)));
+        let mut apply = |change: serde_json::Value| known.hear(&Event::Apply(node(&change)));
         assert!(apply(json!({})));
         assert!(!apply(
             json!({"status": {"conditions": [{"type": "Ready", "status": "True"}]}})
@@ -172,8 +195,27 @@ mod tests {
         let virtual_node = json!({"metadata": {"name": "liqo-milan",
             "labels": {labels::VIRTUAL_NODE_TYPE: labels::VIRTUAL_NODE}}});
         assert!(!apply(virtual_node));
-        assert!(is_news(&mut known, &Event::Delete(node(&json!({})))));
-        assert!(!is_news(&mut known, &Event::Delete(node(&json!({})))));
+        assert!(known.hear(&Event::Delete(node(&json!({})))));
+        assert!(!known.hear(&Event::Delete(node(&json!({})))));
+    }
+
+    #[test]
+    fn a_node_that_went_while_nobody_watched_is_missed() {
+        let mut known = Known::default();
+        let named = |name: &str| node(&json!({"metadata": {"name": name}}));
+        let mut list = |names: &[&str]| {
+            known.hear(&Event::Init);
+            let all = names.iter().map(|name| Event::InitApply(named(name)));
+            let mut news = false;
+            for event in all.chain([Event::InitDone]) {
+                news |= known.hear(&event);
+            }
+            news
+        };
+        assert!(list(&["rome", "milan"]));
+        assert!(!list(&["rome", "milan"]));
+        assert!(list(&["rome"]), "one has gone");
+        assert!(!list(&["rome"]));
     }
 
     #[tokio::test]
