@@ -14,6 +14,9 @@ use super::{Candidate, Key};
 const ADDRESSES: usize = 4096;
 /// How many that are known or proven are asked at a time while strangers wait.
 const FAMILIAR: usize = 4;
+/// How many that have failed before are asked at a time while others wait: a domain may list hundreds
+/// of machines that are off, and each of them is due again all the time.
+const SILENT: usize = 2;
 
 /// The candidates that wait. There are never more than the roster has, since each waits once.
 #[derive(Debug, Default)]
@@ -37,6 +40,8 @@ struct Running {
     addresses: Vec<IpAddr>,
     /// Whether it is known or proven.
     is_familiar: bool,
+    /// Whether it has failed before.
+    has_failed: bool,
 }
 
 #[derive(Debug)]
@@ -63,8 +68,9 @@ impl Turns {
     }
 
     /// Returns whose turn it is: those who are known or proven first, unless four of them are being
-    /// asked, then those at the addresses at which others have failed least, then those who wait
-    /// longest. Nobody is asked twice at the same time.
+    /// asked, then those who have not failed yet, if two who have are being asked, then those at the
+    /// addresses at which others have failed least, then those who wait longest. Nobody is asked twice
+    /// at the same time.
     pub fn pop(&mut self, known: &BTreeSet<crate::api::ClusterId>) -> Option<Candidate> {
         let is_familiar = |candidate: &Candidate| {
             let id = candidate.cluster_id.as_ref();
@@ -72,19 +78,24 @@ impl Turns {
         };
         let familiar = self.running.values().filter(|one| one.is_familiar).count();
         let strangers_first = familiar >= FAMILIAR;
+        let silent = self.running.values().filter(|one| one.has_failed).count();
+        let silent_last = silent >= SILENT;
         let key = self
             .waiting
             .iter()
             .filter(|(key, _)| !self.running.contains_key(key))
             .min_by_key(|(key, waiting)| {
                 let later = is_familiar(&waiting.candidate) == strangers_first;
-                (later, self.crowd(key, &waiting.candidate), waiting.arrival)
+                let silent = silent_last && self.has_failed(key, &waiting.candidate);
+                let crowd = self.crowd(key, &waiting.candidate);
+                (later, silent, crowd, waiting.arrival)
             })
             .map(|(key, _)| key.clone())?;
         let candidate = self.waiting.remove(&key)?.candidate;
         let running = Running {
             addresses: addresses(&candidate),
             is_familiar: is_familiar(&candidate),
+            has_failed: self.has_failed(&key, &candidate),
         };
         self.running.insert(key, running);
         Some(candidate)
@@ -113,6 +124,15 @@ impl Turns {
     /// Returns how many are being asked.
     pub fn running(&self) -> usize {
         self.running.len()
+    }
+
+    /// Whether a candidate has failed where nobody else has.
+    fn has_failed(&self, key: &Key, candidate: &Candidate) -> bool {
+        let failures = |address| self.failures.get(&address);
+        addresses(candidate)
+            .into_iter()
+            .filter_map(failures)
+            .any(|failures| failures.only.as_ref() == Some(key))
     }
 
     /// How often others have failed at the best address of a candidate, with those that are tried
@@ -234,6 +254,31 @@ mod tests {
         turns.push(candidate(100, 9));
         let order: Vec<_> = std::iter::from_fn(|| next(&mut turns)).collect();
         assert_eq!(order.last(), Some(&id(101)), "{order:?}");
+    }
+
+    #[test]
+    fn a_newcomer_does_not_wait_for_those_who_are_always_silent() {
+        let mut turns = Turns::default();
+        for number in 0..20 {
+            turns.push(candidate(number, u8::try_from(number).expect("small")));
+            assert_eq!(next(&mut turns), Some(id(number)));
+            turns.done(&Key::Cluster(id(number)), false);
+        }
+        for number in 0..20 {
+            turns.push(candidate(number, u8::try_from(number).expect("small")));
+        }
+        let asked: Vec<_> = (0..8).filter_map(|_| next(&mut turns)).collect();
+        assert_eq!(asked.len(), 8, "as long as nobody else waits");
+        turns.push(candidate(100, 100));
+        turns.done(&Key::Cluster(id(0)), false);
+        assert_eq!(next(&mut turns), Some(id(100)));
+        // Nor do they wait for newcomers alone.
+        for number in 1..7 {
+            turns.done(&Key::Cluster(id(number)), false);
+        }
+        turns.push(candidate(101, 101));
+        let order: Vec<_> = (0..2).filter_map(|_| next(&mut turns)).collect();
+        assert_eq!(order, [id(8), id(101)]);
     }
 
     #[test]
