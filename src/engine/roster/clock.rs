@@ -1,10 +1,15 @@
-//! Time as the roster counts it: it never goes back, whatever the wall clock does.
+//! Time as the roster counts it: it never goes back nor leaps ahead, whatever the wall clock does.
 
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
-/// Adds up the steps of a wall clock that may jump: a step back counts as none.
+/// The roster is looked at once a minute at least: what is longer is a clock that was set, or a machine
+/// that slept. What the sources have to say of that time, they say themselves.
+const LONGEST_STEP: Duration = Duration::from_secs(61);
+
+/// Adds up the steps of a wall clock that may jump: a step back counts as none, and one ahead as no
+/// more than the longest that is usual.
 #[derive(Debug, Default)]
 pub(super) struct Clock {
     last: Option<Timestamp>,
@@ -16,7 +21,8 @@ impl Clock {
     pub(super) fn observe(&mut self, now: Timestamp) {
         let step = self.last.map(|last| now.duration_since(last));
         let step = step.and_then(|step| Duration::try_from(step).ok());
-        self.elapsed = self.elapsed.saturating_add(step.unwrap_or_default());
+        let step = step.unwrap_or_default().min(LONGEST_STEP);
+        self.elapsed = self.elapsed.saturating_add(step);
         self.last = Some(now);
     }
 
@@ -81,6 +87,16 @@ mod tests {
         }
         assert_eq!(clock.elapsed(), Duration::from_secs(15));
         assert_eq!(clock.timestamp(Duration::from_secs(17)), at(507));
+    }
+
+    #[test]
+    fn a_clock_that_is_set_ahead_or_has_slept_lets_little_time_pass() {
+        let at = |second| Timestamp::from_second(second).expect("the test uses small numbers");
+        let mut clock = Clock::default();
+        for second in [1000, 1060, 100_000, 100_005] {
+            clock.observe(at(second));
+        }
+        assert_eq!(clock.elapsed(), Duration::from_secs(60 + 61 + 5));
     }
 
     #[test]
