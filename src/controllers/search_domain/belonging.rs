@@ -75,7 +75,8 @@ pub(in crate::controllers) fn changed_owners(
     let wanted = match newcomer.source {
         // A refusal outlives the SearchDomain that found whom it is for.
         DiscoveryType::Wan if present.spec.is_denied() => Vec::new(),
-        DiscoveryType::Wan if present.spec.discovery_type == DiscoveryType::Wan => owners(newcomer),
+        // What a visit made belongs to none, also after a domain was found to list it.
+        DiscoveryType::Wan if old.iter().any(is_ours) => owners(newcomer),
         DiscoveryType::Lan => Vec::new(),
         DiscoveryType::Wan | DiscoveryType::Manual | DiscoveryType::IncomingPeering => return None,
     };
@@ -196,10 +197,9 @@ mod tests {
         assert_eq!(count(&in_a, &found(Lan, both())), Some(0));
         assert_eq!(count(&object(Lan, &[]), &found(Wan, both())), None);
         assert_eq!(count(&object(Manual, &[]), &found(Wan, both())), None);
-        assert_eq!(
-            count(&object(IncomingPeering, &[]), &found(Wan, both())),
-            None
-        );
+        for before in [IncomingPeering, Wan] {
+            assert_eq!(count(&object(before, &[]), &found(Wan, both())), None);
+        }
         let mut denied = object(Wan, &[]);
         denied.spec.incoming_peering_enabled = crate::api::foreign_cluster::IncomingPeering::No;
         assert_eq!(count(&denied, &found(Wan, both())), None);
