@@ -171,17 +171,22 @@ pub struct Sources {
 impl Sources {
     /// What the zone should say now; nothing while we are not announced or have no address.
     fn wanted(&self) -> Option<Listing> {
+        let listing = self.listing();
+        let reachable = listing.advertise.is_some() || !listing.addresses.is_empty();
+        (self.announcement.borrow().advertise && reachable).then_some(listing)
+    }
+
+    /// What there is to say of us.
+    fn listing(&self) -> Listing {
         let announcement = self.announcement.borrow();
-        let listing = Listing {
+        Listing {
             cluster_id: announcement.cluster_id.clone(),
             name: announcement.name.clone(),
             port: announcement.port,
             addresses: addresses(&self.own.borrow()),
             advertise: self.advertise.clone(),
             key: Some(self.key.clone()),
-        };
-        let reachable = listing.advertise.is_some() || !listing.addresses.is_empty();
-        (announcement.advertise && reachable).then_some(listing)
+        }
     }
 
     /// Why there is nothing to publish, where there should be.
@@ -218,13 +223,15 @@ pub async fn run(
     let mut desk = Desk {
         register,
         published: None,
+        may_stand: true,
         standing,
         backoff: Backoff::new(RETRY.0, RETRY.1),
     };
     loop {
-        let wanted = sources.wanted();
-        let wait = match desk.update(wanted.as_ref()).await {
-            Ok(()) => desk.note(wanted.clone(), sources.obstacle()),
+        let (wanted, obstacle) = (sources.wanted(), sources.obstacle());
+        let left = (desk.may_stand && obstacle.is_none()).then(|| sources.listing());
+        let wait = match desk.update(wanted.as_ref(), left.as_ref()).await {
+            Ok(()) => desk.note(wanted.clone(), obstacle),
             Err(error) => desk.complain(&error),
         };
         if !wait_for_change(&mut sources, wanted.as_ref(), wait, &shutdown).await {
@@ -238,15 +245,22 @@ pub async fn run(
 struct Desk {
     register: Arc<dyn Register>,
     published: Option<Listing>,
+    /// Whether records may stand there that an earlier run has left, or an update that failed.
+    may_stand: bool,
     standing: watch::Sender<Standing>,
     backoff: Backoff,
 }
 
 impl Desk {
-    async fn update(&self, wanted: Option<&Listing>) -> Result<(), RegisterError> {
-        match (wanted, &self.published) {
+    /// Has the zone say what is wanted. `left` is what may stand there besides what we published.
+    async fn update(
+        &self,
+        wanted: Option<&Listing>,
+        left: Option<&Listing>,
+    ) -> Result<(), RegisterError> {
+        match (wanted, self.published.as_ref().or(left)) {
             (Some(wanted), _) => self.register.publish(wanted).await,
-            (None, Some(published)) => self.register.withdraw(published).await,
+            (None, Some(standing)) => self.register.withdraw(standing).await,
             (None, None) => Ok(()),
         }
     }
@@ -258,6 +272,8 @@ impl Desk {
             tracing::info!(zone = self.register.zone(), listed, "Zone updated");
         }
         self.published = wanted;
+        // What is there stays while it is only our addresses that are missing.
+        self.may_stand &= obstacle.is_some();
         self.report(obstacle);
         self.backoff.reset();
         REFRESH

@@ -54,8 +54,15 @@ struct Running {
 
 impl Running {
     fn start() -> Self {
-        let announcement = watch::Sender::new(Announcement::of_rome());
-        let own = watch::Sender::new(networks(1));
+        Self::with(true, 1)
+    }
+
+    fn with(advertise: bool, addresses: u8) -> Self {
+        let announcement = watch::Sender::new(Announcement {
+            advertise,
+            ..Announcement::of_rome()
+        });
+        let own = watch::Sender::new(networks(addresses));
         let sources = Sources {
             announcement: announcement.subscribe(),
             own: own.subscribe(),
@@ -122,6 +129,21 @@ async fn the_zone_follows_addresses_and_the_switch_and_is_written_again_from_tim
     running.shutdown.cancel();
     running.task.await.expect("it ends");
     assert_eq!(running.zone.said(), [None]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_killed_run_has_left_is_taken_back_once_when_we_are_not_to_be_listed() {
+    let soon = Duration::from_secs(20);
+    let running = Running::with(false, 1);
+    assert_eq!(running.told_within(soon).await, [None]);
+    assert_eq!(running.told_within(REFRESH * 2).await, []);
+    running.shutdown.cancel();
+    // An address is missing for a moment after each start.
+    let running = Running::with(true, 0);
+    assert_eq!(running.told_within(REFRESH * 2).await, []);
+    running.advertise(false);
+    assert_eq!(running.told_within(soon).await, [None]);
+    running.shutdown.cancel();
 }
 
 #[tokio::test(start_paused = true)]
