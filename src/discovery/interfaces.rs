@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    path::Path,
 };
 
 use ipnet::IpNet;
@@ -78,7 +79,12 @@ impl InterfaceRules {
             && !broadcast
             && !mapped
             && !METADATA.contains(&address)
-            && !self.excluded.iter().any(|range| range.contains(&address))
+            && !self.excludes(address)
+    }
+
+    /// Returns whether an address is in our own ranges.
+    fn excludes(&self, address: IpAddr) -> bool {
+        self.excluded.iter().any(|range| range.contains(&address))
     }
 }
 
@@ -200,11 +206,51 @@ pub(crate) fn addresses() -> io::Result<impl Iterator<Item = InterfaceAddress>> 
 /// The addresses of interfaces that are up and allowed.
 fn usable(rules: &InterfaceRules) -> io::Result<impl Iterator<Item = InterfaceAddress>> {
     let up = InterfaceFlags::IFF_UP | InterfaceFlags::IFF_RUNNING;
-    let allowed = |row: &InterfaceAddress| {
+    let inside = bridges_of_pods(rules)?;
+    let allowed = move |row: &InterfaceAddress| {
         let address = row.address.as_ref().and_then(ip_of);
         address.is_some_and(|address| rules.allows(&row.interface_name, address))
+            && !inside.contains(&row.interface_name)
     };
     Ok(addresses()?.filter(move |row| row.flags.contains(up) && allowed(row)))
+}
+
+/// The bridges behind which our own pods are and nobody else, unless interfaces are named.
+pub(super) fn bridges_of_pods(rules: &InterfaceRules) -> io::Result<BTreeSet<String>> {
+    if !rules.allow.is_empty() {
+        return Ok(BTreeSet::new());
+    }
+    let rows = addresses()?.filter_map(|row| {
+        let address = row.address.as_ref().and_then(ip_of)?;
+        Some((row.interface_name, address))
+    });
+    let mut names = inside(rows, rules);
+    names.retain(|name| {
+        Path::new("/sys/class/net")
+            .join(name)
+            .join("bridge")
+            .exists()
+    });
+    Ok(names)
+}
+
+/// The interfaces that have addresses in our own ranges, and besides these link-local ones at most.
+fn inside(
+    rows: impl Iterator<Item = (String, IpAddr)>,
+    rules: &InterfaceRules,
+) -> BTreeSet<String> {
+    let is_link_local = |address: &IpAddr| match address {
+        IpAddr::V4(v4) => v4.is_link_local(),
+        IpAddr::V6(v6) => v6.is_unicast_link_local(),
+    };
+    let others = rows.filter(|(_, address)| !is_link_local(address));
+    let (inside, outside): (Vec<_>, Vec<_>) =
+        others.partition(|(_, address)| rules.excludes(*address));
+    let mut names: BTreeSet<String> = inside.into_iter().map(|(name, _)| name).collect();
+    for (name, _) in outside {
+        names.remove(&name);
+    }
+    names
 }
 
 /// Returns an address of an interface with its subnet; none of a family other than IP.
@@ -303,6 +349,26 @@ mod tests {
         ] {
             assert!(!rules.allows_address(ip(address)), "{address}");
         }
+    }
+
+    #[test]
+    fn an_interface_of_pods_is_none_of_a_lan_by_its_link_local_address() {
+        let rules = InterfaceRules {
+            excluded: vec!["10.244.0.0/16".parse().expect("the test names a range")],
+            ..InterfaceRules::default()
+        };
+        let rows = [
+            ("cbr0", "10.244.0.1"),
+            ("cbr0", "fe80::1"),
+            ("cbr0", "169.254.1.1"),
+            ("br0", "10.244.1.1"),
+            ("br0", "192.168.1.5"),
+            ("br1", "fe80::2"),
+            ("br2", "10.0.0.5"),
+        ];
+        let rows = rows.map(|(name, address)| (name.to_owned(), ip(address)));
+        let names = inside(rows.into_iter(), &rules);
+        assert_eq!(names, BTreeSet::from(["cbr0".to_owned()]));
     }
 
     #[test]

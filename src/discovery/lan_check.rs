@@ -22,7 +22,7 @@ use tokio::{
     time::{Instant, sleep_until, timeout_at},
 };
 
-use super::interfaces::{InterfaceRules, addresses, ip_of};
+use super::interfaces::{InterfaceRules, addresses, bridges_of_pods, ip_of};
 
 mod stacks;
 
@@ -163,6 +163,7 @@ pub async fn check(rules: &InterfaceRules, wait: Duration) -> io::Result<Finding
 /// Lists the interfaces and says which are not used.
 fn rows(rules: &InterfaceRules) -> io::Result<Vec<Interface>> {
     let mut rows: BTreeMap<String, Interface> = BTreeMap::new();
+    let of_pods = bridges_of_pods(rules)?;
     for row in addresses()? {
         let name = row.interface_name.clone();
         let interface = rows.entry(name.clone()).or_insert_with(|| Interface {
@@ -176,6 +177,8 @@ fn rows(rules: &InterfaceRules) -> io::Result<Vec<Interface>> {
             Some("no LAN is behind its kind (lan.interfaces.allow takes it all the same)")
         } else if !rules.allows_name(&row.interface_name) {
             Some("lan.interfaces leaves it out")
+        } else if of_pods.contains(&row.interface_name) {
+            Some("our own pods are behind it (lan.interfaces.allow takes it all the same)")
         } else if !row
             .flags
             .contains(InterfaceFlags::IFF_UP | InterfaceFlags::IFF_RUNNING)
