@@ -27,7 +27,7 @@ use crate::discovery::{
     interfaces::{InterfaceRules, Links},
     source::{Announcement, EventSink},
 };
-use lines::Line;
+use lines::{Anew, Line};
 
 /// When an announcement is repeated. The times grow by a factor of at least two (RFC 6762, section
 /// 8.3) and are spread by a fifth.
@@ -108,6 +108,7 @@ struct Session<'a> {
     asked: Vec<Vec<u8>>,
     lines: BTreeMap<u32, Line>,
     links_due: Option<Instant>,
+    anew: Anew,
     check_due: Instant,
 }
 
@@ -135,6 +136,7 @@ impl<'a> Session<'a> {
             asked: Vec::new(),
             lines: BTreeMap::new(),
             links_due: None,
+            anew: Anew::default(),
             check_due: now + CHECK,
         };
         session.look_at_links(now)?;
@@ -275,6 +277,7 @@ impl<'a> Session<'a> {
             self.announce_at.first().copied(),
             self.browse_at,
             self.links_due,
+            self.anew.due,
             self.neighbours.next_timer(),
             lines.min(),
         ]
@@ -288,6 +291,9 @@ impl<'a> Session<'a> {
         if self.links_due.is_some_and(|due| due <= now) {
             self.links_due = None;
             self.look_at_links(now)?;
+        }
+        if self.anew.due.is_some_and(|due| due <= now) {
+            self.speak_anew(now);
         }
         self.answer_unfinished(now);
         let due = |line: &Line| line.answer.filter(|(due, _)| *due <= now);

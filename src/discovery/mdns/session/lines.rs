@@ -19,6 +19,37 @@ const ECHO: Duration = Duration::from_secs(2);
 /// The waits between two tries on a link that is blocked double from one to the other.
 const TRY: (Duration, Duration) = (Duration::from_secs(5), Duration::from_mins(1));
 
+/// The waits between two times that we speak as if we had just come double from one to the other while
+/// links come and go all the time, as those of pods do.
+const ANEW: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+
+/// When we last spoke as if we had just come, and when we do so again.
+#[derive(Debug, Default)]
+pub(super) struct Anew {
+    last: Option<Instant>,
+    wait: Duration,
+    pub(super) due: Option<Instant>,
+}
+
+impl Anew {
+    /// Takes note that we want to, and tells whether it is now; otherwise it is later.
+    fn may_be(&mut self, now: Instant) -> bool {
+        let free = self.last.map(|last| last + self.wait);
+        if free.is_some_and(|free| free > now) {
+            self.due = free;
+            return false;
+        }
+        let was_quiet = free.is_none_or(|free| free + ANEW.1 <= now);
+        self.wait = if was_quiet {
+            ANEW.0
+        } else {
+            (self.wait * 2).min(ANEW.1)
+        };
+        (self.last, self.due) = (Some(now), None);
+        true
+    }
+}
+
 /// What is remembered of a link.
 #[derive(Debug, Default)]
 pub(super) struct Line {
@@ -141,8 +172,16 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Announces us and asks for everybody as if we had just come.
+    /// Announces us and asks for everybody as if we had just come, or does so later when that was
+    /// lately.
     pub(super) fn speak_anew(&mut self, now: Instant) {
+        if self.responder.is_none() && self.browse_at.is_none() {
+            self.anew.due = None;
+            return;
+        }
+        if !self.anew.may_be(now) {
+            return;
+        }
         if self.responder.is_some() {
             self.announce_now_and_again(now);
         }

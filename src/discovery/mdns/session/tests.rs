@@ -31,6 +31,7 @@ fn session(events: &EventSink) -> Session<'_> {
         asked: Vec::new(),
         lines: BTreeMap::from([(LINK, Line::default())]),
         links_due: None,
+        anew: Anew::default(),
         check_due: now + CHECK,
     }
 }
@@ -117,4 +118,22 @@ async fn what_comes_back_on_a_blocked_link_lets_us_speak_as_if_we_had_just_come(
         assert_eq!(session.announce_at.is_empty(), !blocked);
         assert_eq!(session.browse_at == later, !blocked);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn links_that_come_and_go_all_the_time_make_us_speak_ever_more_rarely() {
+    let (events, _kept) = EventSink::channel();
+    let mut session = session(&events);
+    session.check_due += Duration::from_hours(1);
+    let mut spoken = Vec::new();
+    for second in 0..300 {
+        let now = Instant::now();
+        session.speak_anew(now);
+        session.handle_timers().expect("nothing is read");
+        session.carry_out();
+        spoken.extend((session.announced == Some(now)).then_some(second));
+        tokio::time::advance(Duration::from_secs(1)).await;
+    }
+    assert!((20..100).contains(&spoken.len()), "{spoken:?}");
+    assert!(spoken.starts_with(&[0, 1]), "{spoken:?}");
 }
