@@ -425,3 +425,6 @@ fn neighbour(candidate: &Candidate, source: DiscoveryType) -> Neighbour {
 fn url_of(address: SocketAddr) -> String {
     AuthUrl::from_address(address).to_string()
 }
+
+#[cfg(test)]
+mod tests;

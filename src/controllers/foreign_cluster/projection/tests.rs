@@ -51,6 +51,19 @@ async fn milan(context: &Context) -> ForeignCluster {
 }
 
 #[tokio::test]
+async fn what_was_written_meanwhile_is_not_forgotten() {
+    let context = context().await;
+    let object = milan(&context).await;
+    let api = objects(&context);
+    let no = Patch::Merge(json!({"spec": {"incomingPeeringEnabled": "No"}}));
+    let denied = api.patch("milan", &managed(), &no).await.unwrap();
+    forget(&context, &object).await.unwrap();
+    assert!(api.get("milan").await.unwrap().spec.is_denied());
+    forget(&context, &denied).await.unwrap();
+    assert!(api.get_opt("milan").await.unwrap().is_none());
+}
+
+#[tokio::test]
 async fn a_range_that_a_peer_takes_back_is_taken_out() {
     let context = context().await;
     let object = milan(&context).await;
