@@ -9,7 +9,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr},
 };
 
 use ipnet::{IpNet, Ipv4Net};
@@ -249,6 +249,14 @@ pub fn external_range(ground: &Ground) -> Option<Ipv4Net> {
 /// Returns whether two ranges share an address.
 pub fn overlap(one: &Ipv4Net, other: &Ipv4Net) -> bool {
     one.contains(&other.network()) || other.contains(&one.network())
+}
+
+/// Returns the range that holds nothing but an address, if it is one that a range could hold.
+pub fn place(address: IpAddr) -> Option<Ipv4Net> {
+    match address.to_canonical() {
+        IpAddr::V4(address) => Some(address.into()),
+        IpAddr::V6(_) => None,
+    }
 }
 
 /// Walks all ranges of one size through all pools, from a start given by `seed`, to a free one.

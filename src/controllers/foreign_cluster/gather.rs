@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, Ipv4Addr},
+    net::Ipv4Addr,
 };
 
 use ipnet::Ipv4Net;
@@ -22,8 +22,8 @@ use crate::{
     },
     controllers::{Context, Error, enrolment::claimed_id},
     engine::{
-        addressing::{Ground, Remap},
-        peering::{Facts, Own, node_name},
+        addressing::{self, Ground, Remap},
+        peering::{Facts, Own, network, node_name},
     },
 };
 
@@ -86,13 +86,7 @@ fn ground(context: &Context) -> Ground {
         texts.iter().filter_map(|text| text.parse().ok()).collect()
     };
     let around = context.surroundings.borrow().clone();
-    let peers = context.links.addresses();
-    let peers = peers
-        .into_iter()
-        .filter_map(|peer| match peer.to_canonical() {
-            IpAddr::V4(address) => Some(address),
-            IpAddr::V6(_) => None,
-        });
+    let peers = context.links.addresses().into_iter();
     Ground {
         services: Some(context.service_cidr),
         external: Some(context.own.external_cidr),
@@ -100,7 +94,7 @@ fn ground(context: &Context) -> Ground {
         avoided: around
             .avoided
             .into_iter()
-            .chain(peers.map(Ipv4Net::from))
+            .chain(peers.filter_map(addressing::place))
             .collect(),
         reserved: ranges(&config.reserved_subnets),
         additional_pools: ranges(&config.additional_pools),
@@ -186,6 +180,9 @@ async fn read_others(context: &Context, id: &ClusterId, facts: &mut Facts) -> Re
             .iter()
             .filter_map(given)
             .collect::<BTreeMap<_, _>>();
+        let peers = all.items.iter().flat_map(|it| network::places(&it.spec));
+        let peers = peers.filter_map(|it| addressing::place(it.ip()));
+        facts.ground.avoided.extend(peers);
         let known = facts.remote_network.as_ref().map(|it| &it.spec.pod_cidr);
         let mut told = facts.answered().into_iter().chain(facts.asked());
         if told.any(|told| Some(&told.pod_cidr) != known) {

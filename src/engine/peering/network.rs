@@ -3,7 +3,7 @@
 //! Each side says in the session under which range it sees the other (`podCIDRNAT`), and rewrites
 //! only its own range, so the wire carries ranges that are unique on both sides.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::SocketAddr};
 
 use ipnet::Ipv4Net;
 
@@ -168,20 +168,25 @@ pub fn says_the_same(told: &HomeSession, say: &HomeSession) -> bool {
     without_endpoints(told) == without_endpoints(say)
 }
 
-/// Under which range we see the peer's pods, in Liqo's words, or why there is none.
+/// Under which range we see the peer's pods, in Liqo's words, or why there is none. The peer itself
+/// is never inside, since the way to it would lead through its own tunnel.
 fn seen_as(view: &View<'_>, claimed: Ipv4Net) -> Result<String, String> {
     let facts = view.facts;
     let peer = view
         .cluster_id
         .as_ref()
         .ok_or("the peer has no identity yet")?;
+    let mut ground = facts.ground.clone();
+    let inside = endpoints(view, view.peer_network()).into_iter();
+    let inside = inside.filter_map(|endpoint| addressing::place(endpoint.ip()));
+    ground.networks.extend(inside);
     // An answer is about one claim: another one is looked at as if it were the first.
     let previous = facts
         .remote_network
         .as_ref()
         .filter(|present| present.spec.pod_cidr.parse() == Ok(claimed))
         .and_then(|present| Remap::parse(present.status.as_ref()?.pod_cidr_nat.as_deref()?).ok());
-    let decision = addressing::decide(&facts.ground, peer, claimed, previous);
+    let decision = addressing::decide(&ground, peer, claimed, previous);
     decision
         .map(|seen| seen.to_string())
         .map_err(|refusal| refusal.to_string())
@@ -224,16 +229,11 @@ fn local_network(view: &View<'_>, told: &SessionNetwork) -> Option<LocalNetwork>
 fn remote_network(view: &View<'_>, told: &SessionNetwork) -> Option<RemoteNetwork> {
     let claimed = told.pod_cidr.parse::<Ipv4Net>().ok()?;
     let seen = seen_as(view, claimed).ok()?;
-    let endpoints = endpoints(view, told);
-    let mut spec = config(
-        view.facts.own.cluster_id.as_str(),
-        told,
-        endpoints.join(","),
-    );
-    spec.endpoint_ip = endpoints
-        .first()
-        .and_then(|first| address_of(first))
-        .unwrap_or_default();
+    let endpoints = endpoints(view, Some(told));
+    let texts: Vec<String> = endpoints.iter().map(ToString::to_string).collect();
+    let mut spec = config(view.facts.own.cluster_id.as_str(), told, texts.join(","));
+    let first = endpoints.first().map(|first| first.ip().to_string());
+    spec.endpoint_ip = first.unwrap_or_default();
     Some(RemoteNetwork {
         spec,
         status: NetworkConfigStatus {
@@ -263,48 +263,43 @@ fn config(destination: &str, network: &SessionNetwork, endpoints: String) -> Net
     }
 }
 
-fn address_of(endpoint: &str) -> Option<String> {
-    let address: std::net::SocketAddr = endpoint.parse().ok()?;
-    Some(address.ip().to_string())
-}
-
 /// Where the peer's tunnel may be reached: the address at which its peer endpoint answered, then
 /// what it names itself, as far as it may be dialled.
-fn endpoints(view: &View<'_>, told: &SessionNetwork) -> Vec<String> {
+fn endpoints(view: &View<'_>, told: Option<&SessionNetwork>) -> Vec<SocketAddr> {
     /// More are not tried.
     const LIMIT: usize = 8;
-    let answered = view
-        .connected
-        .and_then(|connected| connected.address)
-        .map(|address| {
-            // A link-local address is none without its interface.
-            let mut endpoint = normalise(address);
-            endpoint.set_port(told.port);
-            endpoint
-        });
-    let kept = view
-        .facts
-        .remote_network
-        .as_ref()
-        .and_then(|present| present.spec.backend_config.get(KEY_ENDPOINTS))
-        .filter(|_| answered.is_none());
-    let named = told.endpoints.iter().filter_map(|text| text.parse().ok());
+    let connected = view.connected.and_then(|connected| connected.address);
+    let answered = connected.zip(told).map(|(address, told)| {
+        // A link-local address is none without its interface.
+        let mut endpoint = normalise(address);
+        endpoint.set_port(told.port);
+        endpoint
+    });
+    let kept = view.facts.remote_network.iter();
     let kept = kept
-        .into_iter()
-        .flat_map(|list| list.split(','))
-        .filter_map(|text| text.parse().ok());
-    let mut endpoints: Vec<String> = Vec::new();
-    for address in answered.into_iter().chain(named).chain(kept) {
-        let text = address.to_string();
-        if is_dialable(view, address) && !endpoints.contains(&text) && endpoints.len() < LIMIT {
-            endpoints.push(text);
+        .filter(|_| answered.is_none())
+        .flat_map(|present| places(&present.spec));
+    let named = told.into_iter().flat_map(|told| &told.endpoints);
+    let named = named.filter_map(|text| text.parse().ok());
+    let mut endpoints: Vec<SocketAddr> = Vec::new();
+    for endpoint in answered.into_iter().chain(named).chain(kept) {
+        if is_dialable(view, endpoint) && !endpoints.contains(&endpoint) && endpoints.len() < LIMIT
+        {
+            endpoints.push(endpoint);
         }
     }
     endpoints
 }
 
+/// Where the tunnel of the peer of a NetworkConfig may be reached.
+pub fn places(network: &NetworkConfigSpec) -> impl Iterator<Item = SocketAddr> {
+    let list = network.backend_config.get(KEY_ENDPOINTS).into_iter();
+    list.flat_map(|list| list.split(','))
+        .filter_map(|text| text.parse().ok())
+}
+
 /// Judges a peer's word by the policy for all dials. It may name places far away, as a domain may.
-fn is_dialable(view: &View<'_>, address: std::net::SocketAddr) -> bool {
+fn is_dialable(view: &View<'_>, address: SocketAddr) -> bool {
     let ground = &view.facts.ground;
     let own = OwnNetworks {
         pod_cidr: Some(ground.pods.into()),

@@ -123,6 +123,36 @@ fn claims(model: &mut Model, range: &str) {
 }
 
 #[test]
+fn a_peer_that_comes_to_us_is_not_inside_of_its_own_range() {
+    let mut model = Model::peered();
+    model.object.spec.join = false;
+    run(&mut model);
+    let request = model.facts.request.as_mut();
+    let session = request.and_then(|it| it.spec.session.as_mut());
+    let network = session.and_then(|it| it.network.as_mut());
+    let network = network.expect("it has asked");
+    "10.50.0.0/16".clone_into(&mut network.pod_cidr);
+    let claim = network.clone();
+    let seen = |model: &mut Model, endpoint: &str| {
+        let request = model.facts.request.as_mut();
+        let session = request.and_then(|it| it.spec.session.as_mut());
+        let endpoints = vec![endpoint.to_owned()];
+        session.expect("it has asked").network = Some(SessionNetwork {
+            endpoints,
+            ..claim.clone()
+        });
+        run(model);
+        let remote = model.facts.remote_network.as_ref();
+        let status = remote.and_then(|it| it.status.clone());
+        status.and_then(|it| it.pod_cidr_nat).expect("it is seen")
+    };
+    assert_eq!(seen(&mut model, "192.168.1.12:5871"), "None");
+    let moved = seen(&mut model, "10.50.1.2:5871");
+    assert_ne!(moved, "None");
+    assert_eq!(seen(&mut model, "192.168.1.12:5871"), moved, "it stays");
+}
+
+#[test]
 fn a_node_that_its_cluster_knows_nothing_of_is_not_written_again() {
     let mut model = Model::peered();
     model.peer.answers = false;
