@@ -1,6 +1,7 @@
 //! The TLS listener before the peer endpoint, and what strangers may use of it.
 //!
-//! A connection counts as a stranger's until its cluster is accepted: few of them, for a short time.
+//! A connection counts as a stranger's until its cluster is accepted. There are few of them: without a
+//! certificate for a short time, with one until somebody else needs the place.
 
 use std::{net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
@@ -42,11 +43,10 @@ const STRANGERS_PER_ADDRESS: usize = 8;
 const CONNECTIONS_PER_PEER: usize = 32;
 /// How long the handshake, and then the head of each request, may take.
 const HEADER_TIME: Duration = Duration::from_secs(5);
-/// How long a client without a certificate may stay, and how often it is looked whether a peer is
-/// accepted by now, or still.
+/// How long a client without a certificate may stay.
 const STRANGER_TIME: Duration = Duration::from_secs(30);
-/// How many looks a peer has that waits; then it has to come again.
-const STRANGER_LOOKS: u32 = 20;
+/// How often it is looked whether a peer is accepted by now, or still.
+const LOOK_INTERVAL: Duration = Duration::from_secs(30);
 /// How long requests may take to finish when the listener stops.
 const GRACE: Duration = Duration::from_millis(500);
 /// How long to wait when the system has no more connections to give.
@@ -116,12 +116,6 @@ struct Door {
     shutdown: CancellationToken,
 }
 
-/// For whom a connection counts. Held for the sake of being dropped.
-enum Place {
-    Stranger(#[expect(dead_code, reason = "counts until dropped")] Stranger),
-    Accepted(#[expect(dead_code, reason = "counts until dropped")] Guest<ClusterId>),
-}
-
 impl Door {
     async fn receive(self, stream: TcpStream, address: SocketAddr, place: Stranger) {
         let away = place.away();
@@ -182,36 +176,36 @@ impl Door {
 
     /// Waits for the reason to end a connection: the shutdown, a stranger's time is up, or its place
     /// is needed. Who is accepted by then gives the stranger's place back and stays as long as it is.
+    /// Who waits for that is not sent away to come again: each connection needs six digits of its own.
     /// Returns for how long requests may go on.
     async fn leave(&self, session: &Session, place: Stranger) -> Duration {
         let away = place.away();
-        let mut place = Place::Stranger(place);
-        let stranger_time = async {
-            let looks = if session.peer.is_some() {
-                STRANGER_LOOKS
-            } else {
-                1
+        let stay = async move {
+            let Some(peer) = &session.peer else {
+                return sleep(STRANGER_TIME).await;
             };
-            for look in 0..=looks {
-                if look > 0 {
-                    sleep(STRANGER_TIME).await;
-                }
-                if let Some(peer) = &session.peer
-                    && self.endpoint.accepted(session).await == Some(true)
-                    && let Some(guest) = Guests::enter(&self.accepted, peer.cluster_id.clone())
-                {
-                    place = Place::Accepted(guest);
-                    while self.endpoint.accepted(session).await != Some(false) {
-                        sleep(STRANGER_TIME).await;
-                    }
-                    return;
-                }
+            let guest = self.until_accepted(session, &peer.cluster_id).await;
+            drop(place);
+            while self.endpoint.accepted(session).await != Some(false) {
+                sleep(LOOK_INTERVAL).await;
             }
+            drop(guest);
         };
         tokio::select! {
-            () = stranger_time => GRACE,
+            () = stay => GRACE,
             () = self.shutdown.cancelled() => GRACE,
             () = away.cancelled() => Duration::ZERO,
+        }
+    }
+
+    async fn until_accepted(&self, session: &Session, peer: &ClusterId) -> Guest<ClusterId> {
+        loop {
+            if self.endpoint.accepted(session).await == Some(true)
+                && let Some(guest) = Guests::enter(&self.accepted, peer.clone())
+            {
+                return guest;
+            }
+            sleep(LOOK_INTERVAL).await;
         }
     }
 }

@@ -46,6 +46,16 @@ async fn who_shows_no_certificate_stays_for_thirty_seconds() {
 }
 
 #[tokio::test]
+async fn who_waits_for_a_person_keeps_its_connection_and_so_its_digits() {
+    let (rome, milan) = (Cluster::start().await, credentials());
+    let connection = connector(&milan).connect(&rome.target()).await.unwrap();
+    tokio::time::pause();
+    tokio::time::sleep(Duration::from_mins(40)).await;
+    tokio::time::resume();
+    connection.ids().await.expect("it is still there");
+}
+
+#[tokio::test]
 async fn who_is_not_accepted_any_more_leaves_within_thirty_seconds() {
     let (rome, milan) = (Cluster::start().await, credentials());
     let id = milan.identity().cluster_id();

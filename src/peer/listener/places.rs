@@ -3,7 +3,8 @@
 //!
 //! When all places of strangers are taken, a newcomer gets that of somebody else, so that nobody can
 //! keep others out by staying: of one who does not finish the handshake, else of one from the most
-//! crowded address; the oldest goes first.
+//! crowded address; the oldest goes first. Where an address has all that are its own, it gets that of
+//! one of them, if that has been there for long.
 
 use std::{
     cmp::Reverse,
@@ -18,6 +19,10 @@ use tokio_util::sync::CancellationToken;
 
 /// How long an honest handshake takes at the most, when places are scarce.
 const HONEST_HANDSHAKE: Duration = Duration::from_millis(500);
+
+/// How long one has its place for sure when another one of its address wants it. Behind one address
+/// there may be many clusters, and accepted ones begin as strangers, too.
+const SURE: Duration = Duration::from_mins(10);
 
 /// The places of strangers.
 #[derive(Debug)]
@@ -51,21 +56,24 @@ impl Strangers {
         })
     }
 
-    /// Gives a place to a newcomer, unless its address has its share already.
+    /// Gives a place to a newcomer, unless its address has its share already, and has had it for a
+    /// short time only.
     pub(super) fn enter(strangers: &Arc<Self>, address: IpAddr) -> Option<Stranger> {
         let mut inside = strangers.lock();
+        let now = Instant::now();
         if inside.crowd(address) >= strangers.for_each {
-            return None;
+            let ticket = inside.oldest(address, now)?;
+            inside.send_away(ticket);
         }
         if inside.open.len() >= strangers.in_all {
-            inside.send_one_away(Instant::now());
+            inside.send_one_away(now);
         }
         let ticket = inside.next;
         inside.next += 1;
         let away = CancellationToken::new();
         let connection = Connection {
             address,
-            since: Instant::now(),
+            since: now,
             shaken: false,
             away: away.clone(),
         };
@@ -88,6 +96,12 @@ impl Inside {
         all.filter(|one| one.address == address).count()
     }
 
+    /// Who of an address has been here for longest, and for long.
+    fn oldest(&self, address: IpAddr, now: Instant) -> Option<u64> {
+        let (ticket, oldest) = self.open.iter().find(|(_, one)| one.address == address)?;
+        (now.duration_since(oldest.since) >= SURE).then_some(*ticket)
+    }
+
     fn send_one_away(&mut self, now: Instant) {
         let mut crowds: BTreeMap<IpAddr, usize> = BTreeMap::new();
         for one in self.open.values() {
@@ -98,8 +112,13 @@ impl Inside {
             let crowd = crowds.get(&one.address).copied().unwrap_or_default();
             (Reverse(dawdles), Reverse(crowd), **ticket)
         };
-        let ticket = self.open.iter().min_by_key(rank).map(|(ticket, _)| *ticket);
-        if let Some(one) = ticket.and_then(|ticket| self.open.remove(&ticket)) {
+        if let Some((ticket, _)) = self.open.iter().min_by_key(rank) {
+            self.send_away(*ticket);
+        }
+    }
+
+    fn send_away(&mut self, ticket: u64) {
+        if let Some(one) = self.open.remove(&ticket) {
             tracing::debug!(address = %one.address, "Stranger made room for another one");
             one.away.cancel();
         }
@@ -155,6 +174,19 @@ mod tests {
         drop(first);
         assert!(Strangers::enter(&strangers, address(0)).is_some());
         assert!(strangers.lock().open.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_stays_for_long_makes_room_for_another_one_of_its_address() {
+        let strangers = Strangers::new(16, 2);
+        let [first, second, other] =
+            [0, 0, 1].map(|index| Strangers::enter(&strangers, address(index)).unwrap());
+        tokio::time::advance(SURE / 2).await;
+        assert!(Strangers::enter(&strangers, address(0)).is_none());
+        tokio::time::advance(SURE / 2).await;
+        let third = Strangers::enter(&strangers, address(0)).unwrap();
+        let away = [&first, &second, &other, &third].map(|one| one.away().is_cancelled());
+        assert_eq!(away, [true, false, false, false]);
     }
 
     #[tokio::test(start_paused = true)]
