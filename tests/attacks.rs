@@ -63,6 +63,7 @@
 //! | labels that steer our scheduler | `src/engine/offer/bounds.rs` `a_node_carries_no_label_that_only_its_cluster_may_say` |
 //! | ranges of others | `attacks/ranges.rs` `of_all_claims_only_a_free_private_range_is_kept` `the_range_of_a_peer_cannot_be_taken_by_another` |
 //! | tunnel endpoints that aim at others | `src/engine/overlay/wanted.rs` `endpoints_that_loop_or_lead_nowhere_are_dropped` |
+//! | a tunnel that leads through itself | `src/tunnel/udp.rs` `nothing_is_sent_into_the_tunnel` |
 //! | forged sources | `attacks/tunnel.rs` `forged_sources_inside_the_tunnel_are_dropped` |
 //! | targets that were not offered | `attacks/tunnel.rs` `a_tenant_reaches_the_offered_range_and_nothing_else` |
 //! | names and messages for terminals | `attacks/names.rs` `names_and_messages_steer_no_terminal` |

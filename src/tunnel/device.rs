@@ -65,9 +65,10 @@ impl Device {
         let tun = open_tun(&parts)?;
         let pulse = Pulse::default();
         let mtu = watch::Sender::new(parts.mtu);
+        let sockets = udp::Factory::new(passages.clone());
         let (sender, receiver, writer) = tun::halves(tun, mtu.subscribe(), passages, &pulse);
         let engine = DeviceBuilder::new()
-            .with_udp(udp::Factory::default())
+            .with_udp(sockets)
             .with_ip_pair(sender, receiver)
             .with_private_key(parts.key.secret())
             .with_listen_port(parts.port)

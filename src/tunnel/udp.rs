@@ -5,7 +5,7 @@
 
 use std::{
     io::{self, IoSlice},
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     os::fd::AsRawFd as _,
 };
 
@@ -20,7 +20,9 @@ use nix::{
     errno::Errno,
     sys::socket::{ControlMessage, MsgFlags, SockaddrStorage, sendmsg, setsockopt, sockopt},
 };
-use tokio::io::Interest;
+use tokio::{io::Interest, sync::watch};
+
+use super::tun::Passage;
 
 /// Room for bursts; the default loses packets at every one of them.
 const BUFFER: usize = 7 << 20;
@@ -30,9 +32,20 @@ const MOST_SEGMENTS: usize = 64;
 const MOST_BYTES: usize = 65_000;
 
 /// Makes the outer socket.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Factory {
     sockets: UdpSocketFactory,
+    passages: watch::Receiver<Vec<Passage>>,
+}
+
+impl Factory {
+    /// Takes what may come out of the tunnel, which is where nothing is sent to.
+    pub(crate) fn new(passages: watch::Receiver<Vec<Passage>>) -> Self {
+        Self {
+            sockets: UdpSocketFactory::default(),
+            passages,
+        }
+    }
 }
 
 impl UdpTransportFactory for Factory {
@@ -47,7 +60,8 @@ impl UdpTransportFactory for Factory {
         // Needs CAP_NET_ADMIN, as the tunnel does anyway; without it the default is kept.
         let _ = setsockopt(&socket, sockopt::RcvBufForce, &BUFFER);
         let _ = setsockopt(&socket, sockopt::SndBufForce, &BUFFER);
-        Ok((Sender { socket }, receiver))
+        let passages = self.passages.clone();
+        Ok((Sender { socket, passages }, receiver))
     }
 }
 
@@ -55,13 +69,16 @@ impl UdpTransportFactory for Factory {
 #[derive(Clone)]
 pub(crate) struct Sender {
     socket: UdpSocket,
+    passages: watch::Receiver<Vec<Passage>>,
 }
 
 impl UdpSend for Sender {
     type SendManyBuf = ();
 
     async fn send_to(&self, packet: Packet, destination: SocketAddr) -> io::Result<()> {
-        self.socket.socket().send_to(&packet, destination).await?;
+        if !self.is_loop(destination) {
+            self.socket.socket().send_to(&packet, destination).await?;
+        }
         Ok(())
     }
 
@@ -78,6 +95,9 @@ impl UdpSend for Sender {
         while let Some((_, destination)) = rest.first() {
             let (run, others) = rest.split_at(run_length(rest));
             rest = others;
+            if self.is_loop(*destination) {
+                continue;
+            }
             self.send_run(run, *destination).await;
         }
         packets.clear();
@@ -90,6 +110,16 @@ impl UdpSend for Sender {
 }
 
 impl Sender {
+    /// Whether a packet would come back into the tunnel and be sealed again, without end. A peer is
+    /// wherever its last packet came from, and that may have come through the tunnel.
+    fn is_loop(&self, destination: SocketAddr) -> bool {
+        let IpAddr::V4(address) = destination.ip().to_canonical() else {
+            return false;
+        };
+        let passages = self.passages.borrow();
+        passages.iter().any(|it| it.from.contains(&address))
+    }
+
     /// Sends a run; what cannot be sent is lost, as packets are.
     async fn send_run(&self, run: &[(Packet, SocketAddr)], destination: SocketAddr) {
         let sent = if run.len() > 1 {
@@ -196,6 +226,38 @@ mod tests {
         assert_eq!(length(&[(900, 1), (899, 1), (899, 1)]), 2, "a shorter one");
         assert_eq!(length(&[(900, 1); 100]), MOST_SEGMENTS);
         assert_eq!(length(&[(1400, 1); 100]), MOST_BYTES / 1400);
+    }
+
+    #[tokio::test]
+    async fn nothing_is_sent_into_the_tunnel() {
+        let passage = |from: &str| Passage {
+            from: from.parse().unwrap(),
+            to: "10.72.0.0/16".parse().unwrap(),
+        };
+        let passages = watch::Sender::new(vec![passage("127.71.0.0/16"), passage("10.80.0.0/16")]);
+        let params = UdpTransportFactoryParams {
+            addr: Some("127.0.0.1".parse().unwrap()),
+            port: 0,
+            fwmark: None,
+        };
+        let mut factory = Factory::new(passages.subscribe());
+        let (sender, _receiver) = factory.bind(&params).await.unwrap();
+        let [inside, outside] = ["127.71.0.9:0", "127.0.0.1:0"].map(|address| {
+            let socket = std::net::UdpSocket::bind(address).unwrap();
+            socket.set_nonblocking(true).unwrap();
+            socket
+        });
+        let packet = || Packet::copy_from([7; 32].as_slice());
+        let places = [&inside, &outside].map(|socket| socket.local_addr().unwrap());
+        for place in places {
+            sender.send_to(packet(), place).await.unwrap();
+        }
+        let mut packets = Vec::from(places.map(|place| (packet(), place)));
+        sender.send_many_to(&mut (), &mut packets).await.unwrap();
+        let count = |socket: &std::net::UdpSocket| {
+            std::iter::from_fn(|| socket.recv(&mut [0; 32]).ok()).count()
+        };
+        assert_eq!([count(&inside), count(&outside)], [0, 2]);
     }
 
     #[test]
