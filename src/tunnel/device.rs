@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
+use futures::FutureExt as _;
 use gotatun::{
     device::{Device as Engine, DeviceBuilder, Error as EngineError, Peer},
     x25519,
@@ -108,8 +109,9 @@ impl Device {
         }
     }
 
-    pub(crate) fn is_alive(&self) -> bool {
-        !self.pulse.is_dead() && !self.writer.is_finished()
+    pub(crate) fn is_alive(&mut self) -> bool {
+        let has_failed = self.engine.wait().now_or_never().is_some();
+        !has_failed && !self.pulse.is_dead() && !self.writer.is_finished()
     }
 
     pub(crate) fn port(&self) -> u16 {

@@ -7,12 +7,13 @@ use std::{
     io::{self, IoSlice},
     net::{IpAddr, SocketAddr},
     os::fd::AsRawFd as _,
+    time::Duration,
 };
 
 use gotatun::{
-    packet::Packet,
+    packet::{Packet, PacketBufPool},
     udp::{
-        UdpSend, UdpTransportFactory, UdpTransportFactoryParams,
+        UdpRecv, UdpSend, UdpTransportFactory, UdpTransportFactoryParams,
         socket::{UdpSocket, UdpSocketFactory},
     },
 };
@@ -20,7 +21,7 @@ use nix::{
     errno::Errno,
     sys::socket::{ControlMessage, MsgFlags, SockaddrStorage, sendmsg, setsockopt, sockopt},
 };
-use tokio::{io::Interest, sync::watch};
+use tokio::{io::Interest, sync::watch, time::sleep};
 
 use super::tun::Passage;
 
@@ -30,6 +31,9 @@ const BUFFER: usize = 7 << 20;
 const MOST_SEGMENTS: usize = 64;
 /// The most bytes in one call, below what a UDP datagram may have.
 const MOST_BYTES: usize = 65_000;
+
+/// The pause after an error that may stay.
+const ERROR_PAUSE: Duration = Duration::from_millis(10);
 
 /// Makes the outer socket.
 #[derive(Debug)]
@@ -50,18 +54,18 @@ impl Factory {
 
 impl UdpTransportFactory for Factory {
     type Send = Sender;
-    type Recv = UdpSocket;
+    type Recv = Receiver<UdpSocket>;
 
     async fn bind(
         &mut self,
         params: &UdpTransportFactoryParams,
-    ) -> io::Result<(Sender, UdpSocket)> {
+    ) -> io::Result<(Sender, Self::Recv)> {
         let (socket, receiver) = self.sockets.bind(params).await?;
         // Needs CAP_NET_ADMIN, as the tunnel does anyway; without it the default is kept.
         let _ = setsockopt(&socket, sockopt::RcvBufForce, &BUFFER);
         let _ = setsockopt(&socket, sockopt::SndBufForce, &BUFFER);
         let passages = self.passages.clone();
-        Ok((Sender { socket, passages }, receiver))
+        Ok((Sender { socket, passages }, Receiver(receiver)))
     }
 }
 
@@ -171,6 +175,34 @@ impl Sender {
     }
 }
 
+/// The receiving half. The engine gives up at the first error, and would receive nothing any more.
+pub(crate) struct Receiver<R>(R);
+
+impl<R: UdpRecv> UdpRecv for Receiver<R> {
+    type RecvManyBuf = R::RecvManyBuf;
+
+    async fn recv_from(&mut self, pool: &mut PacketBufPool) -> io::Result<(Packet, SocketAddr)> {
+        self.0.recv_from(pool).await
+    }
+
+    async fn recv_many_from(
+        &mut self,
+        buffer: &mut Self::RecvManyBuf,
+        pool: &mut PacketBufPool,
+        packets: &mut Vec<(Packet, SocketAddr)>,
+    ) -> io::Result<()> {
+        while let Err(error) = self.0.recv_many_from(buffer, pool, packets).await {
+            tracing::debug!(%error, "Could not receive packets");
+            sleep(ERROR_PAUSE).await;
+        }
+        Ok(())
+    }
+
+    fn enable_udp_gro(&self) -> io::Result<()> {
+        self.0.enable_udp_gro()
+    }
+}
+
 /// Counts the packets at the front that may go in one call: one destination, one size, and a shorter
 /// one only at the end.
 fn run_length(packets: &[(Packet, SocketAddr)]) -> usize {
@@ -258,6 +290,32 @@ mod tests {
             std::iter::from_fn(|| socket.recv(&mut [0; 32]).ok()).count()
         };
         assert_eq!([count(&inside), count(&outside)], [0, 2]);
+    }
+
+    /// Fails a few times, as where the system has no memory to spare, then receives.
+    struct Failing(u32);
+
+    impl UdpRecv for Failing {
+        type RecvManyBuf = ();
+
+        async fn recv_from(&mut self, _: &mut PacketBufPool) -> io::Result<(Packet, SocketAddr)> {
+            if let Some(left) = self.0.checked_sub(1) {
+                self.0 = left;
+                return Err(Errno::ENOBUFS.into());
+            }
+            Ok((Packet::default(), ([192, 0, 2, 1], 5871).into()))
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_error_of_the_socket_is_not_the_end_of_receiving() {
+        let (mut receiver, mut packets) = (Receiver(Failing(3)), Vec::new());
+        let mut pool = PacketBufPool::new(1);
+        receiver
+            .recv_many_from(&mut (), &mut pool, &mut packets)
+            .await
+            .unwrap();
+        assert_eq!(packets.len(), 1);
     }
 
     #[test]

@@ -170,7 +170,8 @@ impl Userspace {
     }
 
     async fn look(&self) -> Result<Observed, Error> {
-        let state = self.state.lock().await;
+        let mut state = self.state.lock().await;
+        let is_alive = state.device.as_mut().is_some_and(Device::is_alive);
         let link = self.links.find(&self.settings.interface).await?;
         let (Some(device), Some(link)) = (state.device.as_ref(), link) else {
             let is_anothers = state.device.is_none() && link.is_some_and(|it| it.held);
@@ -184,7 +185,7 @@ impl Userspace {
                 ..Observed::default()
             });
         };
-        if !device.is_alive() {
+        if !is_alive {
             return Ok(Observed {
                 filter: filter().await,
                 ..Observed::default()
