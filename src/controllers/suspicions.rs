@@ -173,14 +173,17 @@ impl Suspicions {
         self.tell();
     }
 
+    /// Names one of the twins, the same one for as long as it is there.
     fn tell(&self) {
-        let now = self.twins().keys().next().cloned();
+        let twins = self.twins();
         self.told.send_if_modified(|told| {
-            let news = told.is_some() != now.is_some();
-            if news {
-                *told = now;
+            let stays = told.as_ref().is_some_and(|url| twins.contains_key(url));
+            let next = twins.keys().next().cloned();
+            let is_news = !stays && *told != next;
+            if is_news {
+                *told = next;
             }
-            news
+            is_news
         });
     }
 
@@ -403,6 +406,28 @@ mod tests {
                 Err(ConnectError::OwnIdentity)
             })
         }
+    }
+
+    #[test]
+    fn of_several_twins_one_that_is_there_is_named() {
+        let suspicions = Suspicions::default();
+        let found = |url: &str| {
+            suspicions.found_twin(Place {
+                url: url.to_owned(),
+                address: None,
+                source: DiscoveryType::Lan,
+            });
+        };
+        let named = || suspicions.twin().unwrap_or_default();
+        found("https://one");
+        found("https://two");
+        assert_eq!(named(), "https://one");
+        for _ in 0..CHECKS {
+            suspicions.unanswered("https://one");
+        }
+        assert_eq!(named(), "https://two");
+        found("https://one");
+        assert_eq!(named(), "https://two", "it is still there");
     }
 
     #[tokio::test(start_paused = true)]
