@@ -2,7 +2,7 @@
 
 mod handover;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use kube::{
     Api, ResourceExt as _,
@@ -30,6 +30,8 @@ use crate::{
 
 /// How many clusters of the LAN may wait for a person at one address.
 const STRANGERS_OF_ADDRESS: usize = 16;
+/// How often a cluster that nobody has let in may change what its object says of it.
+const CHANGE_PAUSE: Duration = Duration::from_mins(1);
 
 /// A cluster whose key was proven, as somebody found it.
 #[derive(Debug, Clone)]
@@ -208,7 +210,11 @@ async fn update(
             notes.insert(labels::JOINED_BY.into(), json!(by));
         }
     }
-    let follows = source == present.spec.discovery_type && source != DiscoveryType::Manual;
+    let follows = source == present.spec.discovery_type
+        && source != DiscoveryType::Manual
+        && (source != DiscoveryType::IncomingPeering
+            || newcomer.evidence.is_some()
+            || may_change(context, present));
     if takes_over || follows {
         if present.spec.auth_url != newcomer.auth_url {
             spec.insert("authUrl".into(), json!(newcomer.auth_url));
@@ -216,6 +222,10 @@ async fn update(
         if let Some(name) = changed_name(present, newcomer) {
             let renamed = json!({ "clusterName": name });
             spec.insert("clusterIdentity".into(), renamed);
+        }
+        if !spec.is_empty() {
+            let second = context.now().as_second().to_string();
+            notes.insert(labels::LAST_UPDATE.into(), json!(second));
         }
     }
     if let Some(evidence) = newcomer.evidence
@@ -241,6 +251,21 @@ async fn update(
     api.patch(&present.name_any(), &managed(), &Patch::Merge(patch))
         .await
         .map_err(Error::api("update a ForeignCluster"))
+}
+
+/// Whether a cluster that came to us may change what its object says of it: always when it is let in,
+/// once a minute while it waits for that, and never when it is not.
+fn may_change(context: &Context, present: &ForeignCluster) -> bool {
+    let changed = present.annotations().get(labels::LAST_UPDATE);
+    let changed = changed.and_then(|second| second.parse::<i64>().ok());
+    match admitted(context, present) {
+        Trust::Accepted(_) => true,
+        Trust::Waiting => changed.is_none_or(|changed| {
+            let since = context.now().as_second().abs_diff(changed);
+            since >= CHANGE_PAUSE.as_secs()
+        }),
+        Trust::Refused => false,
+    }
 }
 
 /// The name that the cluster goes by now, if it is another one than before.
@@ -308,9 +333,13 @@ pub(super) use tests::context;
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
+    use std::sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    };
 
     use futures::future::BoxFuture;
+    use jiff::Timestamp;
     use kube::api::{PatchParams, PostParams};
     use tokio::sync::watch;
 
@@ -336,7 +365,7 @@ mod tests {
 
     /// A cluster that can reach nobody.
     pub(in crate::controllers) async fn context() -> Arc<Context> {
-        let clock: crate::controllers::Clock = Arc::new(|| jiff::Timestamp::UNIX_EPOCH);
+        let clock: crate::controllers::Clock = Arc::new(|| Timestamp::UNIX_EPOCH);
         let options = Options::in_memory(Arc::clone(&clock), api::crds());
         let (_, surroundings) = watch::channel(Surroundings::default());
         let (_, config) = watch::channel(ClusterConfigSpec::default());
@@ -488,5 +517,37 @@ mod tests {
             .unwrap();
         assert_eq!(found.spec.discovery_type, DiscoveryType::Lan);
         assert!(!found.spec.join);
+    }
+
+    #[tokio::test]
+    async fn who_is_not_let_in_has_its_object_written_once_a_minute_and_who_is_denied_never() {
+        let second = Arc::new(AtomicI64::new(0));
+        let mut context = Arc::into_inner(context().await).unwrap();
+        let time = Arc::clone(&second);
+        context.clock =
+            Arc::new(move || Timestamp::from_second(time.load(Ordering::SeqCst)).unwrap());
+        let api: Api<ForeignCluster> = Api::all(context.client.clone());
+        let said = async |at: i64| {
+            second.store(at, Ordering::SeqCst);
+            let visit = Newcomer {
+                auth_url: format!("https://10.0.0.2:{}", 5000 + at),
+                ..newcomer(DiscoveryType::IncomingPeering)
+            };
+            let object = enrol(&context, &visit).await.unwrap();
+            (object.spec.auth_url == visit.auth_url, object.name_any())
+        };
+        let (_, name) = said(0).await;
+        let decided = async |spec: serde_json::Value| {
+            let patch = Patch::Merge(json!({ "spec": spec }));
+            let patched = api.patch(&name, &PatchParams::default(), &patch).await;
+            patched.unwrap();
+        };
+        for (at, is_kept) in [(30, false), (60, true), (61, false), (119, false)] {
+            assert_eq!(said(at).await.0, is_kept, "{at}");
+        }
+        decided(json!({"trustMode": "Trusted"})).await;
+        assert!(said(120).await.0 && said(121).await.0, "it is let in");
+        decided(json!({"incomingPeeringEnabled": "No"})).await;
+        assert!(!said(3000).await.0, "it is denied");
     }
 }
