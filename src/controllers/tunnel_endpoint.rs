@@ -45,8 +45,8 @@ const PASS_INTERVAL: Duration = Duration::from_secs(5);
 const TURNING_INTERVAL: Duration = Duration::from_secs(2);
 /// How long the driver may take to clean up when the daemon stops: less than the daemon waits.
 const CLOSE_LIMIT: Duration = Duration::from_secs(5);
-/// How long a write of ours may keep the loop, which has tunnels to look after; the next pass tries
-/// again.
+/// How long a write of ours may keep the loop, which has tunnels to look after. After one that took
+/// longer none is tried until the next pass is due.
 const WRITE_LIMIT: Duration = Duration::from_secs(1);
 
 /// What the loop has to know.
@@ -103,7 +103,7 @@ pub async fn run(
     let events = watcher(api.clone(), watcher::Config::default()).default_backoff();
     let mut events = pin!(events);
     let mut tunnels = Tunnels::new(api, driver, settings, clock);
-    tunnels.stop = shutdown.clone();
+    tunnels.writes.stop = shutdown.clone();
     loop {
         let next_wake = tunnels.next_wake();
         tokio::select! {
@@ -144,8 +144,7 @@ struct Tunnels {
     peers: BTreeMap<ClusterId, State>,
     echoes: FuturesUnordered<BoxFuture<'static, Echo>>,
     next_pass: Instant,
-    /// Ends the waits for the API.
-    stop: CancellationToken,
+    writes: Writes,
 }
 
 /// What is remembered about a peer.
@@ -186,7 +185,7 @@ impl Tunnels {
             peers: BTreeMap::new(),
             echoes: FuturesUnordered::new(),
             next_pass: Instant::now() + PASS_INTERVAL,
-            stop: CancellationToken::new(),
+            writes: Writes::default(),
         }
     }
 
@@ -440,7 +439,7 @@ impl Tunnels {
             let name = object.name_any();
             let params = PatchParams::default();
             let release = self.api.patch(&name, &params, &patch);
-            match within_limit(&self.stop, release).await {
+            match self.writes.within_limit(release).await {
                 Some(Ok(_)) => {}
                 Some(Err(error)) => {
                     tracing::debug!(%error, %name, "Could not release a TunnelEndpoint yet");
@@ -451,10 +450,26 @@ impl Tunnels {
     }
 }
 
-/// Waits for an answer of the API, unless it takes too long or the daemon stops.
-async fn within_limit<T>(stop: &CancellationToken, request: impl Future<Output = T>) -> Option<T> {
-    let answer = stop.run_until_cancelled(timeout(WRITE_LIMIT, request));
-    answer.await?.ok()
+/// What we write into the objects, which must not hold up the tunnels.
+#[derive(Default)]
+struct Writes {
+    /// Ends the waits for the API.
+    stop: CancellationToken,
+    /// Until when the API is not asked, since it did not answer.
+    rest: Option<Instant>,
+}
+
+impl Writes {
+    /// Waits for an answer of the API, unless it takes too long, has just done so, or the daemon stops.
+    async fn within_limit<T>(&mut self, request: impl Future<Output = T>) -> Option<T> {
+        if self.rest.is_some_and(|rest| Instant::now() < rest) {
+            return None;
+        }
+        let answer = self.stop.run_until_cancelled(timeout(WRITE_LIMIT, request));
+        let answer = answer.await.and_then(Result::ok);
+        self.rest = answer.is_none().then(|| Instant::now() + PASS_INTERVAL);
+        answer
+    }
 }
 
 /// What of an object can change the tunnel; our own reports cannot.

@@ -249,6 +249,12 @@ async fn an_api_that_says_nothing_holds_up_no_tunnel() {
     let foreign = Cluster::start(Arc::new(fabric.driver(key(2)))).await;
     introduce(&home, &foreign).await;
     foreign.wait_for("connected").await;
+    for number in 3..43 {
+        let seen_as = format!("10.{}.0.0/16", 100 + number);
+        let silent = spec(&format!("silent-{number}"), number);
+        home.create(silent, ready("10.72.0.0/16", &seen_as)).await;
+    }
+    sleep(Duration::from_mins(5)).await;
     let whole = fabric.look(&key(1)).filter;
     fabric.meddle(&key(1), |observed| observed.filter = None);
     sleep(Duration::from_secs(10)).await;

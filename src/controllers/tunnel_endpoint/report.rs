@@ -8,7 +8,7 @@ use kube::{
 };
 use serde_json::json;
 
-use super::{Connectivity, Tunnels, within_limit};
+use super::{Connectivity, Tunnels};
 use crate::{
     api::{
         identity::ClusterId,
@@ -43,7 +43,7 @@ impl Tunnels {
             let params = PatchParams::default();
             let patch = Patch::Merge(status);
             let report = self.api.patch_status(&name, &params, &patch);
-            match within_limit(&self.stop, report).await {
+            match self.writes.within_limit(report).await {
                 Some(Ok(written)) => {
                     log(object, &connection);
                     self.objects.insert(name, written);
