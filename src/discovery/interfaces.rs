@@ -155,6 +155,12 @@ impl Links {
         self.iter().find(|(_, link)| link.index == index)
     }
 
+    /// Returns whether an address is our own, on whichever link.
+    pub fn holds(&self, address: IpAddr) -> bool {
+        let mut links = self.0.values();
+        links.any(|link| link.addresses().any(|own| own == address))
+    }
+
     /// Returns the names of the interfaces, in order.
     pub fn names(&self) -> Vec<String> {
         self.0.keys().cloned().collect()

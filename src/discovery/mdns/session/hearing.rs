@@ -86,19 +86,17 @@ impl Session<'_> {
     fn hear(&mut self, packet: &Packet, datagram: &Datagram, now: Instant) {
         let own = &self.announcement;
         // Answers come from the port of multicast DNS (RFC 6762, section 6).
-        if datagram.source.port() != self.port
-            || responder::is_own(packet, &own.cluster_id, &own.boot)
-        {
+        if datagram.source.port() != self.port {
             return;
         }
-        if self
-            .responder
-            .as_ref()
-            .is_some_and(|responder| responder.is_denied(packet))
-        {
+        let is_own = responder::is_own(packet, &own.cluster_id, &own.boot);
+        // What our own packets hold anybody can say.
+        let is_from_us = is_own && self.links.holds(datagram.source.ip());
+        let responder = self.responder.as_ref().filter(|_| !is_from_us);
+        if responder.is_some_and(|responder| responder.is_denied(packet)) {
             self.announce_soon(OBJECTION_PAUSE, now);
         }
-        if !self.announcement.discover {
+        if is_own || !self.announcement.discover {
             return;
         }
         let origin = Origin {

@@ -137,3 +137,30 @@ async fn links_that_come_and_go_all_the_time_make_us_speak_ever_more_rarely() {
     assert!((20..100).contains(&spoken.len()), "{spoken:?}");
     assert!(spoken.starts_with(&[0, 1]), "{spoken:?}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn whoever_takes_us_back_is_answered_even_if_it_speaks_as_we_do() {
+    let (events, _kept) = EventSink::channel();
+    let mut session = session(&events);
+    let own = Link {
+        index: LINK,
+        subnets: vec!["10.0.0.5/24".parse().expect("a net")],
+    };
+    session.links = [("eth0".to_owned(), own)].into_iter().collect();
+    let responder = session.responder.as_ref().expect("it advertises");
+    let address = || ["10.0.0.5".parse().expect("an address")].into_iter();
+    let mut packet = responder.goodbye(address());
+    let described = responder.announcement(address(), false);
+    packet.answers.extend(described.answers);
+    let data = packet.encode();
+    for (source, objects) in [("10.0.0.5:5353", false), ("10.0.0.9:5353", true)] {
+        let datagram = Datagram {
+            source: source.parse().expect("an address"),
+            interface: LINK,
+            length: data.len(),
+        };
+        session.take(Some(&datagram), &data);
+        assert_eq!(!session.announce_at.is_empty(), objects, "{source}");
+    }
+    assert_eq!(session.neighbours.len(), 0, "it is none of them");
+}
