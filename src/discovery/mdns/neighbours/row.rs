@@ -126,6 +126,8 @@ impl Row {
             return Vec::new();
         }
         self.asked = Some(now);
+        // Once more half-way, should the first question get lost.
+        self.ask_at = Some(now + DOUBT / 2);
         self.questions(key, types)
     }
 
@@ -137,7 +139,7 @@ impl Row {
                 location.expires = location.expires.min(deadline);
             }
         }
-        // Once more half-way, should the first question get lost.
+        // Once more half-way, as above.
         self.ask_at = Some(now + deadline.saturating_duration_since(now) / 2);
     }
 

@@ -251,6 +251,21 @@ fn whoever_has_answered_a_doubt_is_not_doubted_again_without_a_question() {
 }
 
 #[test]
+fn a_question_that_is_lost_in_a_doubt_is_asked_once_more() {
+    let (links, start) = (links(), Instant::now());
+    let mut table = with_rome(&links, start);
+    let goodbye = responder(ROME).goodbye([ip("10.0.0.9")].into_iter());
+    let doubted = after(start, 5_000);
+    table.hear(&goodbye, from(2, "10.0.0.66"), &links, doubted);
+    assert!(!table.take_questions().is_empty(), "this one is lost");
+    assert_eq!(wait(&mut table, &links, after(start, 6_500)), []);
+    assert!(!table.take_questions().is_empty(), "asked once more");
+    let answer = says(ROME, &["10.0.0.9"]);
+    table.hear(&answer, from(2, "10.0.0.9"), &links, after(start, 6_600));
+    assert_eq!(wait(&mut table, &links, after(start, 20_000)), []);
+}
+
+#[test]
 fn whoever_keeps_talking_of_a_cluster_does_not_keep_us_from_asking_it() {
     for pause in [5, 300] {
         for ttl in [1, 120] {
