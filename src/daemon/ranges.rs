@@ -1,12 +1,15 @@
 //! The ranges of our pods and services: which ones rule, and whether they are the true ones.
 
-use ipnet::Ipv4Net;
+use std::path::Path;
+
+use ipnet::{IpNet, Ipv4Net};
 use k8s_openapi::api::core::v1::Node;
 use kube::{Api, Client, ResourceExt as _, api::ListParams};
 
 use crate::{
     api::{ClusterConfigSpec, labels},
     config::{Config, Loaded, Overruled},
+    discovery::interfaces::{InterfaceRules, addresses, subnet_of},
     engine::addressing::check_range,
 };
 
@@ -30,11 +33,12 @@ pub(super) fn ranges(config: &Config, spec: &ClusterConfigSpec) -> (Ipv4Net, Ipv
 }
 
 /// Warns of settings that were for the first start, and that the ClusterConfig has otherwise now,
-/// of what no peer accepts, and of a range that is not that of the nodes.
+/// of what no peer accepts, of a range that a LAN is in, and of one that is not that of the nodes.
 pub(super) async fn warn_of_policy(
     settings: &Loaded,
     spec: &ClusterConfigSpec,
     pod_cidr: Ipv4Net,
+    rules: &InterfaceRules,
     client: &Client,
 ) {
     if let Err(refusal) = check_range(pod_cidr) {
@@ -43,6 +47,7 @@ pub(super) async fn warn_of_policy(
     for Overruled { key, origin, mend } in settings.overruled(spec) {
         tracing::warn!(%origin, %mend, "{key} has no effect: the ClusterConfig says otherwise");
     }
+    warn_of_networks(rules);
     warn_of_nodes(client, pod_cidr).await;
 }
 
@@ -56,16 +61,57 @@ async fn warn_of_nodes(client: &Client, pod_cidr: Ipv4Net) {
         }
     };
     if let Some((node, pods)) = found {
-        let mend = format!(
-            "kubectl patch clusterconfig {} --type merge -p '{{\"spec\":{{\"liqonetConfig\":{{\"podCIDR\":\"RANGE\"}}}}}}', \
-             and start landbridge again",
-            labels::CLUSTER_CONFIG
-        );
+        let mend = mend("podCIDR");
         tracing::warn!(
             %node, %pods, %pod_cidr, %mend,
             "A node has pods outside of the podCIDR of the ClusterConfig: peers are told of a wrong range"
         );
     }
+}
+
+fn mend(field: &str) -> String {
+    format!(
+        "kubectl patch clusterconfig {} --type merge -p '{{\"spec\":{{\"liqonetConfig\":{{\"{field}\":\"RANGE\"}}}}}}', \
+         and start landbridge again",
+        labels::CLUSTER_CONFIG
+    )
+}
+
+/// Warns of networks of this machine whose hosts would count as pods or services of ours.
+fn warn_of_networks(rules: &InterfaceRules) {
+    let Ok(rows) = addresses() else {
+        return;
+    };
+    for row in rows {
+        let interface = row.interface_name;
+        let Some(network) = subnet_of(row.address.as_ref(), row.netmask.as_ref()) else {
+            continue;
+        };
+        // The pods of a node are behind a bridge.
+        let is_bridge = Path::new("/sys/class/net")
+            .join(&interface)
+            .join("bridge")
+            .exists();
+        let range = overlapped(rules, &interface, network).filter(|_| !is_bridge);
+        if let Some(range) = range {
+            let is_pods = rules.excluded.first() == Some(&range);
+            let field = if is_pods { "podCIDR" } else { "serviceCIDR" };
+            let mend = mend(field);
+            tracing::warn!(
+                %interface, %network, %range, %mend,
+                "A network of this machine overlaps the {field}: who has an address in both is not found there, and counts as a pod or service of ours"
+            );
+        }
+    }
+}
+
+/// The range of ours that a network overlaps which may be a LAN.
+fn overlapped(rules: &InterfaceRules, interface: &str, network: IpNet) -> Option<IpNet> {
+    let may_be_lan = !rules.skips(interface) && network.prefix_len() < network.max_prefix_len();
+    let mut ranges = rules.excluded.iter().filter(|_| may_be_lan);
+    ranges
+        .find(|range| range.contains(&network) || network.contains(*range))
+        .copied()
 }
 
 /// The first node whose pods are elsewhere, and where.
@@ -110,5 +156,29 @@ mod tests {
         assert_eq!(outside(&nodes[..3], pod_cidr), None);
         let found = outside(&nodes, pod_cidr).unwrap();
         assert_eq!(found, ("n3".to_owned(), "10.42.1.0/24".parse().unwrap()));
+    }
+
+    #[test]
+    fn a_lan_in_a_range_of_ours_is_noticed() {
+        let rules = InterfaceRules {
+            excluded: vec![
+                "10.244.0.0/16".parse().unwrap(),
+                "10.96.0.0/12".parse().unwrap(),
+            ],
+            ..InterfaceRules::default()
+        };
+        for (interface, network, range) in [
+            ("eth0", "10.244.7.1/24", Some("10.244.0.0/16")),
+            ("eth0", "10.1.2.3/8", Some("10.244.0.0/16")),
+            ("eth0", "10.100.0.5/16", Some("10.96.0.0/12")),
+            ("eth0", "192.168.1.5/24", None),
+            ("eth0", "fe80::1/64", None),
+            ("eth0", "10.244.7.1/32", None),
+            ("flannel.1", "10.244.7.0/24", None),
+        ] {
+            let found = overlapped(&rules, interface, network.parse().unwrap());
+            let found = found.map(|range| range.to_string());
+            assert_eq!(found.as_deref(), range, "{interface} {network}");
+        }
     }
 }

@@ -82,8 +82,8 @@ impl InterfaceRules {
             && !self.excludes(address)
     }
 
-    /// Returns whether an address is in our own ranges.
-    fn excludes(&self, address: IpAddr) -> bool {
+    /// Returns whether an address is in a range of our own pods or services.
+    pub fn excludes(&self, address: IpAddr) -> bool {
         self.excluded.iter().any(|range| range.contains(&address))
     }
 }

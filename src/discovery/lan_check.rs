@@ -164,6 +164,7 @@ pub async fn check(rules: &InterfaceRules, wait: Duration) -> io::Result<Finding
 fn rows(rules: &InterfaceRules) -> io::Result<Vec<Interface>> {
     let mut rows: BTreeMap<String, Interface> = BTreeMap::new();
     let of_pods = bridges_of_pods(rules)?;
+    let mut excluded = BTreeSet::new();
     for row in addresses()? {
         let name = row.interface_name.clone();
         let interface = rows.entry(name.clone()).or_insert_with(|| Interface {
@@ -173,6 +174,9 @@ fn rows(rules: &InterfaceRules) -> io::Result<Vec<Interface>> {
         let address = row.address.as_ref().and_then(ip_of);
         let allowed = address.filter(|address| rules.allows_address(*address));
         interface.addresses.extend(allowed);
+        if address.is_some_and(|address| rules.excludes(address)) {
+            excluded.insert(row.interface_name.clone());
+        }
         interface.skipped = if rules.skips(&row.interface_name) {
             Some("no LAN is behind its kind (lan.interfaces.allow takes it all the same)")
         } else if !rules.allows_name(&row.interface_name) {
@@ -191,10 +195,13 @@ fn rows(rules: &InterfaceRules) -> io::Result<Vec<Interface>> {
         };
     }
     let mut rows: Vec<Interface> = rows.into_values().collect();
-    for row in &mut rows {
-        if row.addresses.is_empty() {
-            row.skipped.get_or_insert("it has no address");
-        }
+    for row in rows.iter_mut().filter(|row| row.addresses.is_empty()) {
+        let why = if excluded.contains(&row.name) {
+            "its address is in the range of this cluster's own pods or services (cluster.podCIDR, cluster.serviceCIDR)"
+        } else {
+            "it has no address"
+        };
+        row.skipped.get_or_insert(why);
     }
     Ok(rows)
 }

@@ -141,6 +141,30 @@ fn check_lan_tells_apart_what_works_what_is_alone_and_what_is_broken() {
 }
 
 #[test]
+fn a_network_in_the_range_of_the_pods_is_told_and_not_taken_for_a_lan() {
+    let Some(lab) = Lab::new(&["rome"]) else {
+        return;
+    };
+    for line in [
+        "link add pods type veth peer name ends",
+        "link set pods addrgenmode none",
+        "link set pods up",
+        "link set ends up",
+        "address add 10.244.7.1/24 dev pods",
+    ] {
+        lab.ip(Some("rome"), line);
+    }
+    let text = said(&landbridge(&lab, "rome", "check lan --timeout 500ms"));
+    let part = "- pods: not used: its address is in the range of this cluster's own pods";
+    assert!(text.contains(part), "{text}");
+    lab.start("rome");
+    lab.until(PATIENCE, "rome says so", || {
+        let log = std::fs::read_to_string(lab.log("rome")).ok()?;
+        log.contains("overlaps the podCIDR").then_some(())
+    });
+}
+
+#[test]
 fn check_lan_names_another_stack_on_the_machine() {
     let Some(lab) = Lab::new(&["rome"]) else {
         return;
