@@ -359,7 +359,7 @@ async fn write_condition(context: &Context, twin: Option<String>) -> Result<(), 
             status: "False",
             reason: words::DUPLICATE_IDENTITY,
             message: format!(
-                "{url} holds the same identity: was this machine's data directory copied? Keep it on one machine, and delete identity.pem and tunnel.key on the other"
+                "{url} holds the same identity: was this machine's data directory copied? Keep it on one machine, and delete identity.pem on the other"
             ),
         },
         None if own_condition::is_there(&context.client, words::IDENTITY_UNIQUE).await? => {

@@ -15,7 +15,7 @@ use super::{
     ranges::{ranges, warn_of_policy},
 };
 use crate::{
-    api::{ClusterConfigSpec, ClusterName, labels},
+    api::{ClusterConfigSpec, ClusterId, ClusterName, labels},
     config::{Config, Loaded, TunnelMode, ZoneStyle},
     controllers::{
         Context, cluster_config,
@@ -43,8 +43,6 @@ use crate::{
     },
 };
 
-/// The tunnel's key in the data directory.
-const TUNNEL_KEY: &str = "tunnel.key";
 /// Where a kube-apiserver of this machine listens, which is no place for a peer endpoint.
 const KUBE_APISERVER_PORT: u16 = 6443;
 
@@ -93,7 +91,7 @@ pub(super) async fn assemble(settings: &Loaded, target: Target) -> Result<Assemb
     warn_of_policy(settings, &spec, pod_cidr, &rules, &platform.client).await;
     let listener = listen(config.peer.listen).await?;
     let bound = listener.local_addr().unwrap_or(config.peer.listen);
-    let driver = tunnel(config).await?;
+    let driver = tunnel(config, platform.identity.cluster_id()).await?;
     let credentials = TlsCredentials::new(Arc::clone(&platform.identity), jiff::Timestamp::now())?;
     let place = Place::new(config, bound.port());
     let own = Own {
@@ -331,12 +329,14 @@ impl Place {
     }
 }
 
-async fn tunnel(config: &Config) -> Result<Option<Arc<dyn Driver>>, Error> {
+/// The tunnel, with a key that belongs to this identity alone: no two clusters may have one key, and
+/// a data directory may have been copied.
+async fn tunnel(config: &Config, id: &ClusterId) -> Result<Option<Arc<dyn Driver>>, Error> {
     match config.tunnel.mode {
         TunnelMode::Off => Ok(None),
         TunnelMode::Kernel => Err(Error::KernelTunnel),
         TunnelMode::Auto | TunnelMode::Userspace => {
-            let key = key::load_or_create(&config.data_dir.join(TUNNEL_KEY))?;
+            let key = key::load_or_create(&config.data_dir.join(format!("tunnel-{id}.key")))?;
             let driver = Userspace::open(Settings::new(key, config.tunnel.port)).await?;
             Ok(Some(Arc::new(driver)))
         }

@@ -227,8 +227,10 @@ fn secrets(lab: &Lab, machine: &str) -> Vec<(String, Vec<u8>)> {
             all.push((format!("{machine}'s {key} {index} as PEM"), text));
         }
     }
-    let tunnel = fs::read(data.join("tunnel.key")).unwrap();
-    all.push((format!("{machine}'s tunnel.key"), tunnel));
+    let mut files = fs::read_dir(data).unwrap().map(|file| file.unwrap().path());
+    let tunnel = files.find(|path| path.to_string_lossy().contains("/tunnel-"));
+    let tunnel = tunnel.expect("a key of the tunnel");
+    all.push((format!("{machine}'s tunnel key"), fs::read(tunnel).unwrap()));
     all
 }
 

@@ -245,6 +245,13 @@ fn a_copied_data_directory_holds_both_back_until_one_is_left() {
         is_peered(&lab)
     });
     assert_eq!(uniqueness(&lab, "rome")["status"], "True");
+    fs::remove_file(to.join("identity.pem")).expect("it was copied");
+    lab.start("copy");
+    // What it is called is copied, too.
+    lab.until(PATIENCE * 2, "the copy is a cluster of its own", || {
+        let peered = |peer: &Value| peer["status"]["phase"] == "Peered";
+        (lab.peers("copy").iter().filter(|peer| peered(peer)).count() == 2).then_some(())
+    });
 }
 
 #[test]
