@@ -28,7 +28,11 @@ mod verbs;
 #[path = "lan/wire.rs"]
 mod wire;
 
-use std::{net::Ipv4Addr, process::Command, time::Duration};
+use std::{
+    net::Ipv4Addr,
+    process::{Command, Output},
+    time::Duration,
+};
 
 use lab::Lab;
 use serde_json::{Value, json};
@@ -371,10 +375,7 @@ fn the_demo_pings_through_its_tunnels_and_shows_the_table() {
             lab::skip("named is not installed (Debian package bind9)");
             continue;
         }
-        let output = Command::new(env!("CARGO_BIN_EXE_landbridge"))
-            .args(["demo", "--scenario", scenario])
-            .output()
-            .expect("the program runs");
+        let output = demo_of_a_machine_without_tunnels(scenario);
         let shown = String::from_utf8_lossy(&output.stdout);
         let error = String::from_utf8_lossy(&output.stderr);
         assert_eq!(
@@ -393,6 +394,20 @@ fn the_demo_pings_through_its_tunnels_and_shows_the_table() {
         let found = shown.matches(" in DNS at https://10.77.").count();
         assert_eq!(found > 0, scenario == "dns", "{scenario}: {shown}");
     }
+}
+
+/// Runs the demo where the settings of the machine, in its file and in the environment, allow none of it.
+fn demo_of_a_machine_without_tunnels(scenario: &str) -> Output {
+    let script = "mount -t tmpfs none /mnt && cp -a /etc/. /mnt && mkdir -p /mnt/landbridge \
+        && echo 'tunnel: {mode: off}' >/mnt/landbridge/landbridge.yaml \
+        && mount --bind /mnt /etc && exec \"$@\"";
+    Command::new("unshare")
+        .args(["--mount", "sh", "-c", script, "sh"])
+        .args([env!("CARGO_BIN_EXE_landbridge"), "demo", "--scenario"])
+        .arg(scenario)
+        .env("LANDBRIDGE_TUNNEL_MODE", "off")
+        .output()
+        .expect("the program runs")
 }
 
 #[test]

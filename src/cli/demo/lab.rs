@@ -271,7 +271,10 @@ fn router_of(address: Ipv4Addr) -> Ipv4Addr {
 /// Runs this program as somebody on the cluster's machine would: with no settings of ours.
 fn landbridge(member: &Member) -> Command {
     let mut command = Command::new("/proc/self/exe");
-    command.env_clear().env("HOME", member.data_dir());
+    command
+        .env_clear()
+        .env("HOME", member.data_dir())
+        .env("LANDBRIDGE_CONFIG", "/dev/null");
     for name in ["PATH", "RUST_BACKTRACE"] {
         if let Some(value) = std::env::var_os(name) {
             command.env(name, value);
