@@ -7,18 +7,14 @@
 //! | LAN discovery | shutdown, after its goodbye |
 //! | how LAN discovery does | shutdown |
 //! | search in DNS domains | shutdown |
-//! | our records in a DNS zone, and how that goes | shutdown, after they are withdrawn |
+//! | our records in a DNS zone | shutdown, after they are withdrawn |
 //! | roster, ForeignClusters, PeeringRequests, tokens, suspicions | shutdown |
 //! | tunnels | shutdown, after interface, routes and rules are gone |
 //! | peer endpoint | shutdown, after running requests |
 //! | own node (embedded only) | shutdown |
 //! | heartbeat (on a cluster only) | shutdown, after its Lease is gone |
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use futures::FutureExt as _;
 use tokio::{
@@ -34,7 +30,8 @@ use super::{
     clock, heartbeat,
     platform::Embedded,
     publication::Publication,
-    secret_files, self_description,
+    secret_files,
+    self_description::{self, Description},
 };
 use crate::{
     config::{Config, Loaded, Origin},
@@ -44,6 +41,7 @@ use crate::{
     },
     discovery::{
         mdns::{Mdns, MdnsHandle},
+        publish::Standing,
         source::{Announcement, EventSink, Source as _},
     },
     kubeapi,
@@ -133,11 +131,13 @@ pub(super) async fn run(settings: &Loaded, target: Target) -> Result<(), Error> 
         let (client, clock) = (assembly.platform.client.clone(), clock::wall());
         tasks.start("heartbeat", |stop| heartbeat::run(client, clock, stop));
     }
-    introduce(&assembly, description).await;
+    introduce(&assembly, description.clone()).await;
     let announced = start_discovery(&mut tasks, &assembly, config);
+    let (standing, published) = watch::channel(Standing::default());
     if let Some(publication) = Publication::new(&assembly, config, announced) {
-        tasks.start("publication", |stop| publication.run(stop));
+        tasks.start("publication", |stop| publication.run(standing, stop));
     }
+    start_description(&mut tasks, &assembly, description, published);
     start_tunnel(&mut tasks, &assembly, config);
     start_controllers(&mut tasks, &assembly);
     start_services(&mut tasks, assembly);
@@ -168,7 +168,7 @@ fn warn_of_ineffective(settings: &Loaded) {
 }
 
 /// Says in the log and to `landbridge status` who runs here.
-async fn introduce(assembly: &Assembly, description: BTreeMap<String, String>) {
+async fn introduce(assembly: &Assembly, description: Description) {
     if let Err(error) = self_description::write(&assembly.platform.client, description).await {
         tracing::warn!(%error, "The daemon could not describe itself for landbridge status");
     }
@@ -226,6 +226,20 @@ fn start_discovery(
     announced
 }
 
+/// What we say about ourselves, and how publishing goes.
+fn start_description(
+    tasks: &mut Tasks,
+    assembly: &Assembly,
+    description: Description,
+    published: watch::Receiver<Standing>,
+) {
+    let (context, place) = (Arc::clone(&assembly.context), assembly.place.clone());
+    let networks = assembly.own_networks.clone();
+    tasks.start("description", |stop| {
+        self_description::follow(context, place, networks, published, description, stop)
+    });
+}
+
 fn start_tunnel(tasks: &mut Tasks, assembly: &Assembly, config: &Config) {
     let Some(driver) = assembly.driver.clone() else {
         return;
@@ -254,15 +268,12 @@ fn start_controllers(tasks: &mut Tasks, assembly: &Assembly) {
 fn start_services(tasks: &mut Tasks, assembly: Assembly) {
     let Assembly {
         platform,
-        context,
         policy,
         fleet,
         credentials,
         endpoint,
         listener,
         follower,
-        place,
-        own_networks,
         ..
     } = assembly;
     tasks.start("networks", |stop| follower.run(stop));
@@ -272,9 +283,6 @@ fn start_services(tasks: &mut Tasks, assembly: Assembly) {
         let client = platform.client.clone();
         tasks.start("fleet secret", |stop| fleet::run(client, fleet, stop));
     }
-    tasks.start("description", |stop| {
-        self_description::follow(context, place, own_networks, stop)
-    });
     let leaf = Arc::clone(&credentials);
     tasks.start("leaf certificates", |stop| keep_fresh(leaf, stop));
     tasks.start("peer endpoint", |stop| async move {

@@ -15,40 +15,80 @@ use super::build::{Assembly, Place};
 use crate::{
     api::labels,
     controllers::{self, Context},
+    discovery::publish::Standing,
     engine::addresses::OwnNetworks,
 };
 
-/// How long after a failure name and place are told again.
+/// How long after a failure it is written again.
 const RETRY: Duration = Duration::from_secs(1);
+/// How often somebody may have changed or deleted it.
+const LOOK: Duration = Duration::from_mins(5);
 
-/// Follows what we are called and where we are until the shutdown.
+/// What the daemon says about itself, by its keys.
+pub(super) type Description = BTreeMap<String, String>;
+
+/// Keeps the description true until the shutdown: what we are called, where we are and how
+/// publishing goes changes.
 pub(super) async fn follow(
     context: Arc<Context>,
     place: Place,
     mut networks: watch::Receiver<OwnNetworks>,
+    mut standing: watch::Receiver<Standing>,
+    description: Description,
     stop: CancellationToken,
 ) {
     let mut policy = context.config.clone();
+    let (now, told) = watch::channel(description);
+    let keeping = keep(context.client.clone(), told);
+    let following = async {
+        loop {
+            policy.borrow_and_update();
+            let url = place.auth_url(&networks.borrow_and_update());
+            context.move_to(url.clone());
+            let (zone, problem) = publication(standing.borrow_and_update().clone());
+            now.send_modify(|description| {
+                let name = context.own_name().to_string();
+                description.insert("clusterName".to_owned(), name);
+                description.insert("peerEndpoint".to_owned(), url);
+                description.insert("dnsZone".to_owned(), zone);
+                description.insert("dnsProblem".to_owned(), problem);
+            });
+            tokio::select! {
+                changed = policy.changed() => if changed.is_err() { return },
+                changed = networks.changed() => if changed.is_err() { return },
+                // Nobody may be publishing.
+                Ok(()) = standing.changed() => {}
+            }
+        }
+    };
+    let both = async { tokio::join!(keeping, following) };
+    let _ = stop.run_until_cancelled(both).await;
+}
+
+/// The zone that concerns us, and why we are not listed in it as we should be.
+fn publication(standing: Standing) -> (String, String) {
+    let concerned = standing.listed || standing.problem.is_some();
+    let zone = if concerned {
+        standing.zone
+    } else {
+        String::new()
+    };
+    (zone, standing.problem.unwrap_or_default())
+}
+
+/// Writes the description when it changes, when that failed and when somebody took it away.
+async fn keep(client: Client, mut told: watch::Receiver<Description>) {
     loop {
-        policy.borrow_and_update();
-        let url = place.auth_url(&networks.borrow_and_update());
-        context.move_to(url.clone());
-        let part = [
-            ("clusterName".to_owned(), context.own_name().to_string()),
-            ("peerEndpoint".to_owned(), url),
-        ];
-        let told = write(&context.client, part.into()).await;
-        let again = match told {
-            Ok(()) => Duration::MAX,
+        let description = told.borrow_and_update().clone();
+        let again = match write(&client, description).await {
+            Ok(()) => LOOK,
             Err(error) => {
-                tracing::debug!(%error, "Name and place could not be told to landbridge status");
+                tracing::debug!(%error, "The daemon could not describe itself for landbridge status");
                 RETRY
             }
         };
         tokio::select! {
-            () = stop.cancelled() => return,
-            changed = policy.changed() => if changed.is_err() { return stop.cancelled().await },
-            changed = networks.changed() => if changed.is_err() { return stop.cancelled().await },
+            changed = told.changed() => if changed.is_err() { return },
             () = tokio::time::sleep(again) => {}
         }
     }
@@ -56,7 +96,7 @@ pub(super) async fn follow(
 
 impl Assembly {
     /// What `landbridge status` shows about us.
-    pub(super) fn description(&self) -> BTreeMap<String, String> {
+    pub(super) fn description(&self) -> Description {
         let own = &self.context.own;
         let tunnel = own.tunnel.as_ref();
         let first = own.pod_cidr.hosts().next();
@@ -107,11 +147,8 @@ impl Assembly {
     }
 }
 
-/// Writes a part of the description, when it is not there already.
-pub(super) async fn write(
-    client: &Client,
-    data: BTreeMap<String, String>,
-) -> Result<(), controllers::Error> {
+/// Writes the description, when it is not there already.
+pub(super) async fn write(client: &Client, data: Description) -> Result<(), controllers::Error> {
     let api: Api<ConfigMap> = Api::namespaced(client.clone(), labels::NAMESPACE);
     let failed = controllers::Error::api("write the ConfigMap landbridge-status");
     let present = match api.get_opt(labels::DESCRIPTION).await {
@@ -140,8 +177,62 @@ pub(super) async fn write(
     outcome.map(drop).map_err(failed)
 }
 
-fn says(present: &ConfigMap, data: &BTreeMap<String, String>) -> bool {
+fn says(present: &ConfigMap, data: &Description) -> bool {
     let said = present.data.as_ref();
     data.iter()
         .all(|(key, text)| said.is_some_and(|said| said.get(key) == Some(text)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io,
+        sync::atomic::{AtomicU32, Ordering},
+    };
+
+    use kube::api::DeleteParams;
+
+    use super::*;
+    use crate::{
+        api,
+        kubeapi::{KubeApi, Options},
+    };
+
+    #[tokio::test(start_paused = true)]
+    async fn what_failed_or_was_taken_away_is_written_again_whole() {
+        let options = Options::in_memory(Arc::new(|| jiff::Timestamp::UNIX_EPOCH), api::crds());
+        let client = KubeApi::open(options).await.unwrap().client();
+        let maps: Api<ConfigMap> = Api::namespaced(client.clone(), labels::NAMESPACE);
+        let said = [("clusterID", "rome"), ("version", "1")];
+        let said = Description::from(said.map(|(key, text)| (key.to_owned(), text.to_owned())));
+        let (_now, told) = watch::channel(said.clone());
+        tokio::spawn(keep(failing_at_first(client), told));
+        let written = async || {
+            let present = maps.get_opt(labels::DESCRIPTION).await.unwrap();
+            present.and_then(|present| present.data) == Some(said.clone())
+        };
+        tokio::time::sleep(RETRY / 2).await;
+        assert!(!written().await);
+        tokio::time::sleep(RETRY).await;
+        assert!(written().await);
+        let now = DeleteParams::default();
+        maps.delete(labels::DESCRIPTION, &now).await.unwrap();
+        tokio::time::sleep(LOOK).await;
+        assert!(written().await);
+    }
+
+    /// An API that does not answer the first question.
+    fn failing_at_first(client: Client) -> Client {
+        let asked = Arc::new(AtomicU32::new(0));
+        let service = tower::service_fn(move |request| {
+            let (client, asked) = (client.clone(), Arc::clone(&asked));
+            async move {
+                if asked.fetch_add(1, Ordering::Relaxed) == 0 {
+                    return Err(io::Error::other("it rolls over"));
+                }
+                client.send(request).await.map_err(io::Error::other)
+            }
+        });
+        Client::new(service, labels::NAMESPACE)
+    }
 }
