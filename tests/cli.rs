@@ -119,6 +119,35 @@ fn a_daemon_that_does_not_answer_is_3() {
 }
 
 #[test]
+fn a_file_that_was_named_and_cannot_be_used_is_2() {
+    let home = TempDir::new().expect("a directory");
+    fs::create_dir_all(home.path().join("state/kubeconfig")).expect("writable");
+    for arguments in [&["kubeconfig"][..], &["status"], &["run"]] {
+        let output = command(&home)
+            .args(arguments)
+            .env("LANDBRIDGE_TRUST_FLEET_SECRET_FILE", "/nowhere/secret")
+            .output()
+            .expect("the program runs");
+        let error = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {error}");
+    }
+}
+
+#[test]
+fn a_third_group_of_a_user_is_2() {
+    let home = TempDir::new().expect("a directory");
+    make_identity(&home, &home.path().join("state"));
+    let user = ["kubeconfig", "--user", "ada"];
+    let two = ["--group", "a", "--group", "b"];
+    let issue = |groups: &[&str]| {
+        let output = command(&home).args(user).args(groups).output();
+        output.expect("the program runs").status.code()
+    };
+    assert_eq!(issue(&two), Some(0));
+    assert_eq!(issue(&[&two[..], &["--group", "c"]].concat()), Some(2));
+}
+
+#[test]
 fn the_kubeconfig_of_the_user_is_not_touched_by_accident() {
     let home = TempDir::new().expect("a directory");
     let elsewhere = home.path().join("elsewhere");

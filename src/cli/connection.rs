@@ -1,13 +1,21 @@
 //! The way to the daemon's API.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    fs,
+    io::{self, ErrorKind},
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use kube::{
     Client,
-    config::{KubeConfigOptions, Kubeconfig},
+    config::{KubeConfigOptions, Kubeconfig, KubeconfigError},
 };
 
-use super::{Failure, args::Connect};
+use super::{
+    Failure,
+    args::{Connect, Settings},
+};
 
 /// How long one answer may take. The API is on this machine or in this cluster.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -15,9 +23,29 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Connects to the API that keeps the objects. `KUBECONFIG` is not looked at: it usually is some
 /// other cluster's, and a verb like `join` must not go there by accident.
 pub(super) async fn connect(options: &Connect) -> Result<Client, Failure> {
-    let path = kubeconfig_path(options)?;
-    let kubeconfig = Kubeconfig::read_from(&path).map_err(|error| no_kubeconfig(&path, &error))?;
-    client(kubeconfig).await
+    let path = match &options.kubeconfig {
+        Some(path) => path.clone(),
+        None => own_path(&options.settings)?,
+    };
+    let refuse = |error: KubeconfigError| {
+        if let KubeconfigError::ReadConfig(error, _) = &error {
+            return unread(&path, error);
+        }
+        Failure::Usage(format!("cannot use {}: {}", path.display(), chain(&error)))
+    };
+    client(Kubeconfig::read_from(&path).map_err(refuse)?).await
+}
+
+/// Reads the kubeconfig of the daemon of this machine, and says where it is.
+pub(super) fn own_kubeconfig(settings: &Settings) -> Result<(PathBuf, String), Failure> {
+    let path = own_path(settings)?;
+    let text = fs::read_to_string(&path).map_err(|error| unread(&path, &error))?;
+    Ok((path, text))
+}
+
+fn own_path(settings: &Settings) -> Result<PathBuf, Failure> {
+    let loaded = settings.sources().load()?;
+    Ok(loaded.config.data_dir.join("kubeconfig"))
 }
 
 /// Makes a client for a kubeconfig.
@@ -33,26 +61,20 @@ pub(super) async fn client(kubeconfig: Kubeconfig) -> Result<Client, Failure> {
     Client::try_from(config).map_err(|error| refuse(error.to_string()))
 }
 
-/// Returns where the kubeconfig is: what was typed, or the one in the data directory.
-fn kubeconfig_path(options: &Connect) -> Result<PathBuf, Failure> {
-    if let Some(path) = &options.kubeconfig {
-        return Ok(path.clone());
+/// Says why a kubeconfig cannot be read, and what to do.
+fn unread(path: &Path, error: &io::Error) -> Failure {
+    let place = path.display();
+    if error.kind() == ErrorKind::NotFound {
+        return Failure::Unreachable(format!(
+            "no daemon was started here: {place} does not exist: name its --data-dir, or the --kubeconfig of the cluster that it runs for, or start one with landbridge run"
+        ));
     }
-    let loaded = options.settings.sources().load()?;
-    Ok(loaded.config.data_dir.join("kubeconfig"))
-}
-
-fn no_kubeconfig(path: &std::path::Path, error: &kube::config::KubeconfigError) -> Failure {
-    let missing = matches!(error, kube::config::KubeconfigError::ReadConfig(source, _)
-        if source.kind() == std::io::ErrorKind::NotFound);
-    if missing {
-        Failure::Unreachable(format!(
-            "no daemon was started here: {} does not exist: start one with landbridge run, or name its --data-dir or --kubeconfig",
-            path.display()
-        ))
+    let advice = if error.kind() == ErrorKind::PermissionDenied {
+        ": try it with sudo"
     } else {
-        Failure::Usage(format!("cannot use {}: {}", path.display(), chain(error)))
-    }
+        ""
+    };
+    Failure::Usage(format!("cannot read {place}: {error}{advice}"))
 }
 
 /// Explains an answer of the API, or that there was none.

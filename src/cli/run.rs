@@ -22,5 +22,11 @@ pub(super) fn run(options: Run) -> Result<(), Failure> {
         (None, true) => Target::InCluster,
         (None, false) => Target::Embedded,
     };
-    daemon::run(&loaded, target).map_err(|error| Failure::NotSo(error.to_string()))
+    daemon::run(&loaded, target).map_err(|error| {
+        if error.is_of_settings() {
+            Failure::Usage(error.to_string())
+        } else {
+            Failure::NotSo(error.to_string())
+        }
+    })
 }

@@ -118,3 +118,18 @@ pub enum Error {
     #[error("tunnel.mode kernel is not served by this version; use auto or userspace")]
     KernelTunnel,
 }
+
+impl Error {
+    /// Whether settings, or a file that they name, cannot be used.
+    pub fn is_of_settings(&self) -> bool {
+        matches!(
+            self,
+            Self::Config(_)
+                | Self::NameServers(_)
+                | Self::TrustAnchors { .. }
+                | Self::Publish(_)
+                | Self::FleetSecret(_)
+                | Self::WebPki(_)
+        )
+    }
+}
