@@ -32,7 +32,7 @@ use clap::Parser as _;
 pub use args::command;
 use args::{Arguments, Verb};
 
-use crate::telemetry::{self, Way};
+use crate::telemetry::{self, Filter, Way};
 
 /// Indicates that a verb did not do what was asked. The kind decides the exit code.
 #[derive(Debug, thiserror::Error)]
@@ -112,18 +112,35 @@ fn dispatch(arguments: Arguments) -> Result<(), Failure> {
 
 /// The daemon tells what it does; the other verbs speak for themselves unless logs are asked for.
 fn set_up_logs(arguments: &Arguments) -> Result<(), Failure> {
-    let wished = arguments
+    let refuse = |error: telemetry::Error| Failure::Usage(error.to_string());
+    let typed = arguments
         .log_level
-        .clone()
-        .or_else(|| std::env::var("RUST_LOG").ok())
+        .as_ref()
         .filter(|level| !level.is_empty());
-    let (level, way) = match (wished, &arguments.verb) {
-        (level, Verb::Run(_)) => (level.unwrap_or_else(|| "info".to_owned()), Way::Queued),
-        (Some(level), _) => (level, Way::Direct),
+    let wished = match typed {
+        Some(level) => Some(Filter::new(level).map_err(refuse)?),
+        None => filter_of_environment(),
+    };
+    let (filter, way) = match (wished, &arguments.verb) {
+        (Some(filter), Verb::Run(_)) => (filter, Way::Queued),
+        (None, Verb::Run(_)) => (Filter::new("info").map_err(refuse)?, Way::Queued),
+        (Some(filter), _) => (filter, Way::Direct),
         (None, _) => return Ok(()),
     };
-    telemetry::init(&level, arguments.log_format, way)
-        .map_err(|error| Failure::Usage(error.to_string()))
+    telemetry::init(filter, arguments.log_format, way).map_err(refuse)
+}
+
+/// Returns what `RUST_LOG` asks for, which may be meant for other programs and stops nobody.
+fn filter_of_environment() -> Option<Filter> {
+    let value = std::env::var("RUST_LOG").ok()?;
+    let value = Some(value).filter(|value| !value.is_empty())?;
+    match Filter::of_variable(&value) {
+        Ok(filter) => Some(filter),
+        Err(error) => {
+            output::remark(&format!("RUST_LOG does nothing: {error}"));
+            None
+        }
+    }
 }
 
 /// Runs a verb that talks to the daemon.

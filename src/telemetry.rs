@@ -14,6 +14,7 @@ use tracing::{Subscriber, field::Field};
 use tracing_subscriber::{
     EnvFilter,
     field::MakeExt as _,
+    filter::LevelFilter,
     fmt::{
         FmtContext, FormatEvent, FormatFields, FormattedFields,
         format::{self, FmtSpan, Writer},
@@ -85,12 +86,51 @@ pub enum Way {
     Queued,
 }
 
+/// Which events are written.
+#[derive(Debug)]
+pub struct Filter(EnvFilter);
+
+impl Filter {
+    /// Reads what a person asks for. A single word is a level, and about this program only: of the
+    /// libraries below it, warnings are written. Everything else is a filter as `RUST_LOG` takes it.
+    pub fn new(level: &str) -> Result<Self, Error> {
+        if level.contains(['=', ',', '[', ':']) {
+            return Self::whole(level);
+        }
+        // What name servers say wrong is told in the status of the SearchDomain, and not twice. The
+        // tunnel's engine says of each single packet that its peer has no endpoint yet.
+        let all = format!(
+            "warn,gotatun::device=off,hickory_net=off,hickory_proto=off,hickory_resolver=off,landbridge={level}"
+        );
+        level
+            .parse::<LevelFilter>()
+            .map_err(|error| Error::Filter {
+                filter: level.to_owned(),
+                reason: error.to_string(),
+            })?;
+        Self::whole(&all)
+    }
+
+    /// Reads the value of `RUST_LOG`, where a word may be a part of a program as well.
+    pub fn of_variable(value: &str) -> Result<Self, Error> {
+        if value.parse::<LevelFilter>().is_ok() {
+            return Self::new(value);
+        }
+        Self::whole(value)
+    }
+
+    fn whole(filter: &str) -> Result<Self, Error> {
+        EnvFilter::try_new(filter)
+            .map(Self)
+            .map_err(|error| Error::Filter {
+                filter: filter.to_owned(),
+                reason: error.to_string(),
+            })
+    }
+}
+
 /// Sends the logs of this process to standard error.
-///
-/// A single word as level is about this program only: of the libraries below it, warnings are
-/// written. Everything else is a filter as `RUST_LOG` takes it.
-pub fn init(level: &str, format: Format, way: Way) -> Result<(), Error> {
-    let filter = filter(level)?;
+pub fn init(filter: Filter, format: Format, way: Way) -> Result<(), Error> {
     let queue = match way {
         Way::Direct => None,
         Way::Queued => Some(Queue::start(io::stderr()).map_err(Error::Thread)?),
@@ -106,7 +146,7 @@ pub fn init(level: &str, format: Format, way: Way) -> Result<(), Error> {
         (Some(queue), true) => BoxMakeWriter::new(move || JsonLines(queue.clone())),
     };
     let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+        .with_env_filter(filter.0)
         .with_writer(writer)
         .with_span_events(FmtSpan::NONE);
     let outcome = match format {
@@ -130,23 +170,6 @@ pub fn flush() {
     if let Some(queue) = QUEUE.get() {
         queue.flush(FLUSH_LIMIT);
     }
-}
-
-fn filter(level: &str) -> Result<EnvFilter, Error> {
-    let word = !level.contains(['=', ',', '[']);
-    let directives = if word {
-        // What name servers say wrong is told in the status of the SearchDomain, and not twice. The
-        // tunnel's engine says of each single packet that its peer has no endpoint yet.
-        format!(
-            "warn,gotatun::device=off,hickory_net=off,hickory_proto=off,hickory_resolver=off,landbridge={level}"
-        )
-    } else {
-        level.to_owned()
-    };
-    EnvFilter::try_new(directives).map_err(|error| Error::Filter {
-        filter: level.to_owned(),
-        reason: error.to_string(),
-    })
 }
 
 /// Writes an event as `time LEVEL room: Message field=value`.
@@ -312,18 +335,32 @@ mod tests {
     #[test]
     fn a_word_is_about_this_program_and_a_filter_is_taken_whole() {
         assert_eq!(
-            filter("debug").expect("a level").to_string(),
+            Filter::new("debug").expect("a level").0.to_string(),
             "hickory_resolver=off,gotatun::device=off,hickory_proto=off,hickory_net=off,landbridge=debug,warn"
         );
         assert_eq!(
-            filter("mdns_sd=trace").expect("a filter").to_string(),
+            Filter::new("mdns_sd=trace")
+                .expect("a filter")
+                .0
+                .to_string(),
             "mdns_sd=trace"
         );
-        let error = filter("loud").expect_err("no level").to_string();
+        let error = Filter::new("loud").expect_err("no level").to_string();
         assert!(
             error.starts_with("log level \"loud\" is not usable"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn the_variable_is_what_other_programs_take_it_for() {
+        let read = |value| Filter::of_variable(value).map(|filter| filter.0.to_string());
+        assert_eq!(read("hyper").expect("a filter"), "hyper=trace");
+        let whole = read("landbridge::peer,warn").expect("a filter");
+        assert_eq!(whole, "landbridge::peer=trace,warn");
+        let level = Filter::new("debug").expect("a level").0.to_string();
+        assert_eq!(read("debug").expect("a level"), level);
+        assert!(read("a=loud").is_err());
     }
 
     fn logged(work: impl FnOnce()) -> String {

@@ -101,6 +101,21 @@ fn no_daemon_is_3_in_one_line_with_the_mend() {
 }
 
 #[test]
+fn what_rust_log_says_to_other_programs_stops_no_verb() {
+    let home = TempDir::new().expect("a directory");
+    for (value, remarks) in [("hyper", 0), ("landbridge::peer", 0), ("hyper=loud", 1)] {
+        let output = command(&home)
+            .arg("version")
+            .env("RUST_LOG", value)
+            .output();
+        let output = output.expect("the program runs");
+        let error = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(0), "{value}: {error}");
+        assert_eq!(error.lines().count(), remarks, "{value}: {error}");
+    }
+}
+
+#[test]
 fn a_daemon_that_does_not_answer_is_3() {
     let home = TempDir::new().expect("a directory");
     let kubeconfig = home.path().join("kubeconfig");
