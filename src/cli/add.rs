@@ -2,7 +2,7 @@
 
 use axum::http::Uri;
 use kube::{
-    Api,
+    Api, Client, ResourceExt as _,
     api::{Patch, PatchParams, PostParams},
 };
 use serde_json::json;
@@ -33,35 +33,45 @@ pub(super) async fn add(options: Add) -> Result<(), Failure> {
     );
     let label = DiscoveryType::Manual.as_str().to_owned();
     cluster.metadata.labels = Some([(labels::DISCOVERY_TYPE.to_owned(), label)].into());
-    let api: Api<ForeignCluster> = Api::all(connect(&options.connect).await?);
+    let client = connect(&options.connect).await?;
+    output::print(&enter(client, &cluster).await?)
+}
+
+/// Creates the object, or takes over the one that is there, and returns what happens next.
+async fn enter(client: Client, cluster: &ForeignCluster) -> Result<String, Failure> {
+    let api: Api<ForeignCluster> = Api::all(client);
+    let (name, url) = (cluster.name_any(), &cluster.spec.auth_url);
     let parameters = PostParams {
         field_manager: Some(labels::MANAGER.to_owned()),
         ..PostParams::default()
     };
-    let done = match api.create(&parameters, &cluster).await {
-        Ok(_) => "created",
+    let (done, is_denied) = match api.create(&parameters, cluster).await {
+        Ok(_) => ("created", false),
         Err(kube::Error::Api(status)) if status.is_already_exists() => {
-            take_over(&api, &name, &cluster.spec).await?;
-            "came to us before and is yours now,"
+            let present = take_over(&api, &name, &cluster.spec).await?;
+            let done = "came to us before and is yours now,";
+            (done, present.spec.is_denied())
         }
         Err(error) => return Err(explain(&error)),
     };
-    let next = if options.join {
+    let next = if is_denied {
+        format!("but it is denied here: landbridge approve {name} lifts that, and trusts it")
+    } else if cluster.spec.join {
         "its identity is read from there, then it is joined; landbridge status --wait follows it"
             .to_owned()
     } else {
         format!("its identity is read from there; landbridge join {name} peers with it")
     };
-    output::print(&format!("foreigncluster/{name} {done} for {url}: {next}\n"))
+    Ok(format!("foreigncluster/{name} {done} for {url}: {next}\n"))
 }
 
-/// Makes the object of a cluster that came to us the person's own. Whoever answers at the URL still
-/// has to prove the identity that the object names.
+/// Makes the object of a cluster that came to us the person's own, and returns it. Whoever answers at
+/// the URL still has to prove the identity that the object names.
 async fn take_over(
     api: &Api<ForeignCluster>,
     name: &str,
     spec: &ForeignClusterSpec,
-) -> Result<(), Failure> {
+) -> Result<ForeignCluster, Failure> {
     let present = api.get(name).await.map_err(|error| explain(&error))?;
     if present.spec.discovery_type != DiscoveryType::IncomingPeering {
         let message = format!("foreigncluster/{name} exists already: choose another --name");
@@ -75,14 +85,13 @@ async fn take_over(
             "join": spec.join || present.spec.join,
         },
     });
-    let written = api
-        .patch(
-            name,
-            &PatchParams::apply(labels::MANAGER),
-            &Patch::Merge(patch),
-        )
-        .await;
-    written.map(drop).map_err(|error| explain(&error))
+    api.patch(
+        name,
+        &PatchParams::apply(labels::MANAGER),
+        &Patch::Merge(patch),
+    )
+    .await
+    .map_err(|error| explain(&error))
 }
 
 /// Completes what was typed to `https://host:port` and returns it with the host.
@@ -130,7 +139,36 @@ fn object_name(host: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::{
+        api::{self, foreign_cluster::IncomingPeering},
+        kubeapi::{KubeApi, Options},
+    };
+
+    #[tokio::test]
+    async fn who_came_to_us_is_taken_over_and_stays_denied() {
+        let options = Options::in_memory(Arc::new(jiff::Timestamp::now), api::crds());
+        let client = KubeApi::open(options).await.unwrap().client();
+        let api: Api<ForeignCluster> = Api::all(client.clone());
+        for (name, denied) in [("milan", false), ("turin", true)] {
+            let mut visitor = ForeignCluster::new(name, ForeignClusterSpec::default());
+            visitor.spec.discovery_type = DiscoveryType::IncomingPeering;
+            if denied {
+                visitor.spec.incoming_peering_enabled = IncomingPeering::No;
+            }
+            let created = api.create(&PostParams::default(), &visitor).await;
+            created.unwrap();
+            let mut wanted = visitor.clone();
+            wanted.spec.discovery_type = DiscoveryType::Manual;
+            wanted.spec.join = true;
+            let said = enter(client.clone(), &wanted).await.unwrap();
+            assert_eq!(said.contains("landbridge approve turin"), denied, "{said}");
+            assert_eq!(said.contains("then it is joined"), !denied, "{said}");
+            assert!(api.get(name).await.unwrap().spec.join);
+        }
+    }
 
     #[test]
     fn what_is_typed_becomes_a_url_and_a_name() {
