@@ -20,18 +20,23 @@ use crate::api::{
 /// Does what `kubectl patch ... join: true|false` does, and says what happens next.
 pub(super) async fn set(options: Named, join: bool) -> Result<(), Failure> {
     let client = connect(&options.connect).await?;
-    let before = peers::find(&client, &options.name).await?;
+    output::print(&want(&client, &options.name, join).await?)
+}
+
+/// Writes what is wanted, and returns what happens next.
+async fn want(client: &Client, wanted: &str, join: bool) -> Result<String, Failure> {
+    let before = peers::find(client, wanted).await?;
     let name = before.name_any();
-    peers::write(&client, &name, json!({ "join": join })).await?;
+    peers::write(client, &name, json!({ "join": join })).await?;
     if join && was_refused(&before) {
-        ask_again(&client, &name).await?;
+        ask_again(client, &name).await?;
     }
     let text = if join {
         joining(&before)
     } else {
         leaving(&before).to_owned()
     };
-    output::print(&format!("foreigncluster/{name} {text}\n"))
+    Ok(format!("foreigncluster/{name} {text}\n"))
 }
 
 /// Whether the cluster refused us when it was asked last.
@@ -108,16 +113,25 @@ mod tests {
         let options = Options::in_memory(Arc::new(jiff::Timestamp::now), api::crds());
         let client = KubeApi::open(options).await.unwrap().client();
         let clusters: Api<ForeignCluster> = Api::all(client.clone());
-        let milan = json!({
-            "apiVersion": "discovery.liqo.io/v1alpha1", "kind": "ForeignCluster",
-            "metadata": {"name": "milan"},
-            "spec": {"authUrl": "https://10.77.0.2:5870", "join": true},
-            "status": {"authStatus": "Refused"},
-        });
-        let milan = serde_json::from_value(milan).unwrap();
-        let refused = clusters.create(&PostParams::default(), &milan).await;
-        assert!(was_refused(&refused.unwrap()));
-        ask_again(&client, "milan").await.unwrap();
-        assert!(!was_refused(&clusters.get("milan").await.unwrap()));
+        for (name, before, join, after) in [
+            ("milan", AuthStatus::Refused, true, AuthStatus::Pending),
+            ("turin", AuthStatus::EmptyRefused, true, AuthStatus::Pending),
+            ("genoa", AuthStatus::Refused, false, AuthStatus::Refused),
+            ("bari", AuthStatus::Accepted, true, AuthStatus::Accepted),
+        ] {
+            let object = json!({
+                "apiVersion": "discovery.liqo.io/v1alpha1", "kind": "ForeignCluster",
+                "metadata": {"name": name},
+                "spec": {"authUrl": "https://10.77.0.2:5870"},
+                "status": {"authStatus": before},
+            });
+            let object = serde_json::from_value(object).unwrap();
+            let created = clusters.create(&PostParams::default(), &object).await;
+            created.unwrap();
+            want(&client, name, join).await.unwrap();
+            let now = clusters.get(name).await.unwrap();
+            assert_eq!(now.spec.join, join, "{name}");
+            assert_eq!(now.status.unwrap().auth_status, after, "{name}");
+        }
     }
 }
