@@ -6,6 +6,10 @@ use std::{
     process::{Command, Output},
 };
 
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use tempfile::TempDir;
 
 #[test]
@@ -391,6 +395,58 @@ fn a_daemon_whose_api_cannot_be_reached_ends_and_says_why() {
     let said = text(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(said.contains("data/kubeconfig"), "{said}");
+}
+
+#[test]
+fn a_terminal_that_goes_away_ends_a_daemon_well_unless_that_is_ignored() {
+    let home = TempDir::new().expect("a directory");
+    let (plain, kept) = (home.path().join("plain"), home.path().join("kept"));
+    let mut child = daemon(&home, &plain).spawn().expect("the program runs");
+    until_caught(child.id(), Signal::SIGTERM);
+    signal(child.id(), Signal::SIGHUP);
+    assert_eq!(child.wait().expect("our child").code(), Some(0));
+
+    let told = daemon(&home, &kept);
+    let mut child = Command::new("/bin/sh")
+        .args(["-c", "trap '' HUP; exec \"$0\" \"$@\""])
+        .arg(told.get_program())
+        .args(told.get_args())
+        .env_clear()
+        .envs(
+            told.get_envs()
+                .filter_map(|(name, value)| Some((name, value?))),
+        )
+        .spawn()
+        .expect("the program runs");
+    until_caught(child.id(), Signal::SIGTERM);
+    signal(child.id(), Signal::SIGHUP);
+    let mut status = command(&home);
+    let status = status.arg("status").arg("--data-dir").arg(&kept).output();
+    assert_eq!(status.expect("the program runs").status.code(), Some(0));
+    assert!(!catches(child.id(), Signal::SIGHUP));
+    signal(child.id(), Signal::SIGTERM);
+    assert_eq!(child.wait().expect("our child").code(), Some(0));
+}
+
+fn signal(process: u32, signal: Signal) {
+    let process = i32::try_from(process).expect("a process number");
+    kill(Pid::from_raw(process), signal).expect("our child");
+}
+
+/// Whether a process does something of its own at a signal (proc(5)).
+fn catches(process: u32, signal: Signal) -> bool {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).expect("it runs");
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+    let mask = u64::from_str_radix(mask.expect("a mask").trim(), 16).expect("a number");
+    mask >> (signal as i32 - 1) & 1 == 1
+}
+
+fn until_caught(process: u32, signal: Signal) {
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    while !catches(process, signal) {
+        assert!(std::time::Instant::now() < deadline, "it does not start");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
 }
 
 /// Lets the first start of a daemon make an identity; it needs no network for that.

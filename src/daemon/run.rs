@@ -14,7 +14,7 @@
 //! | own node (embedded only) | shutdown |
 //! | heartbeat (on a cluster only) | shutdown, after its Lease is gone |
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, fs, sync::Arc, time::Duration};
 
 use futures::FutureExt as _;
 use tokio::{
@@ -74,12 +74,13 @@ impl Tasks {
             .spawn(task(self.stop.clone()).map(move |()| name));
     }
 
-    /// Waits for SIGTERM or SIGINT. A task that ends by itself before is a fault of ours, and ends
+    /// Waits for a signal that ends the daemon. A task that ends by itself before is a fault of ours, and ends
     /// the daemon so that whoever supervises it starts a new one.
     async fn until_signal(&mut self) -> Result<(), Error> {
         tokio::select! {
             () = arrival(SignalKind::terminate()) => Ok(()),
             () = arrival(SignalKind::interrupt()) => Ok(()),
+            () = hangup() => Ok(()),
             Some(ended) = self.running.join_next() => {
                 let what = ended.map_or_else(|error| error.to_string(), |name| {
                     self.names.remove(name);
@@ -319,6 +320,22 @@ fn start_own_node(tasks: &mut Tasks, assembly: &Assembly, config: &Config) {
     tasks.start("own node", |stop| {
         own_node::run(client, machine, clock, stop)
     });
+}
+
+/// Waits until the terminal is gone; for ever, where that shall not end the daemon, as under nohup.
+async fn hangup() {
+    if ignores_hangup(&fs::read_to_string("/proc/self/status").unwrap_or_default()) {
+        return futures::future::pending().await;
+    }
+    arrival(SignalKind::hangup()).await;
+}
+
+/// Whether a process ignores SIGHUP by its status (proc(5)), as it was started.
+fn ignores_hangup(status: &str) -> bool {
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    // What is not known stays as it is.
+    mask.is_none_or(|mask| mask & 1 == 1)
 }
 
 /// Waits for a signal; for ever, when the system does not let us listen for it.
