@@ -16,6 +16,7 @@ use super::{
     Failure,
     args::{Connect, Settings},
 };
+use crate::config::Sources;
 
 /// How long one answer may take. The API is on this machine or in this cluster.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -63,11 +64,15 @@ pub(super) async fn client(kubeconfig: Kubeconfig) -> Result<Client, Failure> {
 
 /// Says why a kubeconfig cannot be read, and what to do.
 fn unread(path: &Path, error: &io::Error) -> Failure {
+    let own = Sources::of_process();
+    let of_root = Sources {
+        root: true,
+        ..Sources::default()
+    };
+    let is_roots = path.starts_with(own.data_dir()) && !own.root && of_root.data_dir().is_dir();
     let place = path.display();
     if error.kind() == ErrorKind::NotFound {
-        return Failure::Unreachable(format!(
-            "no daemon was started here: {place} does not exist: name its --data-dir, or the --kubeconfig of the cluster that it runs for, or start one with landbridge run"
-        ));
+        return Failure::Unreachable(missing(path, is_roots));
     }
     let advice = if error.kind() == ErrorKind::PermissionDenied {
         ": try it with sudo"
@@ -75,6 +80,20 @@ fn unread(path: &Path, error: &io::Error) -> Failure {
         ""
     };
     Failure::Usage(format!("cannot read {place}: {error}{advice}"))
+}
+
+/// Says that there is no kubeconfig; where root's daemon is on this machine, it is the one that is
+/// meant, and no second one shall be started.
+fn missing(path: &Path, is_roots: bool) -> String {
+    let advice = if is_roots {
+        "the daemon of this machine is root's: try it with sudo, or name its --data-dir or --kubeconfig"
+    } else {
+        "name its --data-dir, or the --kubeconfig of the cluster that it runs for, or start one with landbridge run"
+    };
+    format!(
+        "no daemon was started here: {} does not exist: {advice}",
+        path.display()
+    )
 }
 
 /// Explains an answer of the API, or that there was none.
@@ -100,4 +119,20 @@ fn chain(error: &dyn std::error::Error) -> String {
         source = cause.source();
     }
     text.replace('\n', " ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_is_told_to_start_a_second_daemon_beside_the_one_of_root() {
+        let path = Path::new("/home/ada/.local/state/landbridge/kubeconfig");
+        assert!(missing(path, false).contains("landbridge run"));
+        let told = missing(path, true);
+        assert!(
+            told.contains("sudo") && !told.contains("landbridge run"),
+            "{told}"
+        );
+    }
 }
