@@ -181,8 +181,6 @@ pub enum TunnelMode {
     /// The best that the machine can do.
     #[default]
     Auto,
-    /// WireGuard in the kernel.
-    Kernel,
     /// WireGuard in this program.
     Userspace,
     /// No tunnel.

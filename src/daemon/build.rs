@@ -334,7 +334,6 @@ impl Place {
 async fn tunnel(config: &Config, id: &ClusterId) -> Result<Option<Arc<dyn Driver>>, Error> {
     match config.tunnel.mode {
         TunnelMode::Off => Ok(None),
-        TunnelMode::Kernel => Err(Error::KernelTunnel),
         TunnelMode::Auto | TunnelMode::Userspace => {
             let key = key::load_or_create(&config.data_dir.join(format!("tunnel-{id}.key")))?;
             let driver = Userspace::open(Settings::new(key, config.tunnel.port)).await?;

@@ -114,9 +114,6 @@ pub enum Error {
     /// Indicates a part of the daemon that did not last as long as the daemon.
     #[error("{0} before the shutdown, which is a fault of landbridge: the log says more")]
     Task(String),
-    /// Indicates a tunnel mode that is not served.
-    #[error("tunnel.mode kernel is not served by this version; use auto or userspace")]
-    KernelTunnel,
 }
 
 impl Error {

@@ -19,14 +19,12 @@ pub struct Shown {
     pub cluster_id: ClusterId,
     /// The fingerprint of its key.
     pub fingerprint: Fingerprint,
-    /// Where the key is.
-    pub path: PathBuf,
 }
 
 /// Returns who this machine is.
 pub fn show(config: &Config) -> Result<Shown, Error> {
     let identity = present(config)?.ok_or_else(|| Error::NoIdentity(path(config)))?;
-    Ok(shown(config, &identity))
+    Ok(shown(&identity))
 }
 
 /// Returns the identity of this machine, sealed by a passphrase.
@@ -49,7 +47,7 @@ pub fn import(
     let path = path(config);
     match present(config)? {
         Some(old) if old.cluster_id() == identity.cluster_id() => {
-            return Ok(shown(config, &identity));
+            return Ok(shown(&identity));
         }
         Some(old) if !replace => return Err(Error::OtherIdentity(old.cluster_id().clone())),
         Some(old) => {
@@ -61,7 +59,7 @@ pub fn import(
         None => {}
     }
     keyfile::create(&path, &identity.to_pem())?;
-    Ok(shown(config, &identity))
+    Ok(shown(&identity))
 }
 
 fn present(config: &Config) -> Result<Option<Identity>, Error> {
@@ -71,11 +69,10 @@ fn present(config: &Config) -> Result<Option<Identity>, Error> {
     }
 }
 
-fn shown(config: &Config, identity: &Identity) -> Shown {
+fn shown(identity: &Identity) -> Shown {
     Shown {
         cluster_id: identity.cluster_id().clone(),
         fingerprint: identity.fingerprint().clone(),
-        path: path(config),
     }
 }
 
