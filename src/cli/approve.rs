@@ -12,11 +12,7 @@ pub(super) async fn approve(options: Named) -> Result<(), Failure> {
     let client = connect(&options.connect).await?;
     let cluster = peers::find(&client, &options.name).await?;
     let name = cluster.name_any();
-    let Some(id) = peers::id(&cluster) else {
-        return Err(Failure::NotSo(format!(
-            "{name} has not proven who it is yet: landbridge status says what is missing"
-        )));
-    };
+    let id = peers::proven_id(&cluster)?;
     let denied = cluster.spec.is_denied();
     let trusted = cluster.spec.trust_mode == TrustMode::Trusted;
     if trusted && !denied {

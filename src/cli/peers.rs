@@ -31,6 +31,16 @@ pub(super) fn id(cluster: &ForeignCluster) -> Option<&str> {
     Some(identity.cluster_id.as_str()).filter(|id| !id.is_empty())
 }
 
+/// Returns the id of a cluster, which has to be proven.
+pub(super) fn proven_id(cluster: &ForeignCluster) -> Result<&str, Failure> {
+    id(cluster).ok_or_else(|| {
+        Failure::NotSo(format!(
+            "{} has not proven who it is yet: landbridge status says what is missing",
+            cluster.name_any()
+        ))
+    })
+}
+
 /// Writes a part of the spec of one.
 pub(super) async fn write(client: &Client, name: &str, spec: Value) -> Result<(), Failure> {
     let api: Api<ForeignCluster> = Api::all(client.clone());

@@ -168,11 +168,7 @@ async fn store(options: Named) -> Result<(), Failure> {
     let client = connect(&options.connect).await?;
     let cluster = peers::find(&client, &options.name).await?;
     let name = cluster.name_any();
-    let Some(id) = peers::id(&cluster) else {
-        return Err(Failure::NotSo(format!(
-            "{name} has not proven who it is yet: landbridge status says what is missing"
-        )));
-    };
+    let id = peers::proven_id(&cluster)?;
     if std::io::stdin().is_terminal() {
         output::remark(&format!("the token of {name}:"));
     }
