@@ -268,7 +268,7 @@ fn escape_json(text: &str) -> String {
     use fmt::Write as _;
     let mut safe = String::with_capacity(text.len());
     for character in text.chars() {
-        if character == '\n' || !deceives(character) {
+        if character == '\n' || is_printable(character) {
             safe.push(character);
             continue;
         }
@@ -277,12 +277,6 @@ fn escape_json(text: &str) -> String {
         }
     }
     safe
-}
-
-/// Whether a character is one of those that [`escape`] replaces.
-fn deceives(character: char) -> bool {
-    let written = character.encode_utf8(&mut [0; 4]).to_owned();
-    escape(&written) != written
 }
 
 #[cfg(test)]
