@@ -18,6 +18,7 @@ use crate::{
         output::{self, Tone, tint},
         peers,
     },
+    telemetry::escape,
 };
 
 /// The conditions that the road to a peering passes, in order.
@@ -164,57 +165,34 @@ impl Report {
     }
 
     fn health(&self) -> String {
-        let mut lines = Vec::new();
-        if let Some(reason) = &self.not_ready {
-            let sign = tint("×", Tone::Bad);
-            lines.push(format!("{sign} the daemon is not ready: {reason}\n"));
+        let daemon = self.not_ready.iter().map(|reason| {
+            let text = format!("the daemon is not ready: {reason}");
+            line(Tone::Bad, &text)
+        });
+        let domains = self.search_domains.iter().filter_map(Search::line);
+        let peers = self.peers.iter().filter_map(Peer::line);
+        let conditions = self.conditions.iter().filter_map(condition_line);
+        let all = daemon
+            .chain(self.listing_line())
+            .chain(conditions)
+            .chain(domains)
+            .chain(peers);
+        let lines: String = all.collect();
+        if !lines.is_empty() {
+            return lines;
         }
+        let peered = self.peers.iter().filter(|peer| peer.is_peered()).count();
+        let known = self.peers.len();
+        let text = format!("all is well: {peered} of {known} known clusters peered");
+        line(Tone::Good, &text)
+    }
+
+    /// Says why this cluster is not listed in the DNS domain where it should be.
+    fn listing_line(&self) -> Option<String> {
         let say = |key: &str| self.about.get(key).filter(|text| !text.is_empty());
-        if let (Some(zone), Some(problem)) = (say("dnsZone"), say("dnsProblem")) {
-            let text = format!("this cluster is not listed in the DNS domain {zone}: {problem}");
-            let sign = tint("‼", Tone::Care);
-            lines.push(format!("{sign} {}\n", crate::telemetry::escape(&text)));
-        }
-        for one in self.conditions.iter().filter(|one| one.status != "True") {
-            // Somebody wanted it so.
-            if one.reason != cluster_config::SWITCHED_OFF {
-                let text = format!("{} is {}: {}", one.type_, one.reason, one.message);
-                let sign = if one.reason == cluster_config::DUPLICATE_IDENTITY {
-                    tint("×", Tone::Bad)
-                } else {
-                    tint("‼", Tone::Care)
-                };
-                lines.push(format!("{sign} {}\n", crate::telemetry::escape(&text)));
-            }
-        }
-        for search in &self.search_domains {
-            if let Some(problem) = &search.problem {
-                let text = format!(
-                    "SearchDomain {} ({}): {problem}",
-                    search.name, search.domain
-                );
-                let sign = tint("‼", Tone::Care);
-                lines.push(format!("{sign} {}\n", crate::telemetry::escape(&text)));
-            }
-        }
-        for peer in &self.peers {
-            if let Some(complaint) = peer.complaint() {
-                let sign = match peer.state {
-                    "Unreachable" | "Refused" | "Degraded" => tint("×", Tone::Bad),
-                    _ => tint("‼", Tone::Care),
-                };
-                lines.push(format!("{sign} {}\n", crate::telemetry::escape(&complaint)));
-            }
-        }
-        if lines.is_empty() {
-            let sign = tint("√", Tone::Good);
-            let peered = self.peers.iter().filter(|peer| peer.is_peered()).count();
-            let known = self.peers.len();
-            lines.push(format!(
-                "{sign} all is well: {peered} of {known} known clusters peered\n"
-            ));
-        }
-        lines.concat()
+        let (zone, problem) = (say("dnsZone")?, say("dnsProblem")?);
+        let text = format!("this cluster is not listed in the DNS domain {zone}: {problem}");
+        Some(line(Tone::Care, &text))
     }
 
     fn myself(&self) -> String {
@@ -232,7 +210,7 @@ impl Report {
         {
             line = format!("{line}   tunnel {address} (udp {})", say("tunnelPort"));
         }
-        crate::telemetry::escape(&line) + "\n"
+        escape(&line) + "\n"
     }
 
     fn table(&self) -> String {
@@ -253,6 +231,30 @@ impl Report {
     }
 }
 
+/// A line about how things are, with its sign.
+fn line(tone: Tone, text: &str) -> String {
+    let sign = match tone {
+        Tone::Good => "√",
+        Tone::Care => "‼",
+        Tone::Bad => "×",
+    };
+    format!("{} {}\n", tint(sign, tone), escape(text))
+}
+
+/// Says what is not well with this cluster itself, unless somebody wanted it so.
+fn condition_line(one: &Condition) -> Option<String> {
+    if one.status == "True" || one.reason == cluster_config::SWITCHED_OFF {
+        return None;
+    }
+    let tone = if one.reason == cluster_config::DUPLICATE_IDENTITY {
+        Tone::Bad
+    } else {
+        Tone::Care
+    };
+    let text = format!("{} is {}: {}", one.type_, one.reason, one.message);
+    Some(line(tone, &text))
+}
+
 impl Search {
     fn new(object: &SearchDomain) -> Self {
         let status = object.status.as_ref();
@@ -266,6 +268,13 @@ impl Search {
             found: status.and_then(|status| status.found).unwrap_or_default(),
             problem: answered.map(|condition| condition.message.clone()),
         }
+    }
+
+    /// Says what could not be read.
+    fn line(&self) -> Option<String> {
+        let problem = self.problem.as_ref()?;
+        let text = format!("SearchDomain {} ({}): {problem}", self.name, self.domain);
+        Some(line(Tone::Care, &text))
     }
 }
 
@@ -299,7 +308,15 @@ impl Peer {
         self.state == Phase::Peered.as_str()
     }
 
-    /// Says what is not well; a cluster of which nothing is asked is well.
+    fn line(&self) -> Option<String> {
+        let tone = match self.state {
+            "Unreachable" | "Refused" | "Degraded" => Tone::Bad,
+            _ => Tone::Care,
+        };
+        Some(line(tone, &self.complaint()?))
+    }
+
+    /// Says what is wrong or waits for a person; a cluster that somebody denied is as it should be.
     fn complaint(&self) -> Option<String> {
         let reason = if self.why.is_empty() {
             String::new()
