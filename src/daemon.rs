@@ -7,6 +7,7 @@
 mod announcement;
 mod build;
 mod clock;
+mod description;
 mod error;
 mod heartbeat;
 pub mod identity;
@@ -17,7 +18,6 @@ mod publication;
 mod ranges;
 mod run;
 mod secret_files;
-mod self_description;
 pub mod survey;
 mod user;
 pub mod zone;

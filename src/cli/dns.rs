@@ -5,7 +5,7 @@ use super::{
     args::{Dns, DnsVerb, DnsZone, ZoneStyle},
     connection::connect,
     output,
-    status::about,
+    status::description,
 };
 use crate::daemon::zone::{self, Style};
 
@@ -13,7 +13,7 @@ use crate::daemon::zone::{self, Style};
 pub(super) async fn dns(options: Dns) -> Result<(), Failure> {
     let DnsVerb::Zone(options) = options.verb;
     let domain = domain(&options)?;
-    let description = about(&connect(&options.connect).await?).await?;
+    let description = description(&connect(&options.connect).await?).await?;
     let style = match options.style {
         ZoneStyle::Liqo => Style::Liqo,
         ZoneStyle::Rfc6763 => Style::Rfc6763,

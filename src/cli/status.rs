@@ -65,9 +65,9 @@ async fn wait(options: &Status, patience: Duration) -> Result<Report, Failure> {
 async fn look_alive(options: &Status) -> Result<Report, Failure> {
     let client = connect(&options.connect).await?;
     if options.connect.kubeconfig.is_some() {
-        let about = about(&client).await?;
+        let description = description(&client).await?;
         // An API that a daemon serves itself ends with it.
-        if about.get("apiServer").is_none_or(String::is_empty) {
+        if description.get("apiServer").is_none_or(String::is_empty) {
             heartbeat::check(&client).await?;
         }
     }
@@ -75,7 +75,7 @@ async fn look_alive(options: &Status) -> Result<Report, Failure> {
 }
 
 /// Reads what the daemon says about itself.
-pub(super) async fn about(client: &Client) -> Result<BTreeMap<String, String>, Failure> {
+pub(super) async fn description(client: &Client) -> Result<BTreeMap<String, String>, Failure> {
     let maps: Api<ConfigMap> = Api::namespaced(client.clone(), labels::NAMESPACE);
     let map = maps
         .get_opt(labels::DESCRIPTION)
@@ -94,7 +94,7 @@ pub(super) async fn look(client: &Client) -> Result<Report, Failure> {
         Err(kube::Error::Api(status)) => Some(status.message.clone()),
         Err(error) => return Err(explain(&error)),
     };
-    let about = about(client).await?;
+    let description = description(client).await?;
     let tunnels: Api<TunnelEndpoint> = Api::all(client.clone());
     let tunnels = tunnels
         .list(&ListParams::default())
@@ -110,7 +110,7 @@ pub(super) async fn look(client: &Client) -> Result<Report, Failure> {
     let policy = policy.get_opt(labels::CLUSTER_CONFIG).await;
     let policy = policy.map_err(|error| explain(&error))?;
     let own = policy.and_then(|policy| policy.status);
-    let report = Report::new(ready, about, &clusters, &tunnels.items);
+    let report = Report::new(ready, description, &clusters, &tunnels.items);
     Ok(report
         .with_conditions(own.unwrap_or_default().conditions)
         .with_search_domains(&domains.items))

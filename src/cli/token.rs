@@ -81,15 +81,15 @@ async fn create(options: TokenCreate) -> Result<(), Failure> {
     if std::io::stdout().is_terminal() {
         output::remark(&format!(
             "token {name}, shown this once; on the other machine: landbridge token store {}",
-            about_us(&client).await
+            own_name(&client).await
         ));
     }
     output::print(&format!("{}\n", *text))
 }
 
-async fn about_us(client: &Client) -> String {
-    let about = super::status::about(client).await.unwrap_or_default();
-    let name = about.get("clusterName").cloned();
+async fn own_name(client: &Client) -> String {
+    let description = super::status::description(client).await.unwrap_or_default();
+    let name = description.get("clusterName").cloned();
     name.unwrap_or_else(|| "CLUSTER".to_owned())
 }
 

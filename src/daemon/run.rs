@@ -27,11 +27,12 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Error, Target, announcement,
     build::{Assembly, assemble, tunnel_settings},
-    clock, heartbeat,
+    clock,
+    description::{self, Description},
+    heartbeat,
     platform::Embedded,
     publication::Publication,
     secret_files,
-    self_description::{self, Description},
 };
 use crate::{
     config::{Config, Loaded, Origin},
@@ -170,7 +171,7 @@ fn warn_of_ineffective(settings: &Loaded) {
 
 /// Says in the log and to `landbridge status` who runs here.
 async fn introduce(assembly: &Assembly, description: Description) {
-    if let Err(error) = self_description::write(&assembly.platform.client, description).await {
+    if let Err(error) = description::write(&assembly.platform.client, description).await {
         tracing::warn!(%error, "The daemon could not describe itself for landbridge status");
     }
     tracing::info!(
@@ -237,7 +238,7 @@ fn start_description(
     let (context, place) = (Arc::clone(&assembly.context), assembly.place.clone());
     let networks = assembly.own_networks.clone();
     tasks.start("description", |stop| {
-        self_description::follow(context, place, networks, published, description, stop)
+        description::follow(context, place, networks, published, description, stop)
     });
 }
 

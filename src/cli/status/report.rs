@@ -42,7 +42,7 @@ pub(in crate::cli) struct Report {
     /// tunnelPort, tunnelAddress, apiServer, publicKey; dnsZone and dnsProblem where it is to be
     /// listed in a zone.
     #[serde(flatten)]
-    about: BTreeMap<String, String>,
+    description: BTreeMap<String, String>,
     /// How this cluster itself does.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     conditions: Vec<Condition>,
@@ -98,13 +98,13 @@ impl Report {
     /// Puts together what was read.
     pub(super) fn new(
         not_ready: Option<String>,
-        about: BTreeMap<String, String>,
+        description: BTreeMap<String, String>,
         clusters: &[ForeignCluster],
         tunnels: &[TunnelEndpoint],
     ) -> Self {
         Self {
             not_ready,
-            about,
+            description,
             conditions: Vec::new(),
             search_domains: Vec::new(),
             peers: clusters
@@ -145,9 +145,12 @@ impl Report {
 
     /// Returns the DNS domain that the daemon is listed in, if it is to be and is.
     pub(in crate::cli) fn listed_in(&self) -> Option<&str> {
-        let well = self.about.get("dnsProblem").is_some_and(String::is_empty);
+        let well = self
+            .description
+            .get("dnsProblem")
+            .is_some_and(String::is_empty);
         let zone = self
-            .about
+            .description
             .get("dnsZone")
             .filter(|zone| well && !zone.is_empty());
         zone.map(String::as_str)
@@ -189,14 +192,14 @@ impl Report {
 
     /// Says why this cluster is not listed in the DNS domain where it should be.
     fn listing_line(&self) -> Option<String> {
-        let say = |key: &str| self.about.get(key).filter(|text| !text.is_empty());
+        let say = |key: &str| self.description.get(key).filter(|text| !text.is_empty());
         let (zone, problem) = (say("dnsZone")?, say("dnsProblem")?);
         let text = format!("this cluster is not listed in the DNS domain {zone}: {problem}");
         Some(line(Tone::Care, &text))
     }
 
     fn myself(&self) -> String {
-        let say = |key: &str| self.about.get(key).map_or("-", String::as_str);
+        let say = |key: &str| self.description.get(key).map_or("-", String::as_str);
         let mut line = format!(
             "{}   {}   {}",
             say("clusterName"),
@@ -204,7 +207,7 @@ impl Report {
             say("peerEndpoint")
         );
         if let Some(address) = self
-            .about
+            .description
             .get("tunnelAddress")
             .filter(|text| !text.is_empty())
         {
