@@ -14,13 +14,13 @@ use tokio_util::sync::CancellationToken;
 use super::build::{Assembly, Place};
 use crate::{
     api::labels,
-    controllers::{self, Context},
+    controllers::{self, Context, context::chance},
     discovery::publish::Standing,
-    engine::addresses::OwnNetworks,
+    engine::{addresses::OwnNetworks, backoff::Backoff},
 };
 
-/// How long after a failure it is written again.
-const RETRY: Duration = Duration::from_secs(1);
+/// How long after a failure it is written again, at first and at most.
+const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(1));
 /// How often somebody may have changed or deleted it.
 const LOOK: Duration = Duration::from_mins(5);
 
@@ -78,13 +78,17 @@ fn publication(standing: Standing) -> (String, String) {
 
 /// Writes the description when it changes, when that failed and when somebody took it away.
 async fn keep(client: Client, mut told: watch::Receiver<Description>) {
+    let mut backoff = Backoff::new(RETRY.0, RETRY.1);
     loop {
         let description = told.borrow_and_update().clone();
         let again = match write(&client, description).await {
-            Ok(()) => LOOK,
+            Ok(()) => {
+                backoff.reset();
+                LOOK
+            }
             Err(error) => {
                 tracing::debug!(%error, "The daemon could not describe itself for landbridge status");
-                RETRY
+                backoff.next(chance())
             }
         };
         tokio::select! {
@@ -211,9 +215,9 @@ mod tests {
             let present = maps.get_opt(labels::DESCRIPTION).await.unwrap();
             present.and_then(|present| present.data) == Some(said.clone())
         };
-        tokio::time::sleep(RETRY / 2).await;
+        tokio::time::sleep(RETRY.0 / 4).await;
         assert!(!written().await);
-        tokio::time::sleep(RETRY).await;
+        tokio::time::sleep(RETRY.0 * 2).await;
         assert!(written().await);
         let now = DeleteParams::default();
         maps.delete(labels::DESCRIPTION, &now).await.unwrap();
