@@ -40,6 +40,8 @@ const CLOSED: [&str; 10] = [
     "100.64.0.1",
     "8.8.8.8",
 ];
+/// The two machines on the network between them, over IPv6.
+const OUTER_V6: [&str; 2] = ["fd00:9::1", "fd00:9::2"];
 /// All kinds of frames, as packet(7) wants it.
 const EVERY_PROTOCOL: u16 = 0x0003_u16.to_be();
 
@@ -169,12 +171,18 @@ fn a_tenant_reaches_the_offered_range_and_nothing_else() {
         pair.sh(0, &route);
     }
     pair.sh(0, "ip address add 10.72.0.9/32 dev lo");
-    // The attacker tells its own tunnel that everything is behind the peer.
+    // The attacker tells its own tunnel that everything is behind the peer, which it reaches over
+    // IPv6: a tunnel sends nothing to where it leads itself.
+    for (side, address) in OUTER_V6.iter().enumerate() {
+        pair.sh(side, "sysctl -qw net.ipv6.conf.outer.disable_ipv6=0");
+        let add = format!("ip address add {address}/64 dev outer nodad");
+        pair.sh(side, &add);
+    }
     let (attacker, key) = (
         Arc::clone(&pair.sides[0].driver),
         pair.sides[1].driver.public_key(),
     );
-    let endpoint = SocketAddr::new(OUTER[1].parse().unwrap(), pair.sides[1].driver.port());
+    let endpoint = SocketAddr::new(OUTER_V6[1].parse().unwrap(), pair.sides[1].driver.port());
     let accepted = pair.sides[1].run(async { tokio::spawn(targets_until_the_pod()) });
     pair.sides[0].run(async move {
         let link = Link {
