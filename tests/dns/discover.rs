@@ -121,30 +121,43 @@ impl Authority {
     /// Looks in the domain over TLS, trusting this authority.
     fn look(&self, server: &str) -> Output {
         let settings = settings(self.directory.path(), &json!([server]));
-        Command::new(env!("CARGO_BIN_EXE_landbridge"))
-            .args([
-                "discover",
-                "--domain",
-                "private.test",
-                "-o",
-                "json",
-                "--config",
-            ])
-            .arg(settings)
-            .env("SSL_CERT_FILE", self.path("ca.pem"))
-            .output()
-            .expect("the program runs")
+        look(&settings, &self.path("ca.pem"))
     }
+}
+
+/// Looks in the domain, trusting the authorities in a file.
+fn look(settings: &Path, authorities: &str) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_landbridge"))
+        .args(["discover", "--domain", "private.test", "-o", "json"])
+        .arg("--config")
+        .arg(settings)
+        .env("SSL_CERT_FILE", authorities)
+        .env_remove("SSL_CERT_DIR")
+        .output()
+        .expect("the program runs")
+}
+
+/// A zone with an entry that leads nowhere, so that nothing is dialled: its reason shows that it was
+/// read.
+const NOWHERE: &str = "@ PTR rome\nrome SRV 0 0 5870 gate\ngate A 127.0.0.9";
+
+#[test]
+fn plain_dns_needs_no_authority() {
+    let zone = Zone::new("private.test", NOWHERE);
+    let Some(bind) = Bind::start_at(free_port(), &[zone], "", &[]) else {
+        return;
+    };
+    let directory = tempfile::tempdir().expect("a directory");
+    let settings = settings(directory.path(), &json!([bind.address()]));
+    let output = look(&settings, "/dev/null");
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(rows(&output).len(), 1, "{error}");
 }
 
 #[test]
 fn dns_over_tls_needs_the_right_name_and_a_known_authority() {
     let authority = Authority::for_name("dns.private.test");
-    // The entry leads nowhere, so that nothing is dialled: its reason shows that it was read.
-    let zone = Zone::new(
-        "private.test",
-        "@ PTR rome\nrome SRV 0 0 5870 gate\ngate A 127.0.0.9",
-    );
+    let zone = Zone::new("private.test", NOWHERE);
     let Some(bind) = Bind::start_at(free_port(), &[zone], &authority.statement(), &[]) else {
         return;
     };

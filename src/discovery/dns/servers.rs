@@ -15,6 +15,7 @@ use hickory_resolver::{
     net::{NetError, runtime::TokioRuntimeProvider},
     system_conf::read_system_conf,
 };
+use rustls::{ClientConfig, RootCertStore};
 
 /// How long one server has for one question, TCP after a truncated answer included.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -183,6 +184,8 @@ fn start(
 ) -> Result<TokioResolver, ServersError> {
     // With several servers, another one may know a name that this one does not.
     server.trust_negative_responses = false;
+    let failed = |error: &dyn fmt::Display| ServersError::Resolver(error.to_string());
+    let is_tls = Place::of(&server).tls.is_some();
     let config = ResolverConfig::from_parts(None, Vec::new(), vec![server]);
     let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
     let options = builder.options_mut();
@@ -195,9 +198,21 @@ fn start(
     if let Some(anchors) = anchors {
         builder = builder.with_trust_anchor(anchors);
     }
-    builder
-        .build()
-        .map_err(|error| ServersError::Resolver(error.to_string()))
+    if !is_tls {
+        builder = builder.with_tls_config(trusting_nobody().map_err(|error| failed(&error))?);
+    }
+    builder.build().map_err(|error| failed(&error))
+}
+
+/// What a server that is not asked over TLS needs of it: nothing, nor that this machine knows an
+/// authority.
+fn trusting_nobody() -> Result<ClientConfig, rustls::Error> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider);
+    Ok(builder
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(RootCertStore::empty())
+        .with_no_client_auth())
 }
 
 impl Server {
