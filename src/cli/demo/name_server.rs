@@ -1,8 +1,10 @@
 //! The name server of the demo: BIND, with one zone that takes signed updates.
 
 use std::{
-    fs::{self, File},
+    fs::{self, File, OpenOptions},
+    io::Write as _,
     net::{Ipv4Addr, SocketAddr, TcpStream},
+    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread,
@@ -104,7 +106,9 @@ impl Drop for NameServer {
 /// Writes settings, zone and key, and opens the log.
 fn write_files(directory: &str, secret: &str) -> std::io::Result<File> {
     let key = format!("key \"demo\" {{ algorithm hmac-sha256; secret \"{secret}\"; }};\n");
-    fs::write(key_file(), &key)?;
+    let mut private = OpenOptions::new();
+    private.write(true).create(true).truncate(true).mode(0o600);
+    private.open(key_file())?.write_all(key.as_bytes())?;
     let config = format!(
         "{key}options {{ directory \"{directory}\"; pid-file none; session-keyfile none;\n\
          listen-on {{ {ADDRESS}; }}; listen-on-v6 {{ none; }}; recursion no; notify no; dnssec-validation no; }};\n\
