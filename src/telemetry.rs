@@ -98,9 +98,10 @@ impl Filter {
             return Self::whole(level);
         }
         // What name servers say wrong is told in the status of the SearchDomain, and not twice. The
-        // tunnel's engine says of each single packet that its peer has no endpoint yet.
+        // tunnel's engine says of each single packet that its peer has no endpoint yet, and calls its
+        // end an error; whether it is alive is looked at in every pass.
         let all = format!(
-            "warn,gotatun::device=off,hickory_net=off,hickory_proto=off,hickory_resolver=off,landbridge={level}"
+            "warn,gotatun=off,hickory_net=off,hickory_proto=off,hickory_resolver=off,landbridge={level}"
         );
         level
             .parse::<LevelFilter>()
@@ -330,7 +331,7 @@ mod tests {
     fn a_word_is_about_this_program_and_a_filter_is_taken_whole() {
         assert_eq!(
             Filter::new("debug").expect("a level").0.to_string(),
-            "hickory_resolver=off,gotatun::device=off,hickory_proto=off,hickory_net=off,landbridge=debug,warn"
+            "hickory_resolver=off,hickory_proto=off,hickory_net=off,landbridge=debug,gotatun=off,warn"
         );
         assert_eq!(
             Filter::new("mdns_sd=trace")
