@@ -1,7 +1,5 @@
 //! The ranges of our pods and services: which ones rule, and whether they are the true ones.
 
-use std::path::Path;
-
 use ipnet::{IpNet, Ipv4Net};
 use k8s_openapi::api::core::v1::Node;
 use kube::{Api, Client, ResourceExt as _, api::ListParams};
@@ -9,7 +7,7 @@ use kube::{Api, Client, ResourceExt as _, api::ListParams};
 use crate::{
     api::{ClusterConfigSpec, labels},
     config::{Config, Loaded, Overruled},
-    discovery::interfaces::{InterfaceRules, addresses, subnet_of},
+    discovery::interfaces::{InterfaceRules, addresses, is_bridge, subnet_of},
     engine::addressing::check_range,
 };
 
@@ -88,11 +86,7 @@ fn warn_of_networks(rules: &InterfaceRules) {
             continue;
         };
         // The pods of a node are behind a bridge.
-        let is_bridge = Path::new("/sys/class/net")
-            .join(&interface)
-            .join("bridge")
-            .exists();
-        let range = overlapped(rules, &interface, network).filter(|_| !is_bridge);
+        let range = overlapped(rules, &interface, network).filter(|_| !is_bridge(&interface));
         if let Some(range) = range {
             let is_pods = rules.excluded.first() == Some(&range);
             let field = if is_pods { "podCIDR" } else { "serviceCIDR" };

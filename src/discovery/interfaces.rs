@@ -212,32 +212,38 @@ pub(crate) fn addresses() -> io::Result<impl Iterator<Item = InterfaceAddress>> 
 /// The addresses of interfaces that are up and allowed.
 fn usable(rules: &InterfaceRules) -> io::Result<impl Iterator<Item = InterfaceAddress>> {
     let up = InterfaceFlags::IFF_UP | InterfaceFlags::IFF_RUNNING;
-    let inside = bridges_of_pods(rules)?;
+    let rows: Vec<InterfaceAddress> = addresses()?.collect();
+    let inside = bridges_of_pods(&rows, rules);
     let allowed = move |row: &InterfaceAddress| {
         let address = row.address.as_ref().and_then(ip_of);
         address.is_some_and(|address| rules.allows(&row.interface_name, address))
             && !inside.contains(&row.interface_name)
     };
-    Ok(addresses()?.filter(move |row| row.flags.contains(up) && allowed(row)))
+    let rows = rows.into_iter();
+    Ok(rows.filter(move |row| row.flags.contains(up) && allowed(row)))
 }
 
 /// The bridges behind which our own pods are and nobody else, unless interfaces are named.
-pub(super) fn bridges_of_pods(rules: &InterfaceRules) -> io::Result<BTreeSet<String>> {
+pub(super) fn bridges_of_pods(
+    rows: &[InterfaceAddress],
+    rules: &InterfaceRules,
+) -> BTreeSet<String> {
     if !rules.allow.is_empty() {
-        return Ok(BTreeSet::new());
+        return BTreeSet::new();
     }
-    let rows = addresses()?.filter_map(|row| {
+    let rows = rows.iter().filter_map(|row| {
         let address = row.address.as_ref().and_then(ip_of)?;
-        Some((row.interface_name, address))
+        Some((row.interface_name.clone(), address))
     });
     let mut names = inside(rows, rules);
-    names.retain(|name| {
-        Path::new("/sys/class/net")
-            .join(name)
-            .join("bridge")
-            .exists()
-    });
-    Ok(names)
+    names.retain(|name| is_bridge(name));
+    names
+}
+
+/// Returns whether an interface is a bridge.
+pub(crate) fn is_bridge(name: &str) -> bool {
+    let interface = Path::new("/sys/class/net").join(name);
+    interface.join("bridge").exists()
 }
 
 /// The interfaces that have addresses in our own ranges, and besides these link-local ones at most.

@@ -163,9 +163,10 @@ pub async fn check(rules: &InterfaceRules, wait: Duration) -> io::Result<Finding
 /// Lists the interfaces and says which are not used.
 fn rows(rules: &InterfaceRules) -> io::Result<Vec<Interface>> {
     let mut rows: BTreeMap<String, Interface> = BTreeMap::new();
-    let of_pods = bridges_of_pods(rules)?;
+    let listed: Vec<_> = addresses()?.collect();
+    let of_pods = bridges_of_pods(&listed, rules);
     let mut excluded = BTreeSet::new();
-    for row in addresses()? {
+    for row in listed {
         let name = row.interface_name.clone();
         let interface = rows.entry(name.clone()).or_insert_with(|| Interface {
             name,
