@@ -12,10 +12,7 @@ use kube::{
     config::{KubeConfigOptions, Kubeconfig, KubeconfigError},
 };
 
-use super::{
-    Failure,
-    args::{Connect, Settings},
-};
+use super::{Failure, args::Connect};
 use crate::config::Sources;
 
 /// How long one answer may take. The API is on this machine or in this cluster.
@@ -26,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub(super) async fn connect(options: &Connect) -> Result<Client, Failure> {
     let path = match &options.kubeconfig {
         Some(path) => path.clone(),
-        None => own_path(&options.settings)?,
+        None => own_path(&options.settings.sources().load()?.config.data_dir),
     };
     let refuse = |error: KubeconfigError| {
         if let KubeconfigError::ReadConfig(error, _) = &error {
@@ -38,15 +35,14 @@ pub(super) async fn connect(options: &Connect) -> Result<Client, Failure> {
 }
 
 /// Reads the kubeconfig of the daemon of this machine, and says where it is.
-pub(super) fn own_kubeconfig(settings: &Settings) -> Result<(PathBuf, String), Failure> {
-    let path = own_path(settings)?;
+pub(super) fn own_kubeconfig(data_dir: &Path) -> Result<(PathBuf, String), Failure> {
+    let path = own_path(data_dir);
     let text = fs::read_to_string(&path).map_err(|error| unread(&path, &error))?;
     Ok((path, text))
 }
 
-fn own_path(settings: &Settings) -> Result<PathBuf, Failure> {
-    let loaded = settings.sources().load()?;
-    Ok(loaded.config.data_dir.join("kubeconfig"))
+fn own_path(data_dir: &Path) -> PathBuf {
+    data_dir.join("kubeconfig")
 }
 
 /// Makes a client for a kubeconfig.
