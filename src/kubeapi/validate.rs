@@ -82,12 +82,15 @@ fn type_of(value: &Value) -> &'static str {
 
 fn check_choice(schema: Schema<'_>, value: &Value, path: Path<'_>, errors: &mut Vec<FieldError>) {
     // A quantity may be a number of any kind.
-    let number = if schema.has_format("quantity") {
-        "number"
-    } else {
-        "integer"
+    let is_number = || {
+        let kind = if schema.has_format("quantity") {
+            "number"
+        } else {
+            "integer"
+        };
+        has_type(value, kind)
     };
-    if schema.flag("x-kubernetes-int-or-string") && !value.is_string() && !has_type(value, number) {
+    if schema.flag("x-kubernetes-int-or-string") && !(value.is_string() || is_number()) {
         errors.push(FieldError::wrong_type(
             &path,
             type_of(value),
