@@ -378,7 +378,7 @@ fn stored(
     }
 }
 
-/// What a field of a built-in kind counts as where it is missing: a truth is none then, as on a real server.
+/// What a field of a built-in kind counts as where it is missing; a boolean is false on a real server.
 fn unset(field: &str) -> &'static str {
     match field {
         "spec.unschedulable" => "false",

@@ -171,11 +171,11 @@ impl Server {
         self.edit(
             &namespaces.key("", namespace),
             &|object| {
-                let ends = is_ending(object);
+                if !is_ending(object) {
+                    return;
+                }
                 let finalizers = object.pointer_mut("/spec/finalizers");
-                if let Some(finalizers) = finalizers.and_then(Value::as_array_mut)
-                    && ends
-                {
+                if let Some(finalizers) = finalizers.and_then(Value::as_array_mut) {
                     finalizers.retain(|finalizer| finalizer != OWN_FINALIZER);
                 }
             },

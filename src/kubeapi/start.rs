@@ -193,10 +193,8 @@ fn keep_stored_versions(stored: &Value, definition: &mut Value) {
     let listed = stored.field("status").field("storedVersions").as_array();
     let listed = listed.map_or(&[][..], Vec::as_slice);
     let known = stored.field("spec").field("versions").as_array();
-    let Some(versions) = definition.pointer_mut("/spec/versions") else {
-        return;
-    };
-    let Some(versions) = versions.as_array_mut() else {
+    let versions = definition.pointer_mut("/spec/versions");
+    let Some(versions) = versions.and_then(Value::as_array_mut) else {
         return;
     };
     for version in known.into_iter().flatten() {
