@@ -94,20 +94,29 @@ async fn a_link_that_is_blocked_is_tried_ever_more_rarely() {
     assert!(tries.iter().all(|index| *index == LINK), "{tries:?}");
 }
 
+/// Links of which one has an address of ours.
+fn eth0() -> Links {
+    let link = Link {
+        index: LINK,
+        subnets: vec!["10.0.0.5/24".parse().expect("a net")],
+    };
+    [("eth0".to_owned(), link)].into_iter().collect()
+}
+
+fn datagram(source: &str, length: usize) -> Datagram {
+    Datagram {
+        source: source.parse().expect("an address"),
+        interface: LINK,
+        length,
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_comes_back_on_a_blocked_link_lets_us_speak_as_if_we_had_just_come() {
     let (events, _kept) = EventSink::channel();
     let mut session = session(&events);
-    let own = Link {
-        index: LINK,
-        subnets: vec!["10.0.0.5/24".parse().expect("a net")],
-    };
-    session.links = [("eth0".to_owned(), own)].into_iter().collect();
-    let echo = Datagram {
-        source: "10.0.0.5:5353".parse().expect("an address"),
-        interface: LINK,
-        length: 0,
-    };
+    session.links = eth0();
+    let echo = datagram("10.0.0.5:5353", 0);
     let later = session.browse_at;
     for blocked in [false, true] {
         line(&mut session).is_blocked = blocked;
@@ -142,11 +151,7 @@ async fn links_that_come_and_go_all_the_time_make_us_speak_ever_more_rarely() {
 async fn whoever_takes_us_back_is_answered_even_if_it_speaks_as_we_do() {
     let (events, _kept) = EventSink::channel();
     let mut session = session(&events);
-    let own = Link {
-        index: LINK,
-        subnets: vec!["10.0.0.5/24".parse().expect("a net")],
-    };
-    session.links = [("eth0".to_owned(), own)].into_iter().collect();
+    session.links = eth0();
     let responder = session.responder.as_ref().expect("it advertises");
     let address = || ["10.0.0.5".parse().expect("an address")].into_iter();
     let mut packet = responder.goodbye(address());
@@ -154,12 +159,7 @@ async fn whoever_takes_us_back_is_answered_even_if_it_speaks_as_we_do() {
     packet.answers.extend(described.answers);
     let data = packet.encode();
     for (source, objects) in [("10.0.0.5:5353", false), ("10.0.0.9:5353", true)] {
-        let datagram = Datagram {
-            source: source.parse().expect("an address"),
-            interface: LINK,
-            length: data.len(),
-        };
-        session.take(Some(&datagram), &data);
+        session.take(Some(&datagram(source, data.len())), &data);
         assert_eq!(!session.announce_at.is_empty(), objects, "{source}");
     }
     assert_eq!(session.neighbours.len(), 0, "it is none of them");

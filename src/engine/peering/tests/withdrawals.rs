@@ -2,12 +2,17 @@
 
 use super::{model::Model, *};
 
-#[test]
-fn a_deletion_waits_for_the_peer_until_its_deadline() {
+fn deleted_while_the_peer_is_silent() -> Model {
     let mut model = Model::peered();
     model.peer.answers = false;
     model.apply(&Step::Disconnect);
     model.delete();
+    model
+}
+
+#[test]
+fn a_deletion_waits_for_the_peer_until_its_deadline() {
+    let mut model = deleted_while_the_peer_is_silent();
     run(&mut model);
     assert!(!model.gone, "the peer may still answer");
     model.now += WITHDRAWAL_DEADLINE;
@@ -34,10 +39,7 @@ fn a_deletion_that_is_first_seen_after_its_deadline_tries_the_peer_once() {
 
 #[test]
 fn what_is_owed_stays_remembered_while_the_object_outlives_its_end() {
-    let mut model = Model::peered();
-    model.peer.answers = false;
-    model.apply(&Step::Disconnect);
-    model.delete();
+    let mut model = deleted_while_the_peer_is_silent();
     model.now += WITHDRAWAL_DEADLINE;
     run(&mut model);
     // Somebody else holds on to it.
