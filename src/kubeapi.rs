@@ -32,6 +32,7 @@ mod error;
 mod event_view;
 mod fields;
 mod intent;
+mod items;
 mod jsonpath;
 mod layout;
 pub mod loopback;

@@ -3,6 +3,8 @@
 use super::{
     bounds::COMPLAINTS,
     catalog::{Catalog, check_definition},
+    cel::CelRules,
+    path::Path,
     refusal::FieldError,
     tree::Tree,
 };
@@ -31,6 +33,7 @@ pub(super) fn check(catalog: &Catalog, old: Option<&Value>, object: &Value) -> V
         errors.push(FieldError::invalid("spec.group", group, why));
     }
     check_versions(object, &mut errors);
+    check_rules(spec, old.map(|old| old.field("spec")), &mut errors);
     check_conversion(spec, old.map(|old| old.field("spec")), &mut errors);
     for path in IMMUTABLE {
         let pointer = format!("/spec/{}", path.replace('.', "/"));
@@ -54,6 +57,24 @@ fn check_conversion(spec: &Value, old: Option<&Value>, errors: &mut Vec<FieldErr
         let why = "conversion by a webhook is not served here";
         let field = "spec.conversion.strategy";
         errors.push(FieldError::invalid(field, strategy, why));
+    }
+}
+
+/// Refuses rules that could never be held against an old state. As above, what is as it was is let be.
+fn check_rules(spec: &Value, old: Option<&Value>, errors: &mut Vec<FieldError>) {
+    let versions = spec.field("versions");
+    if old.is_some_and(|old| old.field("versions") == versions) {
+        return;
+    }
+    let root = Path::Field(&Path::Root, "spec");
+    let root = Path::Field(&root, "versions");
+    for (index, version) in versions.as_array().into_iter().flatten().enumerate() {
+        let path = Path::Item(&root, index);
+        let path = Path::Field(&path, "schema");
+        let path = Path::Field(&path, "openAPIV3Schema");
+        let schema = version.field("schema").field("openAPIV3Schema");
+        let rules = CelRules::of(schema);
+        errors.extend(rules.into_iter().flat_map(|rules| rules.uncorrelated(path)));
     }
 }
 
@@ -101,5 +122,27 @@ mod tests {
         assert!(check(&catalog, Some(&old), &new).is_empty());
         new["spec"]["versions"] = json!([version("v1", true), version("v3", false)]);
         assert_eq!(check(&catalog, Some(&old), &new).len(), 1);
+    }
+
+    #[test]
+    fn a_rule_that_no_old_state_can_be_found_for_is_refused() {
+        let catalog = Catalog::new(std::iter::empty(), Catalog::components());
+        let definition = |kind: &str| {
+            json!({"metadata": {"name": "boats.sea.test"}, "spec": {
+            "group": "sea.test", "scope": "Cluster", "names": {"kind": "Boat", "plural": "boats"},
+            "versions": [{"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema":
+                {"type": "object", "properties": {"crew": {"type": "array", "x-kubernetes-list-type": kind,
+                    "x-kubernetes-list-map-keys": ["name"], "items": {"type": "object",
+                        "x-kubernetes-validations": [{"rule": "self == oldSelf"}]}}}}}}]}})
+        };
+        assert!(check(&catalog, None, &definition("map")).is_empty());
+        let atomic = definition("atomic");
+        let errors = check(&catalog, None, &atomic);
+        assert_eq!(errors.len(), 1);
+        assert_eq!(
+            errors[0].field,
+            "spec.versions[0].schema.openAPIV3Schema.properties[crew].items.x-kubernetes-validations[0].rule"
+        );
+        assert!(check(&catalog, Some(&atomic), &atomic).is_empty());
     }
 }

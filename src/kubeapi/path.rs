@@ -10,6 +10,8 @@ pub(super) enum Path<'a> {
     /// The whole object.
     Root,
     Field(&'a Self, &'a str),
+    /// What stands in a map under a key.
+    Key(&'a Self, &'a str),
     Item(&'a Self, usize),
 }
 
@@ -19,6 +21,7 @@ impl fmt::Display for Path<'_> {
             Self::Root => Ok(()),
             Self::Field(Self::Root, name) => write!(formatter, "{name:.256}"),
             Self::Field(parent, name) => write!(formatter, "{parent}.{name:.256}"),
+            Self::Key(parent, key) => write!(formatter, "{parent}[{key:.256}]"),
             Self::Item(parent, index) => write!(formatter, "{parent}[{index}]"),
         }
     }
@@ -36,6 +39,8 @@ mod tests {
         let name = Path::Field(&item, "name");
         assert_eq!(name.to_string(), "spec.list[0].name");
         assert_eq!(Path::Root.to_string(), "");
+        let label = Path::Key(&spec, "a/b");
+        assert_eq!(label.to_string(), "spec[a/b]");
         let long = "x".repeat(1_000);
         let long = Path::Field(&item, &long);
         assert_eq!(long.to_string().len(), "spec.list[0].".len() + 256);

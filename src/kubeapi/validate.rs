@@ -2,16 +2,16 @@
 
 use super::{
     bounds::{COMPLAINTS, quote},
+    items::{Identity, standing},
     normalise::whole,
     path::Path,
     pattern,
     refusal::FieldError,
     schema::Schema,
 };
-use crate::kubeapi::tree::Tree;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::Value;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 /// Checks a whole object; the result is empty when it is as the schema wants it. What is as it was
 /// in the old state is let be: a schema that has become stricter must not lock what was stored before.
@@ -231,7 +231,8 @@ fn check_list(
     errors: &mut Vec<FieldError>,
 ) {
     if let Some(described) = schema.items() {
-        let standing = standing(schema, old);
+        let identity = Identity::of(|keyword| schema.get(keyword));
+        let standing = standing(identity.as_ref(), old);
         for (index, item) in items.iter().enumerate() {
             let path = Path::Item(&path, index);
             check(described, item, standing(item), path, errors);
@@ -260,52 +261,10 @@ fn check_list(
     check_unique(schema, items, path, errors);
 }
 
-/// Finds the old states of the items of a list, which only those that have keys have.
-fn standing<'a>(
-    schema: Schema<'a>,
-    old: Option<&'a Value>,
-) -> impl Fn(&Value) -> Option<&'a Value> {
-    let identity = Identity::of(schema).filter(|identity| matches!(identity, Identity::Keys(_)));
-    let name = move |item: &Value| Some(identity.as_ref()?.name(item).to_string());
-    let old = old.and_then(Value::as_array).into_iter().flatten();
-    let known: BTreeMap<String, &Value> =
-        old.filter_map(|item| Some((name(item)?, item))).collect();
-    move |item| known.get(&name(item)?).copied()
-}
-
-/// By what the items of a list are told apart.
-enum Identity<'a> {
-    Whole,
-    Keys(Vec<&'a str>),
-}
-
-impl<'a> Identity<'a> {
-    fn of(schema: Schema<'a>) -> Option<Self> {
-        match schema.get("x-kubernetes-list-type").and_then(Value::as_str) {
-            Some("set") => Some(Self::Whole),
-            Some("map") => {
-                let keys = schema.get("x-kubernetes-list-map-keys");
-                let keys = keys.and_then(Value::as_array).into_iter().flatten();
-                Some(Self::Keys(keys.filter_map(Value::as_str).collect()))
-            }
-            _ => None,
-        }
-    }
-
-    fn name(&self, item: &Value) -> Value {
-        match self {
-            Self::Whole => item.clone(),
-            Self::Keys(keys) => keys
-                .iter()
-                .map(|key| ((*key).to_owned(), item.field(key).clone()))
-                .collect(),
-        }
-    }
-}
-
 fn check_unique(schema: Schema<'_>, items: &[Value], path: Path<'_>, errors: &mut Vec<FieldError>) {
     // Of built-in kinds these keywords say who owns what, and no more.
-    let Some(identity) = Identity::of(schema).filter(|_| schema.is_structural()) else {
+    let identity = Identity::of(|keyword| schema.get(keyword));
+    let Some(identity) = identity.filter(|_| schema.is_structural()) else {
         return;
     };
     let mut seen = BTreeSet::new();
