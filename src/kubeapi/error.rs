@@ -60,9 +60,12 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
-    /// Indicates that a thread of the store could not be started.
-    #[error("cannot start the thread that writes the store: {0}; raise the limit of processes")]
+    /// Indicates that a thread of the embedded API could not be started.
+    #[error("cannot start a thread of the embedded api: {0}; raise the limit of processes")]
     Thread(std::io::Error),
+    /// Indicates that the thread that serves has ended before it was told to.
+    #[error("the embedded api serves no longer: its thread failed; start again and report it")]
+    Stopped,
     /// Indicates that the loopback listener is unusable.
     #[error(
         "cannot serve the embedded api on {address}: {reason}; choose another address with api.listen"

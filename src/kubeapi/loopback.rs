@@ -17,6 +17,7 @@ use hyper_util::{
 use std::{collections::VecDeque, convert::Infallible, sync::Arc, time::Duration};
 use tokio::{
     net::{TcpListener, TcpStream},
+    sync::oneshot,
     task::{AbortHandle, JoinSet},
     time::timeout,
 };
@@ -46,19 +47,51 @@ const PING: Duration = Duration::from_secs(30);
 /// How long open requests may go on after the end was announced. Watches never end by themselves.
 const FAREWELL: Duration = Duration::from_millis(500);
 
-/// Writes the kubeconfig and serves until `shutdown`.
+/// Writes the kubeconfig and serves until `shutdown`, on a thread of its own: what clients ask for holds
+/// up nothing else, and a write wakes no more threads than it needs.
 pub async fn serve(
     listener: TcpListener,
     api: KubeApi,
     credentials: &Credentials,
     shutdown: CancellationToken,
 ) -> Result<(), Error> {
-    let address = listener.local_addr().map_err(|error| Error::Listen {
+    let wrong = |error: std::io::Error| Error::Listen {
         address: "a closed socket".to_owned(),
         reason: error.to_string(),
-    })?;
+    };
+    let address = listener.local_addr().map_err(wrong)?;
+    let listener = listener.into_std().map_err(wrong)?;
     credentials.write_kubeconfig(&format!("https://{address}"))?;
     let acceptor = TlsAcceptor::from(Arc::new(credentials.server_config()?));
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(Error::Thread)?;
+    // Whoever gives up waiting wants no server any more.
+    let end = shutdown.child_token();
+    let _end = end.clone().drop_guard();
+    let (ended, outcome) = oneshot::channel();
+    std::thread::Builder::new()
+        .name("kubeapi".to_owned())
+        .spawn(move || {
+            let served = runtime.block_on(async move {
+                let listener = TcpListener::from_std(listener).map_err(wrong)?;
+                accept(listener, api, acceptor, end).await;
+                Ok(())
+            });
+            drop(ended.send(served));
+        })
+        .map_err(Error::Thread)?;
+    // A panic there is not heard of otherwise.
+    outcome.await.unwrap_or(Err(Error::Stopped))
+}
+
+async fn accept(
+    listener: TcpListener,
+    api: KubeApi,
+    acceptor: TlsAcceptor,
+    shutdown: CancellationToken,
+) {
     let mut connections = JoinSet::new();
     let mut strangers = Queue::new(MOST_STRANGERS);
     let mut handshakes = Handshakes::new();
@@ -89,7 +122,6 @@ pub async fn serve(
         }
     }
     while connections.join_next().await.is_some() {}
-    Ok(())
 }
 
 fn has_room(connections: &JoinSet<()>) -> bool {

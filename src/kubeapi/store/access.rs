@@ -3,6 +3,7 @@
 use super::{
     Backend, Commit,
     committer::{Committer, Outcome, Rejected, Write},
+    feed::Bell,
     live::{Live, Start, Subscription},
     stored::Stored,
 };
@@ -69,12 +70,12 @@ impl Store {
     /// Carries out one wish and returns when it is durable and visible.
     pub(in crate::kubeapi) async fn write(&self, write: Write) -> Outcome {
         match &self.writer {
-            Writer::Inline(committer) => committer
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .run(vec![write])
-                .pop()
-                .unwrap_or(Err(Rejected::Stale)),
+            Writer::Inline(committer) => {
+                let mut committer = committer.lock().unwrap_or_else(PoisonError::into_inner);
+                let (mut outcomes, bells) = committer.run(vec![write]);
+                bells.iter().for_each(Bell::ring);
+                outcomes.pop().unwrap_or(Err(Rejected::Stale))
+            }
             Writer::Threaded { jobs, .. } => {
                 let stopped = || Rejected::NotStored("the store is closed".to_owned());
                 let (answer, outcome) = oneshot::channel();
@@ -181,8 +182,10 @@ fn work(mut committer: Committer, mut queue: mpsc::Receiver<Job>) {
             writes.push(job.write);
             answers.push(job.answer);
         }
-        for (answer, outcome) in answers.into_iter().zip(committer.run(writes)) {
+        let (outcomes, bells) = committer.run(writes);
+        for (answer, outcome) in answers.into_iter().zip(outcomes) {
             drop(answer.send(outcome));
         }
+        bells.iter().for_each(Bell::ring);
     }
 }

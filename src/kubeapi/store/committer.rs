@@ -1,6 +1,6 @@
 //! Turns wishes into committed changes, in order: check, number, make durable, publish.
 
-use super::{Backend, Change, Operation, live::Live, stored::Stored};
+use super::{Backend, Change, Operation, feed::Bell, live::Live, stored::Stored};
 use serde_json::Value;
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -55,8 +55,9 @@ impl Committer {
         }
     }
 
-    /// Carries out a batch with one commit. The outcomes have the order of the wishes.
-    pub(super) fn run(&mut self, writes: Vec<Write>) -> Vec<Outcome> {
+    /// Carries out a batch with one commit. The outcomes have the order of the wishes; the watchers are
+    /// to be woken after those who wait for them.
+    pub(super) fn run(&mut self, writes: Vec<Write>) -> (Vec<Outcome>, Vec<Bell>) {
         let mut revision = self.live.revision();
         let mut ahead: BTreeMap<String, Option<u64>> = BTreeMap::new();
         let (mut batch, mut changes) = (Vec::new(), Vec::new());
@@ -95,14 +96,12 @@ impl Committer {
             changes.push((write.key, operation, stored));
         }
         match self.persist(&batch) {
-            Ok(()) => {
-                self.live.publish(changes);
-                outcomes
+            Ok(()) => (outcomes, self.live.publish(changes)),
+            Err(rejected) => {
+                let outcomes = outcomes.into_iter();
+                let refused = outcomes.map(|outcome| outcome.and(Err(rejected.clone())));
+                (refused.collect(), Vec::new())
             }
-            Err(rejected) => outcomes
-                .into_iter()
-                .map(|outcome| outcome.and(Err(rejected.clone())))
-                .collect(),
         }
     }
 

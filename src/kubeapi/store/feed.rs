@@ -46,7 +46,7 @@ impl Shared {
 pub(super) struct Feed(Arc<Shared>);
 
 impl Feed {
-    /// Hands over a change; false when the watcher is gone or too slow.
+    /// Hands over a change, of which the watcher is told by the bell; false when it is gone or too slow.
     pub(super) fn offer(&self, event: &Arc<Event>) -> bool {
         let mut queue = self.0.lock();
         if queue.ended {
@@ -59,9 +59,13 @@ impl Feed {
             queue.events = VecDeque::new();
             queue.ended = true;
         }
-        drop(queue);
-        self.0.news.notify_one();
         fits
+    }
+
+    /// Wakes the watcher, if there is something for it.
+    pub(super) fn bell(&self) -> Option<Bell> {
+        let has_news = !self.0.lock().events.is_empty();
+        has_news.then(|| Bell(Arc::clone(&self.0)))
     }
 
     /// Whether nobody reads any more.
@@ -73,6 +77,16 @@ impl Feed {
 impl Drop for Feed {
     fn drop(&mut self) {
         self.0.lock().ended = true;
+        self.0.news.notify_one();
+    }
+}
+
+/// Wakes one watcher.
+#[derive(Debug)]
+pub(super) struct Bell(Arc<Shared>);
+
+impl Bell {
+    pub(super) fn ring(&self) {
         self.0.news.notify_one();
     }
 }

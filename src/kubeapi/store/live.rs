@@ -2,7 +2,7 @@
 
 use super::{
     Change, LOG_BYTES, LOG_LENGTH, LOG_MINUTES, Loaded, Operation,
-    feed::{Events, Feed, feed},
+    feed::{Bell, Events, Feed, feed},
     recent::Recent,
     stored::Stored,
 };
@@ -128,8 +128,9 @@ impl Live {
         self.lock().objects.get(key).map(|stored| stored.revision)
     }
 
-    /// Makes committed changes visible, to readers and watchers alike.
-    pub(super) fn publish(&self, changes: Vec<(String, Operation, Arc<Stored>)>) {
+    /// Makes committed changes visible, to readers and watchers alike; whoever made them is to be woken
+    /// before the watchers.
+    pub(super) fn publish(&self, changes: Vec<(String, Operation, Arc<Stored>)>) -> Vec<Bell> {
         let now = (self.clock)();
         // They are freed after the lock.
         let mut idle = Vec::new();
@@ -155,8 +156,11 @@ impl Live {
             state.remember(event);
         }
         state.trim(now);
+        let watchers = state.watchers.iter();
+        let bells = watchers.filter_map(|watcher| watcher.feed.bell()).collect();
         drop(state);
         drop(idle);
+        bells
     }
 }
 
