@@ -8,6 +8,10 @@ use crate::kubeapi::{
 };
 use serde_json::Value;
 
+/// How many deeds the rules of a grant may be about: each is held against every rule of its author, and
+/// a small object can name billions.
+const DEEDS: usize = 10_000;
+
 impl Server {
     /// Refuses a role or binding that would give more than its author has.
     pub(in crate::kubeapi) fn check_grant(
@@ -57,20 +61,12 @@ impl Server {
                 name: role,
             })
         })?;
-        let own = self.rules_of(user, namespace);
-        let missing: Vec<String> = granted
-            .iter()
-            .filter(|rule| !is_covered(rule, &own))
-            .map(ToString::to_string)
-            .collect();
-        if missing.is_empty() {
+        let Some(what) = objection(&granted, &self.rules_of(user, namespace)) else {
             return Ok(());
-        }
+        };
         let why = format!(
-            "user {:?} (groups={:?}) is attempting to grant RBAC permissions not currently held:\n{}",
-            user.name,
-            user.groups,
-            missing.join("\n")
+            "user {:?} (groups={:?}) is attempting to grant {what}",
+            user.name, user.groups
         );
         Err(Refusal::forbidden(resource.subject(name), &why))
     }
@@ -89,34 +85,70 @@ pub(in crate::kubeapi) fn moved_role(
         .then(|| FieldError::invalid("roleRef", reference, "cannot change roleRef"))
 }
 
+/// What of these rules nobody may give others who has only those.
+fn objection(granted: &[Value], own: &[Value]) -> Option<String> {
+    if granted.iter().map(deeds_of).fold(0, usize::saturating_add) > DEEDS {
+        return Some(format!(
+            "more than {DEEDS} deeds, which only those who may escalate or bind can"
+        ));
+    }
+    let missing: Vec<String> = granted
+        .iter()
+        .filter(|rule| !is_covered(rule, own))
+        .map(ToString::to_string)
+        .collect();
+    let missing = (!missing.is_empty()).then(|| {
+        missing.join(
+            "
+",
+        )
+    })?;
+    Some(format!(
+        "RBAC permissions not currently held:
+{missing}"
+    ))
+}
+
+fn words<'a>(rule: &'a Value, field: &str) -> impl Iterator<Item = &'a str> + Clone {
+    let list = rule.field(field).as_array().into_iter().flatten();
+    list.filter_map(Value::as_str)
+}
+
+/// The names of the objects that a rule is about; an empty one for all of them.
+fn names(rule: &Value) -> impl Iterator<Item = &str> + Clone {
+    let all = words(rule, "resourceNames").next().is_none();
+    words(rule, "resourceNames").chain(all.then_some(""))
+}
+
+/// How many deeds a rule is about.
+fn deeds_of(rule: &Value) -> usize {
+    let count = |field: &str| words(rule, field).count();
+    let objects = [count("apiGroups"), count("resources"), names(rule).count()];
+    let objects = objects.into_iter().fold(1, usize::saturating_mul);
+    let all = objects.saturating_add(count("nonResourceURLs"));
+    all.saturating_mul(count("verbs"))
+}
+
 /// Whether everything that a rule allows is allowed by one of these.
 fn is_covered(rule: &Value, own: &[Value]) -> bool {
-    let words = |field: &str| -> Vec<&str> {
-        let list = rule.field(field).as_array().into_iter().flatten();
-        list.filter_map(Value::as_str).collect()
+    let is_held = |deed: Deed<'_>| own.iter().any(|rule| deed.is_allowed_by(rule));
+    let objects = |verb, group, resource| {
+        names(rule).all(|name| {
+            is_held(Deed::Objects {
+                verb,
+                group,
+                resource,
+                namespace: "",
+                name,
+            })
+        })
     };
-    let names = words("resourceNames");
-    let names = if names.is_empty() { vec![""] } else { names };
-    let mut deeds = Vec::new();
-    for verb in words("verbs") {
-        for path in words("nonResourceURLs") {
-            deeds.push(Deed::Path { verb, path });
-        }
-        for group in words("apiGroups") {
-            for resource in words("resources") {
-                deeds.extend(names.iter().map(|name| Deed::Objects {
-                    verb,
-                    group,
-                    resource,
-                    namespace: "",
-                    name,
-                }));
-            }
-        }
-    }
-    deeds
-        .iter()
-        .all(|deed| own.iter().any(|rule| deed.is_allowed_by(rule)))
+    words(rule, "verbs").all(|verb| {
+        words(rule, "nonResourceURLs").all(|path| is_held(Deed::Path { verb, path }))
+            && words(rule, "apiGroups").all(|group| {
+                words(rule, "resources").all(|resource| objects(verb, group, resource))
+            })
+    })
 }
 
 #[cfg(test)]

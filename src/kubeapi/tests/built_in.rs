@@ -172,3 +172,55 @@ async fn a_secret_keeps_its_type() {
         assert!(code == 422 && found.ends_with(wanted), "{told}");
     }
 }
+
+const ROLES: &str = "/apis/rbac.authorization.k8s.io/v1/namespaces/default/roles";
+
+const CLUSTER_ROLES: &str = "/apis/rbac.authorization.k8s.io/v1/clusterroles";
+
+/// A rule for each of these many verbs, groups and resources.
+fn wide(words: usize) -> Value {
+    let words: Vec<String> = (0..words).map(|number| format!("w{number}")).collect();
+    json!({"verbs": words, "apiGroups": words, "resources": words})
+}
+
+/// Lets bob make roles, and do what this rule says.
+async fn employ_bob(api: &KubeApi, rule: Value) {
+    let group = "rbac.authorization.k8s.io";
+    let makes = json!({"verbs": ["create"], "apiGroups": [group], "resources": ["roles"]});
+    let role = json!({"metadata": {"name": "bob"}, "rules": [makes, rule]});
+    assert_eq!(send(api, "POST", CLUSTER_ROLES, role).await.0, 201);
+    let bindings = "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings";
+    let binding = json!({"metadata": {"name": "bob"},
+        "roleRef": {"apiGroup": group, "kind": "ClusterRole", "name": "bob"},
+        "subjects": [{"apiGroup": group, "kind": "User", "name": "bob"}]});
+    assert_eq!(send(api, "POST", bindings, binding).await.0, 201);
+}
+
+/// What bob is answered who makes a role of these rules.
+async fn answer_to_bob(api: &KubeApi, rules: Value) -> (u16, Value) {
+    let role = json!({"metadata": {"generateName": "r"}, "rules": rules});
+    let request = Request::post(ROLES)
+        .header("impersonate-user", "bob")
+        .body(Body::from(role.to_string()));
+    let answer = tower::Service::call(&mut api.clone(), request.unwrap()).await;
+    let (parts, body) = answer.unwrap().into_parts();
+    let bytes = axum::body::to_bytes(body, usize::MAX).await.unwrap();
+    (
+        parts.status.as_u16(),
+        serde_json::from_slice(&bytes).unwrap(),
+    )
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_role_that_gives_more_than_can_be_checked_is_refused() {
+    let api = open().await;
+    employ_bob(&api, wide(22)).await;
+    let (code, told) = answer_to_bob(&api, json!([wide(20), wide(10)])).await;
+    assert_eq!(code, 201, "{told}");
+    for rules in [json!([wide(22)]), json!([wide(20), wide(20)])] {
+        let (code, told) = answer_to_bob(&api, rules).await;
+        let message = told["message"].as_str().unwrap();
+        let wanted = "is attempting to grant more than 10000 deeds, which only those who may escalate or bind can";
+        assert!(code == 403 && message.ends_with(wanted), "{message}");
+    }
+}
