@@ -2,6 +2,7 @@
 
 use super::{
     body,
+    bounds::{COMPLAINTS, quote},
     fields::FieldSet,
     managed::{Manager, Managers, Operation, Setting, take, write},
     refusal::Refusal,
@@ -230,15 +231,13 @@ fn conflict(conflicts: &[(&Manager, FieldSet)]) -> Refusal {
     let mut texts = Vec::new();
     let mut single = String::new();
     for (manager, fields) in conflicts {
-        let mut who = format!("{:?}", manager.name);
-        if !manager.subresource.is_empty() {
-            who = format!("{who} with subresource {:?}", manager.subresource);
+        let room = COMPLAINTS - causes.len();
+        if room == 0 {
+            break;
         }
-        if manager.operation == Operation::Update {
-            who = format!("{who} using {}", manager.version);
-        }
+        let who = owner(manager);
         texts.push(format!("conflicts with {who}:"));
-        for path in fields.paths() {
+        for path in fields.paths(room) {
             single = format!("conflict with {who}: {path}");
             texts.push(format!("- {path}"));
             causes.push(json!({
@@ -248,14 +247,26 @@ fn conflict(conflicts: &[(&Manager, FieldSet)]) -> Refusal {
             }));
         }
     }
-    let message = if causes.len() == 1 {
+    let count: usize = conflicts.iter().map(|(_, fields)| fields.count()).sum();
+    if count > causes.len() {
+        texts.push("- ...".to_owned());
+    }
+    let message = if count == 1 {
         format!("Apply failed with 1 conflict: {single}")
     } else {
-        format!(
-            "Apply failed with {} conflicts: {}",
-            causes.len(),
-            texts.join("\n")
-        )
+        format!("Apply failed with {count} conflicts: {}", texts.join("\n"))
     };
     Refusal::conflicts(message, &causes)
+}
+
+/// A manager as those are told who come into conflict with it.
+fn owner(manager: &Manager) -> String {
+    let mut who = format!("{:?}", manager.name);
+    if !manager.subresource.is_empty() {
+        who = format!("{who} with subresource {:?}", manager.subresource);
+    }
+    if manager.operation == Operation::Update {
+        who = format!("{who} using {}", manager.version);
+    }
+    quote(&who)
 }

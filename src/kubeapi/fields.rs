@@ -119,10 +119,15 @@ impl FieldSet {
         self
     }
 
-    /// The fields as people read them: `.spec.join`.
-    pub(super) fn paths(&self) -> Vec<String> {
+    /// How many fields are in the set.
+    pub(super) fn count(&self) -> usize {
+        count(&self.0)
+    }
+
+    /// The fields as people read them, `.spec.join`, at most this many.
+    pub(super) fn paths(&self, most: usize) -> Vec<String> {
         let mut paths = Vec::new();
-        collect_paths(&self.0, "", &mut paths);
+        collect_paths(&self.0, "", most, &mut paths);
         paths
     }
 
@@ -242,11 +247,20 @@ fn add_parents<C: Copy>(
     }
 }
 
-fn collect_paths(fields: &Steps, prefix: &str, paths: &mut Vec<String>) {
+fn count(fields: &Steps) -> usize {
+    let each = steps(fields).map(|(_, below)| usize::from(has_itself(below)) + count(below));
+    each.sum()
+}
+
+fn collect_paths(fields: &Steps, prefix: &str, most: usize, paths: &mut Vec<String>) {
     for (step, below) in steps(fields) {
-        let path = format!("{prefix}{}", readable(step));
-        collect_paths(below, &path, paths);
-        if has_itself(below) {
+        if paths.len() >= most {
+            return;
+        }
+        // Of a long step the beginning is written, as in every path.
+        let path = format!("{prefix}{:.257}", readable(step));
+        collect_paths(below, &path, most, paths);
+        if has_itself(below) && paths.len() < most {
             paths.push(path);
         }
     }

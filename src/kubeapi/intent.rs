@@ -4,15 +4,13 @@ use super::{
     access::User,
     admission::Strictness,
     apply,
+    managed::{LONGEST_NAME, check_name},
     options::{check, unsupported},
     refusal::{FieldError, Refusal},
     routes::Parameters,
 };
 use axum::http::{HeaderMap, header};
 use serde_json::json;
-
-/// The longest name of a field manager.
-const LONGEST_MANAGER: usize = 128;
 
 /// The options of a write.
 #[derive(Debug, Clone)]
@@ -69,13 +67,7 @@ fn mistakes(parameters: &Parameters, options: &str, applies: bool) -> Vec<FieldE
             "is required for apply patch",
         ));
     }
-    if manager.chars().count() > LONGEST_MANAGER {
-        errors.push(FieldError {
-            field: "fieldManager".to_owned(),
-            reason: "FieldValueTooLong",
-            message: format!("Too long: may not be more than {LONGEST_MANAGER} bytes"),
-        });
-    }
+    errors.extend(check_name("fieldManager", manager));
     if options == "PatchOptions" && !applies && parameters.has("force") {
         errors.push(FieldError::forbidden(
             "force",
@@ -102,7 +94,7 @@ fn from_user_agent(agent: &str) -> String {
         .unwrap_or_default()
         .chars()
         .filter(|letter| !letter.is_control())
-        .take(LONGEST_MANAGER)
+        .take(LONGEST_NAME)
         .collect();
     if name.is_empty() {
         "unknown".to_owned()

@@ -5,7 +5,7 @@ use super::{
     catalog::{Resource, View},
     fields::{Branch, FieldSet, named},
     naming,
-    refusal::Refusal,
+    refusal::{FieldError, Refusal},
     schema::Schema,
     tree::Tree,
     typed::{Comparison, compare},
@@ -16,6 +16,9 @@ use std::{collections::BTreeMap, mem, sync::LazyLock};
 
 /// How many managers that update an object are kept apart.
 const MOST_UPDATERS: usize = 10;
+
+/// The longest name of a manager.
+pub(super) const LONGEST_NAME: usize = 128;
 
 /// The manager that the oldest of too many become.
 const ANCIENT: &str = "ancient-changes";
@@ -387,6 +390,24 @@ pub(super) fn fit(object: &mut Value) -> Result<(), Refusal> {
         return Err(refusal);
     }
     bounds::check(object)
+}
+
+/// What is wrong with the name of a manager.
+pub(super) fn check_name(field: &str, name: &str) -> Option<FieldError> {
+    (name.chars().count() > LONGEST_NAME).then(|| FieldError {
+        field: field.to_owned(),
+        reason: "FieldValueTooLong",
+        message: format!("Too long: may not be more than {LONGEST_NAME} bytes"),
+    })
+}
+
+/// What is wrong with the names of sent managers.
+pub(super) fn check_names(managers: &Value) -> impl Iterator<Item = FieldError> {
+    let managers = managers.as_array().into_iter().flatten().enumerate();
+    managers.filter_map(|(index, manager)| {
+        let field = format!("metadata.managedFields[{index}].manager");
+        check_name(&field, manager.text("manager"))
+    })
 }
 
 /// Takes the managers out of an object.

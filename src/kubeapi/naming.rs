@@ -3,6 +3,7 @@
 use super::{
     bounds::COMPLAINTS,
     catalog::{Names, Resource},
+    managed,
     refusal::FieldError,
 };
 use crate::kubeapi::tree::Tree;
@@ -73,8 +74,9 @@ fn random<const LENGTH: usize>() -> [u8; LENGTH] {
     bytes
 }
 
-/// Checks the name, the labels, the annotations, the finalizers and the owners of an object. Finalizers
-/// and owners that are as they were are let be: not every version of this program checked them.
+/// Checks the name, the labels, the annotations, the finalizers, the owners and the managers of an object.
+/// Finalizers, owners and managers that are as they were are let be: not every version of this program
+/// checked them.
 pub(super) fn check_metadata(
     metadata: &Value,
     old: Option<&Value>,
@@ -90,7 +92,8 @@ pub(super) fn check_metadata(
         .chain(check_labels(metadata.field("labels")))
         .chain(check_annotations(metadata.field("annotations")))
         .chain(check_finalizers(changed("finalizers")))
-        .chain(check_owners(changed("ownerReferences")));
+        .chain(check_owners(changed("ownerReferences")))
+        .chain(managed::check_names(changed("managedFields")));
     mistakes.take(COMPLAINTS).collect()
 }
 

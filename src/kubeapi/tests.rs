@@ -1,5 +1,6 @@
 //! The API through a real kube client in this process, on paused time and without threads.
 
+mod applying;
 mod built_in;
 mod collecting;
 mod defining;

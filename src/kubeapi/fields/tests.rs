@@ -15,7 +15,7 @@ fn what_is_read_is_written_again() {
         "f:ownerReferences": {"k:{\"uid\":\"u\"}": {}}}, "f:spec": {"f:join": {}}});
     assert_eq!(set(&fields).encode(), fields);
     assert_eq!(
-        set(&fields).paths(),
+        set(&fields).paths(usize::MAX),
         [
             ".metadata.finalizers[=\"f/a\"]",
             ".metadata.finalizers",
@@ -23,6 +23,13 @@ fn what_is_read_is_written_again() {
             ".spec.join"
         ]
     );
+}
+
+#[test]
+fn of_a_long_step_the_beginning_is_written() {
+    let fields = json!({format!("f:{}", "a".repeat(1_000)): {"f:b": {}}});
+    let wanted = format!(".{}.b", "a".repeat(256));
+    assert_eq!(set(&fields).paths(1), [wanted]);
 }
 
 #[test]
@@ -107,7 +114,8 @@ proptest! {
         prop_assert_eq!(mine.meets(&theirs), !one.is_disjoint(&other));
         prop_assert_eq!(mine.is_part_of(&theirs), one.is_subset(&other));
         prop_assert_eq!(mine == theirs, one == other);
-        prop_assert_eq!(mine.paths().len(), one.len());
+        prop_assert_eq!(mine.count(), one.len());
+        prop_assert_eq!(mine.paths(3).len(), one.len().min(3));
         prop_assert_eq!(set(&mine.clone().encode()), mine);
     }
 }
