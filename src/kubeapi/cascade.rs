@@ -14,7 +14,7 @@ use super::{
 use crate::kubeapi::tree::Tree;
 use futures::StreamExt;
 use serde_json::Value;
-use std::sync::atomic::Ordering;
+use std::sync::{Arc, atomic::Ordering};
 
 /// The finalizer in the spec of a namespace by which the server itself keeps it until it is empty.
 pub(super) const OWN_FINALIZER: &str = "kubernetes";
@@ -74,26 +74,38 @@ impl Server {
         };
         references.iter().any(|reference| {
             let text = |field: &str| reference.text(field);
-            let kind = catalog.by_kind(text("apiVersion"), text("kind"));
-            if namespace.is_empty() && kind.is_some_and(|kind| kind.namespaced) {
+            let kinds = || catalog.by_kind(text("apiVersion"), text("kind"));
+            if namespace.is_empty() && kinds().any(|kind| kind.namespaced) {
                 // Which object that is cannot be said, so nothing is deleted for its sake.
                 return true;
             }
             if !gone.is_empty() && text("uid") == gone {
                 return false;
             }
-            let Some(kind) = kind else {
+            if kinds().next().is_none() {
                 // Nothing is known of such owners either.
                 return true;
-            };
-            let namespace = if kind.namespaced { namespace } else { "" };
-            let owner = self.store.get(&kind.key(namespace, text("name")));
-            owner.is_some_and(|stored| {
-                let owner = stored.tree();
-                owner.field("metadata").field("uid") == reference.field("uid")
-                    && !is_waiting(&owner)
+            }
+            kinds().any(|kind| {
+                let owner = self.owner(kind, namespace, reference);
+                owner.is_some_and(|owner| !is_waiting(&owner))
             })
         })
+    }
+
+    /// The object of this kind that a reference in this namespace is to, if it is there.
+    pub(super) fn owner(
+        &self,
+        kind: &Resource,
+        namespace: &str,
+        reference: &Value,
+    ) -> Option<Arc<Value>> {
+        let namespace = if kind.namespaced { namespace } else { "" };
+        let stored = self
+            .store
+            .get(&kind.key(namespace, reference.text("name")))?;
+        let owner = stored.tree();
+        (owner.field("metadata").field("uid") == reference.field("uid")).then_some(owner)
     }
 
     /// Deletes the objects of a kind whose definition is gone, as when somebody took its finalizer

@@ -234,13 +234,17 @@ impl Catalog {
         self.resources.get(&path(group, version, plural))
     }
 
-    /// The kind that an owner reference names, perhaps by a version that is not served any more: an
-    /// object is the same in all of them.
-    pub(super) fn by_kind(&self, api_version: &str, kind: &str) -> Option<&Arc<Resource>> {
+    /// What an owner reference may name, perhaps by a version that is not served any more: an object is
+    /// the same in all of them, and several definitions of a group may give their kinds one name.
+    pub(super) fn by_kind<'a>(
+        &'a self,
+        api_version: &'a str,
+        kind: &'a str,
+    ) -> impl Iterator<Item = &'a Arc<Resource>> {
         let group = api_version.split_once('/').map_or("", |(group, _)| group);
         self.resources
             .values()
-            .find(|resource| resource.kind == kind && resource.group == group)
+            .filter(move |resource| resource.kind == kind && resource.group == group)
     }
 
     /// The kind whose objects have this key.

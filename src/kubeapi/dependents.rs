@@ -53,19 +53,9 @@ impl Server {
         let metadata = object.field("metadata");
         let references = metadata.field("ownerReferences").as_array();
         for reference in references.into_iter().flatten() {
-            let kind = (reference.text("apiVersion"), reference.text("kind"));
-            let Some(resource) = catalog.by_kind(kind.0, kind.1) else {
-                continue;
-            };
-            let namespace = if resource.namespaced {
-                metadata.text("namespace")
-            } else {
-                ""
-            };
-            let key = resource.key(namespace, reference.text("name"));
-            if let Some(stored) = self.store.get(&key) {
-                let owner = stored.tree();
-                if owner.field("metadata").field("uid") == reference.field("uid") {
+            let (version, kind) = (reference.text("apiVersion"), reference.text("kind"));
+            for resource in catalog.by_kind(version, kind) {
+                if let Some(owner) = self.owner(resource, metadata.text("namespace"), reference) {
                     self.finish_foreground(resource, &owner, chores).await?;
                 }
             }

@@ -311,3 +311,48 @@ async fn owners_and_finalizers_have_names() {
     let found = told["message"].as_str().unwrap();
     assert!(code == 422 && found.contains(wanted), "{found}");
 }
+
+const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+
+/// Defines boats, by this plural.
+async fn define(api: &KubeApi, plural: &str) {
+    let version = json!({"name": "v1", "served": true, "storage": true,
+        "schema": {"openAPIV3Schema": {"type": "object"}}});
+    let definition = json!({"metadata": {"name": format!("{plural}.sea.test")}, "spec": {
+        "group": "sea.test", "scope": "Cluster", "names": {"kind": "Boat", "plural": plural},
+        "versions": [version]}});
+    let (code, told) = send(api, "POST", DEFINITIONS, definition).await;
+    assert_eq!(code, 201, "{told}");
+}
+
+/// Makes the boat `a`, among those of this plural.
+async fn launch(api: &KubeApi, plural: &str, finalizers: &[&str]) -> Value {
+    let boat = json!({"apiVersion": "sea.test/v1", "kind": "Boat",
+        "metadata": {"name": "a", "finalizers": finalizers}});
+    let path = format!("/apis/sea.test/v1/{plural}");
+    let (code, made) = send(api, "POST", &path, boat).await;
+    assert_eq!(code, 201, "{made}");
+    made
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_owner_may_be_of_any_kind_of_that_name() {
+    let api = open().await;
+    for plural in ["boats", "ships"] {
+        define(&api, plural).await;
+    }
+    let boat = launch(&api, "ships", &[]).await;
+    let mut owner = reference(&boat);
+    owner["apiVersion"] = json!("sea.test/v1");
+    owner["kind"] = json!("Boat");
+    let owned = json!({"metadata": {"name": "owned", "ownerReferences": [owner]}});
+    assert_eq!(send(&api, "POST", MAPS, owned).await.0, 201);
+    assert!(get(&api, "owned").await.is_some());
+    patch(&api, "owned", json!({"finalizers": ["a.b/c"]})).await;
+    let path = "/apis/sea.test/v1/ships/a";
+    let foreground = format!("{path}?propagationPolicy=Foreground");
+    send(&api, "DELETE", &foreground, Value::Null).await;
+    assert!(read(&api, path).await.is_some());
+    patch(&api, "owned", json!({"finalizers": null})).await;
+    assert!(read(&api, path).await.is_none());
+}
