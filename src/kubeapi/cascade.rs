@@ -232,6 +232,7 @@ impl Server {
     pub(super) async fn sweep(&self) {
         let mut chores = self.unsettled();
         chores.extend(self.store.owners().into_iter().map(Chore::Collect));
+        chores.extend(self.gone_kinds().into_iter().map(Chore::Clear));
         let catalog = self.catalog();
         for resource in catalog.resources() {
             self.expire(resource).await;

@@ -30,6 +30,8 @@ pub(super) enum Chore {
     Empty(String),
     /// The kind of this definition shall go.
     Retire(String),
+    /// Objects whose keys begin so may be of no kind any more.
+    Clear(String),
     /// An object may have none of its owners.
     Adopted(Arc<Resource>, Value),
     /// The owners that this object had need not wait for it any more.
@@ -110,6 +112,7 @@ impl Server {
             Chore::Settle(resource, object) => self.settle(&resource, &object, chores).await,
             Chore::Empty(namespace) => self.empty_namespace(&namespace, chores).await,
             Chore::Retire(definition) => self.retire(&definition, chores).await,
+            Chore::Clear(storage) => self.collect_kind(&storage, chores).await,
             Chore::Adopted(_, object) if self.has_owner(&object, "") => Ok(()),
             Chore::Adopted(resource, object) => {
                 let (alone, options) = (vec![(resource, object)], DeleteOptions::default());

@@ -10,6 +10,7 @@ use super::{
 };
 use crate::kubeapi::tree::Tree;
 use serde_json::Value;
+use std::collections::BTreeSet;
 
 /// The finalizer that a real server keeps a definition by while there are objects of its kind.
 pub(super) const CLEANUP: &str = "customresourcecleanup.apiextensions.k8s.io";
@@ -38,9 +39,36 @@ impl Server {
         }
     }
 
-    /// Whether the objects with this key are of no kind, so that nobody can reach them.
+    /// Whether the objects with this key are of no kind, so that nobody can reach them. A definition that
+    /// is stored and cannot be served keeps them: it may be mended.
     pub(super) fn is_of_no_kind(&self, key: &str) -> bool {
-        self.catalog().by_key(key).is_none()
+        let catalog = self.catalog();
+        let mut parts = key.split('/');
+        let mut part = || parts.next().unwrap_or_default();
+        let (group, plural) = (part(), part());
+        let definitions = catalog.by_role(Role::Definition);
+        let is_defined = definitions.is_some_and(|definitions| {
+            let key = definitions.key("", &format!("{plural}.{group}"));
+            self.store.get(&key).is_some()
+        });
+        !is_defined && catalog.by_key(key).is_none()
+    }
+
+    /// What the keys of objects of no kind begin with, for each such kind. Kinds that a definition made have
+    /// a group with a dot; what else is not known may be a built-in one of a later program.
+    pub(super) fn gone_kinds(&self) -> Vec<String> {
+        let found = self.store.list("", None).0;
+        let storage = |key: &str| {
+            let (end, _) = key.match_indices('/').nth(1)?;
+            let (group, _) = key.split_once('/')?;
+            let storage = key.get(..=end)?;
+            group.contains('.').then(|| storage.to_owned())
+        };
+        let all: BTreeSet<String> = found.iter().filter_map(|(key, _)| storage(key)).collect();
+        let gone = all
+            .into_iter()
+            .filter(|storage| self.is_of_no_kind(storage));
+        gone.collect()
     }
 
     /// Deletes the objects of a kind that shall go, and its definition when none is left.

@@ -124,8 +124,8 @@ impl store::Backend for Filling {
     }
 }
 
-#[tokio::test(start_paused = true)]
-async fn what_a_full_disk_left_half_done_is_done_once_there_is_room() {
+/// An API whose store can become full.
+async fn open_filling() -> (KubeApi, store::Memory, Arc<AtomicBool>) {
     let memory = store::Memory::default();
     let fills = Arc::new(AtomicBool::new(false));
     let backend = Filling {
@@ -136,7 +136,12 @@ async fn what_a_full_disk_left_half_done_is_done_once_there_is_room() {
         backend: Box::new(backend),
         ..options(store::Memory::default())
     };
-    let api = KubeApi::open(options).await.unwrap();
+    (KubeApi::open(options).await.unwrap(), memory, fills)
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_full_disk_left_half_done_is_done_once_there_is_room() {
+    let (api, memory, fills) = open_filling().await;
     let owner = map(&api, "owner", &[], &[]).await;
     map(&api, "owned", &[&owner], &[]).await;
     fills.store(true, Ordering::Relaxed);
@@ -355,4 +360,21 @@ async fn an_owner_may_be_of_any_kind_of_that_name() {
     assert!(read(&api, path).await.is_some());
     patch(&api, "owned", json!({"finalizers": null})).await;
     assert!(read(&api, path).await.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_objects_of_a_kind_that_went_do_not_come_back() {
+    let (api, memory, fills) = open_filling().await;
+    define(&api, "boats").await;
+    launch(&api, "boats", &["a.b/c"]).await;
+    let definition = format!("{DEFINITIONS}/boats.sea.test");
+    send(&api, "DELETE", &definition, Value::Null).await;
+    fills.store(true, Ordering::Relaxed);
+    let freed = json!({"metadata": {"finalizers": null}});
+    assert_eq!(send(&api, "PATCH", &definition, freed).await.0, 200);
+    assert_eq!(read(&api, &definition).await, None);
+    memory.set_full(false);
+    map(&api, "other", &[], &[]).await;
+    define(&api, "boats").await;
+    assert_eq!(read(&api, "/apis/sea.test/v1/boats/a").await, None);
 }
