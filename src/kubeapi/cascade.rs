@@ -9,7 +9,7 @@ use super::{
     dependents::is_waiting,
     refusal::Refusal,
     retire::storage_of,
-    store::{Expectation, Rejected, Write},
+    store::{Expectation, Rejected, Stored, Write},
 };
 use crate::kubeapi::tree::Tree;
 use futures::StreamExt;
@@ -42,7 +42,8 @@ impl Server {
             chores.push(Chore::Retire(kind.definition()));
         }
         let namespace = object.field("metadata").text("namespace");
-        if !namespace.is_empty() && self.is_terminating(namespace) {
+        let place = self.namespace(namespace);
+        if place.is_some_and(|namespace| namespace.is_ending()) {
             chores.push(Chore::Empty(namespace.to_owned()));
         }
         collected
@@ -139,12 +140,10 @@ impl Server {
         Ok(())
     }
 
-    fn is_terminating(&self, namespace: &str) -> bool {
+    fn namespace(&self, name: &str) -> Option<Arc<Stored>> {
         let catalog = self.catalog();
-        catalog
-            .by_role(Role::Namespace)
-            .and_then(|namespaces| self.store.get(&namespaces.key("", namespace)))
-            .is_some_and(|stored| stored.is_ending())
+        let namespaces = catalog.by_role(Role::Namespace)?;
+        self.store.get(&namespaces.key("", name))
     }
 
     /// Deletes what is in a namespace that shall go, and the namespace when nothing holds it.
@@ -158,15 +157,23 @@ impl Server {
         let held = catalog
             .resources()
             .filter(|resource| resource.namespaced && resource.verbs == Verbs::All);
+        // Another run may have ended it meanwhile, and somebody have made it anew.
+        let stays = || {
+            let stored = self.namespace(namespace);
+            stored.is_some_and(|stored| !stored.is_ending())
+        };
         let mut remaining = false;
         for resource in held {
+            if stays() {
+                return Ok(());
+            }
             let (found, _) = self.store.list(&resource.prefix(namespace), None);
             let mut objects = self.with_kinds(found);
             let all = objects.len();
             objects.retain(|(_, object)| !is_ending(object));
             remaining |= objects.len() < all;
             remaining |= self
-                .delete_all(objects, &options, &|_| true, chores)
+                .delete_all(objects, &options, &|_| !stays(), chores)
                 .await?;
         }
         if remaining {

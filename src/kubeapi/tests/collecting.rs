@@ -271,8 +271,12 @@ async fn a_namespace_that_is_made_anew_keeps_what_comes_into_it() {
     send(&api, "DELETE", team, Value::Null).await;
     assert_eq!(read(&api, team).await, None);
     fill().await;
+    // The first deletion has not looked at secrets yet.
+    let secrets = format!("{team}/secrets");
+    send(&api, "POST", &secrets, json!({"metadata": {"name": "s"}})).await;
     slow.await;
     assert!(read(&api, &one).await.is_some());
+    assert!(read(&api, &format!("{secrets}/s")).await.is_some());
 }
 
 #[tokio::test(start_paused = true)]
