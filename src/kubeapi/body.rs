@@ -180,7 +180,7 @@ pub(super) fn yaml(bytes: &[u8]) -> Result<Value, String> {
 }
 
 fn json(bytes: &[u8]) -> serde_json::Result<Parsed> {
-    let duplicates = RefCell::new(BTreeSet::new());
+    let duplicates = RefCell::new(Vec::new());
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
     let object = Node {
         path: Path::Root,
@@ -188,22 +188,24 @@ fn json(bytes: &[u8]) -> serde_json::Result<Parsed> {
     }
     .deserialize(&mut deserializer)?;
     deserializer.end()?;
+    let each: BTreeSet<String> = duplicates.into_inner().into_iter().collect();
     Ok(Parsed {
         object,
-        duplicates: duplicates.into_inner().into_iter().collect(),
+        duplicates: each.into_iter().collect(),
     })
 }
 
 struct Node<'a> {
     path: Path<'a>,
-    duplicates: &'a RefCell<BTreeSet<String>>,
+    /// One for each time that is noted, so that one key cannot be written out half a million times.
+    duplicates: &'a RefCell<Vec<String>>,
 }
 
 impl Node<'_> {
     fn note(&self, path: Path<'_>) {
         let mut duplicates = self.duplicates.borrow_mut();
         if duplicates.len() < COMPLAINTS {
-            duplicates.insert(path.to_string());
+            duplicates.push(path.to_string());
         }
     }
 }
@@ -310,6 +312,13 @@ mod tests {
         let duplicates = json(body.as_bytes()).unwrap().duplicates;
         assert_eq!(duplicates.len(), COMPLAINTS);
         assert!(duplicates.concat().len() < 100_000);
+    }
+
+    #[test]
+    fn of_a_key_that_stands_there_very_often_little_is_made() {
+        let often = r#","a":0"#.repeat(1_000);
+        let body = format!(r#"{{"kind":"A","a":0{often},"b":0,"b":0}}"#);
+        assert_eq!(json(body.as_bytes()).unwrap().duplicates, ["a"]);
     }
 
     #[test]
