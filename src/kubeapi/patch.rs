@@ -1,6 +1,6 @@
 //! Patches: merge (RFC 7386), JSON (RFC 6902) and the strategic ones of built-in kinds.
 
-use super::{apply, bounds, catalog::Resource, path::Path, refusal::Refusal};
+use super::{apply, bounds, catalog::Resource, refusal::Refusal};
 use crate::kubeapi::tree::Tree;
 use json_patch::PatchOperation as Operation;
 use serde_json::{Map, Value};
@@ -16,6 +16,9 @@ const OPERATIONS: usize = 10_000;
 const COPIED_BYTES: usize = 3 * 1024 * 1024;
 /// How many bytes it may move: that makes nothing larger, but each time all of it is looked through.
 const MOVED_BYTES: usize = 32 * COPIED_BYTES;
+
+/// The one set in objects that a strategic patch adds to.
+const FINALIZERS: (&str, &str) = ("metadata.finalizers", "");
 
 /// A patch that can be carried out on any state of the object, also after a conflict.
 #[derive(Debug, Clone)]
@@ -69,7 +72,10 @@ impl Patch {
         match self {
             Self::Merge(patch) => json_patch::merge(&mut patched, patch),
             Self::Json(patch) => carry_out(patch, &mut patched)?,
-            Self::Strategic(patch, keys) => merge_strategic(&mut patched, patch, Path::Root, keys),
+            Self::Strategic(patch, keys) => {
+                let keys = [*keys, &[FINALIZERS]].concat();
+                merge_strategic(&mut patched, patch, &keys);
+            }
         }
         Ok(patched)
     }
@@ -148,7 +154,9 @@ fn is_test_for_nothing(operation: &Operation, object: &Value) -> bool {
     }
 }
 
-fn merge_strategic(target: &mut Value, patch: &Value, path: Path<'_>, keys: &[(&str, &str)]) {
+/// Merges a patch; `keys` are the lists in it that are merged, and what their items are known by: nothing
+/// for those of a set.
+fn merge_strategic(target: &mut Value, patch: &Value, keys: &[(&str, &str)]) {
     let Some(changes) = patch.as_object() else {
         *target = patch.clone();
         return;
@@ -168,35 +176,45 @@ fn merge_strategic(target: &mut Value, patch: &Value, path: Path<'_>, keys: &[(&
             delete_from_list(fields, name, change);
             continue;
         }
-        let below = Path::Field(&path, name);
-        let place = below.to_string();
-        let key = keys
-            .iter()
-            .find(|(list, _)| *list == place)
-            .map(|(_, key)| *key);
-        if change.is_null() {
-            fields.remove(name);
-        } else if let (Some(key), Some(items)) = (key, change.as_array()) {
-            let list = fields
-                .entry(name)
-                .or_insert_with(|| Value::Array(Vec::new()));
-            merge_list(list, items, key);
-        } else if place == "metadata.finalizers" {
-            merge_set(fields, name, change);
-        } else {
-            let field = fields.entry(name).or_insert(Value::Null);
-            merge_strategic(field, change, below, keys);
+        let key = key_of(keys, name);
+        match (key, change.as_array()) {
+            _ if change.is_null() => drop(fields.remove(name)),
+            (Some(""), Some(items)) => merge_set(fields, name, items),
+            (Some(key), Some(items)) => {
+                let list = fields
+                    .entry(name)
+                    .or_insert_with(|| Value::Array(Vec::new()));
+                merge_list(list, items, key);
+            }
+            _ => {
+                let field = fields.entry(name).or_insert(Value::Null);
+                merge_strategic(field, change, &below(keys, name));
+            }
         }
     }
     for (name, change) in changes {
         if let Some(list) = name.strip_prefix("$setElementOrder/") {
-            let place = Path::Field(&path, list).to_string();
-            let key = keys.iter().find(|(known, _)| *known == place);
+            let key = key_of(keys, list).filter(|key| !key.is_empty());
             if let Some(items) = fields.get_mut(list).and_then(Value::as_array_mut) {
-                order(items, change, key.map(|(_, key)| *key));
+                order(items, change, key);
             }
         }
     }
+}
+
+/// What the items of the list in this field are known by, if it is merged.
+fn key_of<'a>(keys: &[(&str, &'a str)], name: &str) -> Option<&'a str> {
+    let mut here = keys.iter().filter(|(list, _)| !list.contains('.'));
+    here.find(|(list, _)| *list == name).map(|(_, key)| *key)
+}
+
+/// The lists below this field, named from there: deep down there are none, and nothing is compared.
+fn below<'a>(keys: &[(&'a str, &'a str)], name: &str) -> Vec<(&'a str, &'a str)> {
+    let within = keys.iter().filter_map(|(list, key)| {
+        let (first, rest) = list.split_once('.')?;
+        (first == name).then_some((rest, *key))
+    });
+    within.collect()
 }
 
 fn merge_list(list: &mut Value, items: &[Value], key: &str) {
@@ -224,7 +242,7 @@ fn merge_list(list: &mut Value, items: &[Value], key: &str) {
         if item.field("$patch") == "delete" {
             gone.insert(name);
         } else if let Some(known) = places.get(&name).and_then(|place| list.get_mut(*place)) {
-            merge_strategic(known, item, Path::Root, &[]);
+            merge_strategic(known, item, &[]);
         } else {
             places.insert(name, list.len());
             list.push(
@@ -243,11 +261,11 @@ fn text_of(value: &Value) -> String {
     value.to_string()
 }
 
-fn merge_set(fields: &mut Map<String, Value>, name: &str, change: &Value) {
+fn merge_set(fields: &mut Map<String, Value>, name: &str, items: &[Value]) {
     let set = fields
         .entry(name)
         .or_insert_with(|| Value::Array(Vec::new()));
-    if let (Some(set), Some(items)) = (set.as_array_mut(), change.as_array()) {
+    if let Some(set) = set.as_array_mut() {
         let mut known: BTreeSet<String> = set.iter().map(text_of).collect();
         set.extend(
             items
@@ -373,6 +391,22 @@ mod tests {
         assert_eq!(refusal.status()["code"], 413, "it moves too much");
         let many = |_: usize| json!({"op": "test", "path": "/x/a", "value": "text"});
         assert_eq!(bomb(&many, 10_001), 413, "they are too many");
+    }
+
+    #[test]
+    fn a_field_with_a_dot_in_its_name_is_no_list_with_keys() {
+        let object = json!({"spec.parts": [{"key": "a"}]});
+        let patch = json!({"spec.parts": [{"key": "b"}]});
+        assert_eq!(strategic(&object, patch.clone()), patch);
+    }
+
+    #[test]
+    fn a_strategic_patch_adds_finalizers() {
+        let object = json!({"metadata": {"finalizers": ["a"]}});
+        let patch = json!({"metadata": {"finalizers": ["b", "a"],
+            "$setElementOrder/finalizers": ["b", "a"]}});
+        let patched = strategic(&object, patch);
+        assert_eq!(patched["metadata"]["finalizers"], json!(["b", "a"]));
     }
 
     #[test]
