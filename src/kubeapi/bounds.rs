@@ -19,7 +19,7 @@ pub(super) const COMPLAINTS: usize = 100;
 const QUOTED: usize = 1_024;
 
 /// What a value counts for besides its text.
-const OVERHEAD: usize = 4;
+pub(super) const OVERHEAD: usize = 4;
 
 /// Refuses an object that could not be read again, or that takes more room than one may.
 pub(super) fn check(object: &Value) -> Result<(), Refusal> {

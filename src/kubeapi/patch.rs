@@ -103,6 +103,7 @@ fn carry_out(patch: &json_patch::Patch, object: &mut Value) -> Result<(), Refusa
         moved: MOVED_BYTES,
     };
     for operation in &patch.0 {
+        check_shifts(operation, object, &mut room)?;
         check_growth(operation, object, &mut room)?;
         if !is_test_for_nothing(operation, object) {
             json_patch::patch(object, std::slice::from_ref(operation))
@@ -142,6 +143,27 @@ fn check_growth(operation: &Operation, object: &Value, room: &mut Room) -> Resul
     *room = room
         .checked_sub(bytes)
         .ok_or_else(Refusal::too_much_copied)?;
+    Ok(())
+}
+
+/// Refuses an operation that moves more items of a list than there is room for: all that stand behind the
+/// one that comes or goes.
+fn check_shifts(operation: &Operation, object: &Value, room: &mut Room) -> Result<(), Refusal> {
+    let behind = |path: &str| {
+        let (list, index) = path.rsplit_once('/')?;
+        let items = object.pointer(list)?.as_array()?;
+        items.len().checked_sub(index.parse().ok()?)
+    };
+    let shifted = |path: &str| behind(path).unwrap_or(0);
+    let items = match operation {
+        Operation::Add(add) => shifted(add.path.as_str()),
+        Operation::Copy(copy) => shifted(copy.path.as_str()),
+        Operation::Remove(remove) => shifted(remove.path.as_str()),
+        Operation::Move(moved) => shifted(moved.from.as_str()) + shifted(moved.path.as_str()),
+        Operation::Replace(_) | Operation::Test(_) => 0,
+    };
+    let left = room.moved.checked_sub(items * bounds::OVERHEAD);
+    room.moved = left.ok_or_else(Refusal::too_much_copied)?;
     Ok(())
 }
 
@@ -391,6 +413,23 @@ mod tests {
         assert_eq!(refusal.status()["code"], 413, "it moves too much");
         let many = |_: usize| json!({"op": "test", "path": "/x/a", "value": "text"});
         assert_eq!(bomb(&many, 10_001), 413, "they are too many");
+    }
+
+    #[test]
+    fn a_json_patch_moves_only_so_many_items_of_a_list() {
+        let list = json!({"x": vec![0; 30_000]});
+        let many = |operation: Value| json!(vec![operation; 1_000]);
+        for (operation, wanted) in [
+            (json!({"op": "remove", "path": "/x/0"}), 413),
+            (json!({"op": "add", "path": "/x/0", "value": 1}), 413),
+            (json!({"op": "move", "from": "/x/0", "path": "/x/1"}), 413),
+            (json!({"op": "add", "path": "/x/-", "value": 1}), 200),
+        ] {
+            let outcome = json_patched(&list, many(operation.clone()));
+            let code =
+                outcome.map_or_else(|refusal| refusal.status()["code"].clone(), |_| json!(200));
+            assert_eq!(code, wanted, "{operation}");
+        }
     }
 
     #[test]

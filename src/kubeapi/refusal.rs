@@ -339,9 +339,9 @@ impl Refusal {
         Self::new(413, "RequestEntityTooLarge", message)
     }
 
-    /// A patch that copies more than a real server lets it.
+    /// A patch that copies more than a real server lets it, or that moves far more.
     pub(super) fn too_much_copied() -> Self {
-        let message = "the JSON patch copies more than 3 MiB";
+        let message = "the JSON patch copies more than 3 MiB, or moves too much";
         Self::new(413, "RequestEntityTooLarge", message)
     }
 
