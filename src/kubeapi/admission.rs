@@ -153,6 +153,7 @@ impl Case<'_> {
         warnings.extend(naming::finalizer_warnings(&object, Some(old)));
         self.count(old, &mut object);
         self.track(Some(old), &mut object, part);
+        managed::keep_times(old, &mut object);
         managed::fit(&mut object)?;
         Ok(Admitted { object, warnings })
     }

@@ -111,11 +111,7 @@ impl Application {
         };
         self.take_over(setting, &live, &object, &mut managers)?;
         self.keep_last_applied(&live, &mut object);
-        write(
-            &mut object,
-            Some(old).filter(|old| old.get("metadata").is_some()),
-            managers,
-        );
+        write(&mut object, managers);
         Ok(object)
     }
 

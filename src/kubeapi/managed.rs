@@ -351,26 +351,27 @@ pub(super) fn track(
             managers
         }
     };
-    write(object, old, managers);
+    write(object, managers);
 }
 
-/// Puts managers into an object; when only times would differ from the old ones, those stay.
-pub(super) fn write(object: &mut Value, old: Option<&Value>, mut managers: Managers) {
+/// Puts managers into an object.
+pub(super) fn write(object: &mut Value, mut managers: Managers) {
     managers.limit();
-    let known = old.map_or(&Value::Null, |old| {
-        old.field("metadata").field("managedFields")
-    });
-    let unchanged = old.is_some_and(|old| {
-        differ_only_in_managers(old, object)
-            && managers.same_fields(&Managers::decode(known.clone()).unwrap_or_default())
-    });
-    let list = if unchanged {
-        known.clone()
-    } else {
-        managers.encode()
-    };
-    if list.as_array().is_some_and(|list| !list.is_empty()) {
-        object.set(&["metadata", "managedFields"], list);
+    if !managers.0.is_empty() {
+        object.set(&["metadata", "managedFields"], managers.encode());
+    }
+}
+
+/// Puts the old managers back when only their times would differ: then a write has no effect.
+pub(super) fn keep_times(old: &Value, object: &mut Value) {
+    let list = |object: &Value| object.field("metadata").field("managedFields").clone();
+    let known = list(old);
+    if !known.is_array() || !differ_only_in_managers(old, object) {
+        return;
+    }
+    let managers = |list: Value| Managers::decode(list).unwrap_or_default();
+    if managers(known.clone()).same_fields(&managers(list(object))) {
+        object.set(&["metadata", "managedFields"], known);
     }
 }
 

@@ -49,3 +49,41 @@ async fn a_manager_that_is_sent_has_no_longer_name_than_others() {
         assert_eq!(code, wanted, "{told}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_apply_without_effect_writes_nothing() {
+    let moment = Arc::new(AtomicI64::new(0));
+    let api = open_at(&moment).await;
+    let metadata = json!({"creationTimestamp": null, "labels": {}, "annotations": {}});
+    let objects = [
+        (
+            "api/v1/namespaces/default/configmaps/a",
+            "v1",
+            "ConfigMap",
+            json!({"data": {"k": "v"}}),
+        ),
+        (
+            "api/v1/namespaces/default/secrets/a",
+            "v1",
+            "Secret",
+            json!({"stringData": {"k": "v"}}),
+        ),
+        (
+            "api/v1/namespaces/default/pods/a",
+            "v1",
+            "Pod",
+            json!({"spec": {"containers": []}, "status": {}}),
+        ),
+    ];
+    for (path, version, kind, mut object) in objects {
+        object["apiVersion"] = json!(version);
+        object["kind"] = json!(kind);
+        object["metadata"] = metadata.clone();
+        let path = format!("/{path}");
+        let (code, made) = apply(&api, &path, "one", &object).await;
+        assert_eq!(code, 201, "{made}");
+        moment.fetch_add(60, Ordering::Relaxed);
+        let (code, again) = apply(&api, &path, "one", &object).await;
+        assert_eq!((code, again), (200, made));
+    }
+}
