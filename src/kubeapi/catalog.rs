@@ -320,6 +320,13 @@ fn from_definition(definition: &CustomResourceDefinition) -> Vec<Resource> {
         .collect()
 }
 
+/// The kind of a definition in one of its versions, whether it can be served or not.
+pub(super) fn kind_of(definition: &Value) -> Option<Arc<Resource>> {
+    let definition = serde_json::from_value::<CustomResourceDefinition>(definition.clone()).ok()?;
+    let version = definition.spec.versions.first()?;
+    Some(Arc::new(from_version(&definition, version)))
+}
+
 fn schema_of(version: &CustomResourceDefinitionVersion) -> Value {
     version
         .schema

@@ -4,7 +4,7 @@ use super::{
     admission::name_of,
     cascade::OWN_FINALIZER,
     catalog::{Resource, Role},
-    naming,
+    definition, naming,
     tree::Tree,
 };
 use base64::Engine;
@@ -80,16 +80,8 @@ fn encode_texts(object: &mut Value) {
     }
 }
 
-/// Says that a definition is served, which it is as soon as it is stored.
-fn establish(object: &mut Value, old: Option<&Value>, now: jiff::Timestamp) {
-    let known = &object.field("status").field("conditions");
-    let since = known[0].field("lastTransitionTime").clone();
-    let since = if since.is_null() {
-        naming::time(now)
-    } else {
-        since
-    };
-    let condition = |kind: &str, reason: &str, message: &str| json!({"type": kind, "status": "True", "reason": reason, "message": message, "lastTransitionTime": since});
+/// Says whether a definition is served, which it is as soon as it is stored, unless it cannot be.
+pub(super) fn establish(object: &mut Value, old: Option<&Value>, now: jiff::Timestamp) {
     let mut names = object.field("spec").field("names").clone();
     if let Some(fields) = names.as_object_mut() {
         let kind = fields
@@ -109,17 +101,49 @@ fn establish(object: &mut Value, old: Option<&Value>, now: jiff::Timestamp) {
             .or_insert_with(|| json!({"strategy": "None"}));
         spec.insert("names".to_owned(), names.clone());
     }
-    fields.insert(
-        "status".to_owned(),
-        json!({
-            "acceptedNames": names,
-            "conditions": [
-                condition("NamesAccepted", "NoConflicts", "no conflicts found"),
-                condition("Established", "InitialNamesAccepted", "the initial names have been accepted"),
-            ],
-            "storedVersions": versions,
-        }),
-    );
+    // What changes is still to be checked, and is not stored if it cannot be served.
+    let same = old.filter(|old| old.field("spec") == object.field("spec"));
+    let mistake = same.and_then(definition::mistake_of);
+    let accepted = Ok("the initial names have been accepted");
+    let established = mistake.as_deref().map_or(accepted, Err);
+    let conflicts = Ok("no conflicts found");
+    let conditions = json!([
+        condition(object, now, "NamesAccepted", "NoConflicts", conflicts),
+        condition(
+            object,
+            now,
+            "Established",
+            "InitialNamesAccepted",
+            established
+        ),
+    ]);
+    let status = json!({
+        "acceptedNames": names,
+        "conditions": conditions,
+        "storedVersions": versions,
+    });
+    object.set(&["status"], status);
+}
+
+/// A condition of a definition: that something is so for this reason, or what is wrong.
+fn condition(
+    object: &Value,
+    now: jiff::Timestamp,
+    kind: &str,
+    reason: &str,
+    outcome: Result<&str, &str>,
+) -> Value {
+    let (status, reason, message) = match outcome {
+        Ok(message) => ("True", reason, message),
+        Err(mistake) => ("False", "NotServed", mistake),
+    };
+    let known = object.field("status").field("conditions").as_array();
+    let mut known = known.into_iter().flatten();
+    let same = known.find(|known| known.text("type") == kind && known.text("status") == status);
+    let since = same.map(|known| known.field("lastTransitionTime").clone());
+    let since = since.filter(|since| !since.is_null());
+    json!({"type": kind, "status": status, "reason": reason, "message": message,
+        "lastTransitionTime": since.unwrap_or_else(|| naming::time(now))})
 }
 
 /// The versions that objects may be stored in: the present one, and those that were before it until

@@ -3,14 +3,14 @@
 use super::{
     Server,
     cascade::is_ending,
-    catalog::{Resource, Role},
+    catalog::{Resource, Role, kind_of},
     chores::Chores,
     delete::DeleteOptions,
     refusal::Refusal,
 };
 use crate::kubeapi::tree::Tree;
 use serde_json::Value;
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 /// The finalizer that a real server keeps a definition by while there are objects of its kind.
 pub(super) const CLEANUP: &str = "customresourcecleanup.apiextensions.k8s.io";
@@ -84,8 +84,20 @@ impl Server {
             return Ok(());
         }
         let definition = stored.tree();
-        let found = self.store.list(&storage_of(&definition), None).0;
-        let mut objects = self.with_kinds(found);
+        let storage = storage_of(&definition);
+        let found = self.store.list(&storage, None).0;
+        let known = catalog.by_key(&storage).cloned();
+        let kind = known.or_else(|| kind_of(&definition));
+        let mut objects: Vec<_> = match kind {
+            Some(kind) => {
+                let objects = found.into_iter();
+                objects
+                    .map(|(_, stored)| (Arc::clone(&kind), stored.value()))
+                    .collect()
+            }
+            None if found.is_empty() => Vec::new(),
+            None => return Ok(()),
+        };
         let all = objects.len();
         objects.retain(|(_, object)| !is_ending(object));
         let mut remaining = objects.len() < all;

@@ -5,6 +5,8 @@ use super::{
     access::{MASTERS, RBAC},
     admission::{Case, Origin, Strictness, name_of},
     catalog::{Catalog, Resource, Role, check_definition},
+    chores::Chores,
+    definition, dress,
     store::{Expectation, Rejected, Store, Write},
 };
 use crate::kubeapi::tree::Tree;
@@ -57,8 +59,37 @@ impl Server {
         }
         self.put_roles(&catalog).await?;
         self.reload_catalog();
+        self.tell_what_is_served().await;
         self.sweep().await;
         Ok(())
+    }
+
+    /// Says of each definition that another version of this program took and that cannot be served why, in
+    /// the log and in its conditions; and of one that can be again, that it is.
+    async fn tell_what_is_served(&self) {
+        let catalog = self.catalog();
+        let Some(kinds) = catalog.by_role(Role::Definition) else {
+            return;
+        };
+        for (key, stored) in self.store.list(&kinds.prefix(""), None).0 {
+            let object = stored.tree();
+            let mistake = definition::mistake_of(&object);
+            if let Some(reason) = &mistake {
+                let name = name_of(&object);
+                tracing::warn!(%name, %reason, "A definition cannot be served; change or delete it");
+            }
+            if is_established(&object) == mistake.is_none() {
+                continue;
+            }
+            let now = (self.clock)();
+            let establish = |new: &mut Value| dress::establish(new, Some(&object), now);
+            let told = self.edit(&key, &establish, &mut Chores::default()).await;
+            if let Err(refusal) = told {
+                let status = refusal.status();
+                let why = status.text("message");
+                tracing::warn!(%key, why, "Could not say whether a definition is served");
+            }
+        }
     }
 
     /// Puts the role that may do everything, so that others can be bound to it.
@@ -185,6 +216,12 @@ impl Server {
             Err(Rejected::Stale) => Err(Error::Prepare(format!("{name} changed meanwhile"))),
         }
     }
+}
+
+fn is_established(definition: &Value) -> bool {
+    let conditions = definition.field("status").field("conditions").as_array();
+    let mut conditions = conditions.into_iter().flatten();
+    conditions.any(|one| one.text("type") == "Established" && one.text("status") == "True")
 }
 
 /// Keeps the versions that there may be objects of and that a definition does not name, as after a

@@ -240,3 +240,61 @@ async fn a_definition_of_several_versions_that_a_webhook_converts_is_refused() {
     let (code, told) = send(&api, "POST", PATH, converted).await;
     assert_eq!(code, 201, "{told}");
 }
+
+/// Breaks a rule of the definition of boats behind the back of the API, which takes none that is broken.
+async fn break_boats(api: &KubeApi) {
+    let key = "apiextensions.k8s.io/customresourcedefinitions//boats.sea.test";
+    let stored = api.server.store.get(key).unwrap();
+    let mut object = stored.value();
+    object["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["x-kubernetes-validations"] =
+        json!([{"rule": "self.("}]);
+    let write = store::Write {
+        key: key.to_owned(),
+        expected: store::Expectation::Revision(stored.revision),
+        object,
+        deletes: false,
+    };
+    assert!(api.server.store.write(write).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_definition_that_cannot_be_served_says_so_and_keeps_its_objects() {
+    let api = open_after(async |api| {
+        send(api, "POST", PATH, boats(&[version("v1", true, true)])).await;
+        for (name, finalizers) in [("free", json!([])), ("held", json!(["a.b/c"]))] {
+            let boat = json!({"apiVersion": "sea.test/v1", "kind": "Boat",
+                "metadata": {"name": name, "finalizers": finalizers}});
+            assert_eq!(
+                send(api, "POST", "/apis/sea.test/v1/boats", boat).await.0,
+                201
+            );
+        }
+        break_boats(api).await;
+    })
+    .await;
+    let established = async || {
+        let definition = read(&api, BOATS).await.unwrap();
+        definition["status"]["conditions"][1].clone()
+    };
+    let condition = established().await;
+    assert_eq!(condition["type"], "Established");
+    assert_eq!(condition["status"], "False", "{condition}");
+    let labels = json!({"metadata": {"labels": {"k": "v"}}});
+    let (code, told) = send(&api, "PATCH", BOATS, labels).await;
+    assert_eq!(code, 200, "{told}");
+    assert_eq!(established().await, condition);
+    send(&api, "DELETE", BOATS, Value::Null).await;
+    assert!(read(&api, BOATS).await.is_some());
+    let there = |name: &str| {
+        let key = format!("sea.test/boats//{name}");
+        api.server.store.get(&key).is_some()
+    };
+    assert!(!there("free") && there("held"));
+    let (code, told) = give(&api, &[version("v1", true, true)]).await;
+    assert_eq!(code, 200, "{told}");
+    assert_eq!(established().await["status"], "True");
+    let freed = json!({"metadata": {"finalizers": null}});
+    send(&api, "PATCH", "/apis/sea.test/v1/boats/held", freed).await;
+    assert!(!there("held"));
+    assert_eq!(read(&api, BOATS).await, None);
+}
