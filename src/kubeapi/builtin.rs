@@ -37,6 +37,8 @@ const POD_KEYS: &[(&str, &str)] = &[
 
 const NAMESPACE_KEYS: &[(&str, &str)] = &[OWNERS, ("status.conditions", "type")];
 
+const ACCOUNT_KEYS: &[(&str, &str)] = &[OWNERS, ("secrets", "name")];
+
 const EVENT_FIELDS: &[&str] = &[
     "involvedObject.kind",
     "involvedObject.namespace",
@@ -148,6 +150,10 @@ fn core_in_namespaces() -> Vec<Resource> {
         Resource {
             namespaced: true,
             short_names: words(&["sa"]),
+            rules: Rules {
+                merge_keys: Some(ACCOUNT_KEYS),
+                ..plain_rules()
+            },
             message: Some(protobuf::SERVICE_ACCOUNT),
             ..stored(
                 ("", "v1", "ServiceAccount", "serviceaccounts"),

@@ -33,6 +33,7 @@ const LISTS: &[(&str, &str, &str)] = &[
     (".core.v1.PodSpec", "volumes", "name"),
     (".core.v1.PodStatus", "conditions", "type"),
     (".core.v1.NamespaceStatus", "conditions", "type"),
+    (".core.v1.ServiceAccount", "secrets", "name"),
     (".v1.CustomResourceDefinitionStatus", "conditions", "type"),
 ];
 

@@ -224,3 +224,25 @@ async fn a_role_that_gives_more_than_can_be_checked_is_refused() {
         assert!(code == 403 && message.ends_with(wanted), "{message}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_secrets_of_a_service_account_are_merged_by_name() {
+    let api = open().await;
+    let path = "/api/v1/namespaces/default/serviceaccounts/a";
+    let named = |name: &str| json!({"apiVersion": "v1", "kind": "ServiceAccount", "secrets": [{"name": name}]});
+    for manager in ["one", "two"] {
+        let path = format!("{path}?fieldManager={manager}");
+        send(&api, "PATCH", &path, named(manager)).await;
+    }
+    let both = json!([{"name": "one"}, {"name": "two"}]);
+    let account = read(&api, path).await.unwrap();
+    assert_eq!(account["secrets"], both);
+    let resources = crate::kubeapi::builtin::resources();
+    let mut kinds = resources.iter();
+    let accounts = kinds.find(|kind| kind.plural == "serviceaccounts").unwrap();
+    let media_type = "application/strategic-merge-patch+json";
+    let patch = named("two").to_string();
+    let patch = crate::kubeapi::patch::Patch::parse(media_type, patch.as_bytes(), accounts);
+    let patched = patch.unwrap().apply(&named("one")).unwrap();
+    assert_eq!(patched["secrets"], both);
+}
