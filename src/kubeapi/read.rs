@@ -68,7 +68,7 @@ impl Server {
             None | Some(Ok(0) | Err(_)) => usize::MAX,
             Some(Ok(limit)) => limit,
         };
-        let token = Self::continuation(parameters)?;
+        let token = self.continuation(parameters)?;
         if token.is_some() && !matches!(parameters.get("resourceVersion"), "" | "0") {
             let why = "specifying resource version is not allowed when using continue";
             return Err(Refusal::bad_request(why));
@@ -127,7 +127,7 @@ impl Server {
         })
     }
 
-    fn continuation(parameters: &Parameters) -> Result<Option<Continue>, Refusal> {
+    fn continuation(&self, parameters: &Parameters) -> Result<Option<Continue>, Refusal> {
         let text = parameters.get("continue");
         if text.is_empty() {
             return Ok(None);
@@ -135,8 +135,9 @@ impl Server {
         let bytes = TOKEN
             .decode(text.trim_end_matches('='))
             .map_err(|error| unreadable(&error.to_string()))?;
-        let token =
+        let token: Continue =
             serde_json::from_slice(&bytes).map_err(|error| unreadable(&explain(&bytes, &error)))?;
+        self.must_have_reached(token.rv)?;
         Ok(Some(token))
     }
 

@@ -302,6 +302,16 @@ async fn a_list_that_continues_is_of_the_revision_that_it_began_with() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_list_does_not_continue_in_the_future() {
+    let api = open().await;
+    // {"v":"meta.k8s.io/v1","rv":999999,"start":"/namespaces//a"}
+    let token = "eyJ2IjoibWV0YS5rOHMuaW8vdjEiLCJydiI6OTk5OTk5LCJzdGFydCI6Ii9uYW1lc3BhY2VzLy9hIn0";
+    let path = format!("/api/v1/namespaces?continue={token}");
+    let (code, told) = send(&api, "GET", &path, Value::Null).await;
+    assert_eq!(code, 504, "{told}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn everything_is_there_again_after_a_restart() {
     let memory = store::Memory::default();
     let first = KubeApi::open(options(memory.clone())).await.unwrap();
