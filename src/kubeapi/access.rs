@@ -3,7 +3,7 @@
 mod escalation;
 mod impersonation;
 
-pub(super) use escalation::moved_role;
+pub(super) use escalation::{gathering_role, moved_role};
 
 use super::{Server, catalog::Resource, refusal::Refusal, routes::Target, tree::Tree};
 use serde_json::Value;

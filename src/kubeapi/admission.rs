@@ -3,7 +3,7 @@
 mod identity;
 
 use super::{
-    access::moved_role,
+    access::{gathering_role, moved_role},
     bounds::COMPLAINTS,
     cascade::is_ending,
     catalog::{Catalog, Resource, Role},
@@ -209,6 +209,7 @@ impl Case<'_> {
             old.map(|old| old.field("metadata")),
             self.resource,
         ));
+        errors.extend(gathering_role(self.resource, old, object));
         let name = &name_of(old.unwrap_or(object));
         errors.extend(validate(self.catalog.schema(self.resource), object, old));
         if errors.is_empty()

@@ -109,6 +109,19 @@ fn objection(granted: &[Value], own: &[Value]) -> Option<String> {
     ))
 }
 
+/// What is wrong with a role that is to have the rules of others: nobody would ever give it them here.
+/// What is as it was is let be: not every version of this program refused it.
+pub(in crate::kubeapi) fn gathering_role(
+    resource: &Resource,
+    old: Option<&Value>,
+    object: &Value,
+) -> Option<FieldError> {
+    let rule = object.field("aggregationRule");
+    let same = old.is_some_and(|old| old.field("aggregationRule") == rule);
+    let gathers = resource.group == RBAC && !rule.is_null() && !same;
+    gathers.then(|| FieldError::forbidden("aggregationRule", "roles are not aggregated here"))
+}
+
 fn words<'a>(rule: &'a Value, field: &str) -> impl Iterator<Item = &'a str> + Clone {
     let list = rule.field(field).as_array().into_iter().flatten();
     list.filter_map(Value::as_str)

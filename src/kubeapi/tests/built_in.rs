@@ -246,3 +246,17 @@ async fn the_secrets_of_a_service_account_are_merged_by_name() {
     let patched = patch.unwrap().apply(&named("one")).unwrap();
     assert_eq!(patched["secrets"], both);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_role_that_would_gather_the_rules_of_others_is_refused() {
+    let api = open().await;
+    let selector = json!({"matchLabels": {"k": "v"}});
+    let role = json!({"metadata": {"name": "a"}, "rules": [],
+        "aggregationRule": {"clusterRoleSelectors": [selector]}});
+    let (code, told) = send(&api, "POST", CLUSTER_ROLES, role).await;
+    let wanted = "aggregationRule: Forbidden: roles are not aggregated here";
+    let found = told["message"].as_str().unwrap();
+    assert!(code == 422 && found.ends_with(wanted), "{told}");
+    let plain = json!({"metadata": {"name": "a"}, "rules": [], "aggregationRule": null});
+    assert_eq!(send(&api, "POST", CLUSTER_ROLES, plain).await.0, 201);
+}
