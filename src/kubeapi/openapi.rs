@@ -165,15 +165,17 @@ fn add_paths(paths: &mut Map<String, Value>, root: &str, resource: &Resource, id
         paths.insert(collection, json!({"post": operation("post", true)}));
         return;
     }
-    let mut collection = json!({"get": operation("list", false)});
-    let mut item = json!({"get": operation("get", false)});
-    if resource.verbs == Verbs::All {
-        collection.set(&["post"], operation("post", true));
-        collection.set(&["delete"], operation("deletecollection", true));
-        item.set(&["put"], operation("put", true));
-        item.set(&["patch"], operation("patch", true));
-        item.set(&["delete"], operation("delete", true));
-    }
+    let collection = json!({
+        "get": operation("list", false),
+        "post": operation("post", true),
+        "delete": operation("deletecollection", true),
+    });
+    let item = json!({
+        "get": operation("get", false),
+        "put": operation("put", true),
+        "patch": operation("patch", true),
+        "delete": operation("delete", true),
+    });
     if resource.rules.status {
         let status = json!({
             "get": operation("get", false),
