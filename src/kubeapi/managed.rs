@@ -114,9 +114,8 @@ impl Setting<'_> {
 
     /// Whether the fields of a manager can be compared with an object of this version.
     fn speaks(&self, version: &str) -> bool {
-        // The two views of an event name its fields differently.
-        let events = self.resource.plural == "events" && self.resource.rules.lifetime.is_some();
-        !events || version == self.resource.api_version() || self.resource.view == View::Versioned
+        // The versions of a built-in kind may name its fields differently, as the two of an event do.
+        version == self.resource.api_version() || self.resource.view == View::Versioned
     }
 }
 
