@@ -417,7 +417,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_that_is_cut_off_is_refused_at_every_byte() {
+    fn a_body_that_is_cut_off_is_refused_or_lacks_its_end() {
         let metadata = field(1, b"team");
         let whole = envelope("v1", "Namespace", &field(1, &metadata));
         for length in 0..whole.len() {
