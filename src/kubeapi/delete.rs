@@ -76,7 +76,7 @@ impl DeleteOptions {
             value.map(str::to_owned)
         };
         let orphans = said.field("orphanDependents");
-        let asked = Asked {
+        let asked = RawOptions {
             policy: text("/propagationPolicy")
                 .unwrap_or_else(|| parameters.get("propagationPolicy").to_owned()),
             orphans: if orphans.is_null() {
@@ -130,13 +130,13 @@ impl DeleteOptions {
 }
 
 /// What a delete says about dependents and about being a rehearsal, before it is looked at.
-struct Asked {
+struct RawOptions {
     policy: String,
     orphans: Option<bool>,
     dry_run: Vec<Value>,
 }
 
-impl Asked {
+impl RawOptions {
     fn mistakes(&self) -> Vec<FieldError> {
         let field = "propagationPolicy";
         let asked = json!(self.policy);
@@ -219,7 +219,7 @@ impl Server {
         options: &DeleteOptions,
         presenter: Presenter<'_>,
     ) -> Result<Response<Body>, Refusal> {
-        let selected: Vec<Arc<Stored>> = self.selected(target, parameters)?;
+        let selected: Vec<Arc<Stored>> = self.collection(target, parameters)?;
         let objects = selected
             .iter()
             .map(|stored| (Arc::clone(&target.resource), stored.value()));

@@ -85,7 +85,7 @@ impl Server {
         };
         let page = self.store.page(&prefix, after, most, wanted);
         let (found, mut rest, revision) = page.ok_or_else(|| forgotten(token.is_some()))?;
-        let mut selected = select(&selector, target, found);
+        let mut selected = matching(&selector, target, found);
         rest += selected.split_off(limit.min(selected.len())).len();
         let mut end = ListEnd {
             revision,
@@ -100,7 +100,7 @@ impl Server {
     }
 
     /// The objects of a collection that a delete is about.
-    pub(super) fn selected(
+    pub(super) fn collection(
         &self,
         target: &Target,
         parameters: &Parameters,
@@ -108,7 +108,7 @@ impl Server {
         let selector = selector(target, parameters)?;
         let prefix = target.resource.prefix(&target.namespace);
         let (found, _) = self.store.list(&prefix, None);
-        let selected = select(&selector, target, found);
+        let selected = matching(&selector, target, found);
         Ok(selected.into_iter().map(|(_, stored)| stored).collect())
     }
 
@@ -207,7 +207,7 @@ pub(super) fn selector(target: &Target, parameters: &Parameters) -> Result<Selec
     )
 }
 
-fn select(
+fn matching(
     selector: &Selector,
     target: &Target,
     found: Vec<(String, Arc<Stored>)>,
