@@ -365,7 +365,7 @@ impl Refusal {
         refusal
     }
 
-    /// A refusal without a reason, as some old paths of the real server give it.
+    /// A refusal without a reason: a fault of ours, or what some old paths of the real server so refuse.
     pub(super) fn internal(message: impl Into<String>) -> Self {
         Self::new(500, "", message)
     }
