@@ -41,8 +41,6 @@ const LIMIT: usize = 1024;
 const LIMIT_OF_SOURCE: usize = 16;
 /// The longest instance name (RFC 6763, section 4.1.1).
 const INSTANCE_LIMIT: usize = 63;
-/// How many hosts an advertisement may have been on before those that it left are forgotten.
-const HOSTS: usize = 4;
 /// How long what was taken back is kept, so that its owner can object (RFC 6762, section 10.1).
 const FAREWELL: Duration = Duration::from_secs(1);
 /// How long what is doubted has to be confirmed.
@@ -302,14 +300,8 @@ impl Neighbours {
                     refresh: Refresh::new(now, ttl),
                 };
                 row.locate(index, location, &self.hosts);
-                self.hosts
-                    .entry(target.clone())
-                    .or_default()
-                    .rows
-                    .insert(key.clone());
-                if self.hosts.len() > self.rows.len() * HOSTS {
-                    self.forget_hosts();
-                }
+                let host = self.hosts.entry(target.clone()).or_default();
+                host.rows.insert(key.clone());
             }
             Data::Txt(text) => match Record::decode(text) {
                 Ok(record) => row.describe(index, from.source, record),
@@ -376,6 +368,8 @@ impl Neighbours {
                 self.events.extend(row.news(&self.hosts, links, now));
             }
             self.due = sooner(self.due, row.next_timer());
+            let left = row.take_left_hosts();
+            self.leave(key, left);
         }
     }
 
@@ -385,27 +379,19 @@ impl Neighbours {
             return;
         };
         self.events.extend(row.farewell());
-        for name in row.targets() {
-            if let Some(host) = self.hosts.get_mut(name) {
+        self.leave(key, row.into_hosts());
+    }
+
+    /// Takes a row off hosts, and forgets those that nobody else is on.
+    fn leave(&mut self, key: &str, hosts: BTreeSet<Name>) {
+        for name in hosts {
+            if let Some(host) = self.hosts.get_mut(&name) {
                 host.rows.remove(key);
                 if host.rows.is_empty() {
-                    self.hosts.remove(name);
+                    self.hosts.remove(&name);
                 }
             }
         }
-        if self.hosts.len() > self.rows.len() * HOSTS {
-            self.forget_hosts();
-        }
-    }
-
-    /// Forgets the hosts that nobody is on any more.
-    fn forget_hosts(&mut self) {
-        let rows = &self.rows;
-        self.hosts.retain(|name, host| {
-            host.rows
-                .retain(|key| rows.get(key).is_some_and(|row| row.is_on(name)));
-            !host.rows.is_empty()
-        });
     }
 
     /// Says whether a newcomer may stay, and makes room for it if need be.

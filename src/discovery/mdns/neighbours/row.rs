@@ -49,6 +49,8 @@ pub(super) struct Row {
     pub(super) is_known: bool,
     /// What is announced under each service type; the first one counts where they disagree.
     services: BTreeMap<usize, Service>,
+    /// The hosts that have noted it.
+    hosts: BTreeSet<Name>,
     told: Vec<Sighting>,
     repeat_at: Instant,
     asked: Option<Instant>,
@@ -66,6 +68,7 @@ impl Row {
             first_seen: now,
             is_known,
             services: BTreeMap::new(),
+            hosts: BTreeSet::new(),
             told: Vec::new(),
             repeat_at: now + REPEAT,
             asked: None,
@@ -90,6 +93,7 @@ impl Row {
         location: Location,
         hosts: &BTreeMap<Name, Host>,
     ) {
+        self.hosts.insert(location.target.clone());
         let service = self.services.entry(index).or_default();
         service.locate(location, hosts);
     }
@@ -171,9 +175,17 @@ impl Row {
         self.locations().map(|one| &one.target).collect()
     }
 
-    /// Returns whether it is said to be on a host.
-    pub(super) fn is_on(&self, name: &Name) -> bool {
-        self.locations().any(|location| location.target == *name)
+    /// Returns the hosts that it is not said to be on any more since this was asked last.
+    pub(super) fn take_left_hosts(&mut self) -> BTreeSet<Name> {
+        let present = self.targets().into_iter().cloned().collect();
+        let left = self.hosts.difference(&present).cloned().collect();
+        self.hosts = present;
+        left
+    }
+
+    /// Returns all hosts that have noted it.
+    pub(super) fn into_hosts(self) -> BTreeSet<Name> {
+        self.hosts
     }
 
     /// Another run under our id is a clone, which the roster must hear of.

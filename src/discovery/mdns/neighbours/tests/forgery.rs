@@ -158,6 +158,29 @@ fn a_source_has_sixteen_newcomers_and_takes_no_room_from_others() {
 }
 
 #[test]
+fn those_who_come_and_go_leave_nothing_on_a_host_that_somebody_stays_on() {
+    let (links, mut now) = (links(), Instant::now());
+    let mut table = with_rome(&links, now);
+    let host = table.hosts.keys().next().expect("Rome is there").clone();
+    for number in 0..20 {
+        let mut lie = says(&format!("forged-{number}"), &["10.0.0.66"]);
+        for record in &mut lie.answers {
+            if let Data::Srv { target, .. } = &mut record.data {
+                *target = host.clone();
+            }
+        }
+        table.hear(&lie, from(2, "10.0.0.66"), &links, now);
+        now += TTL_OF_ROME / 2;
+        let packet = says(ROME, &["10.0.0.9"]);
+        table.hear(&packet, from(2, "10.0.0.9"), &links, now);
+        now += TTL_OF_ROME / 2;
+        wait(&mut table, &links, now);
+    }
+    assert_eq!(table.rows.len(), 1);
+    assert_eq!(table.hosts[&host].rows.len(), 1);
+}
+
+#[test]
 fn there_is_a_limit_in_all_and_those_who_are_known_are_never_turned_away() {
     let (mut table, links, now) = (neighbours(), links(), Instant::now());
     table.set_known(BTreeSet::from([ROME.parse().expect("an id")]));
