@@ -164,3 +164,17 @@ async fn whoever_takes_us_back_is_answered_even_if_it_speaks_as_we_do() {
     }
     assert_eq!(session.neighbours.len(), 0, "it is none of them");
 }
+
+#[tokio::test(start_paused = true)]
+async fn somebody_else_who_asks_what_we_asked_is_answered_and_our_echo_is_not() {
+    let (events, _kept) = EventSink::channel();
+    let mut session = session(&events);
+    session.links = eth0();
+    session.sockets = Some(Sockets::open(0).expect("any port"));
+    let data = responder::browse(std::iter::empty())[0].encode();
+    session.asked = vec![data.clone()];
+    for (source, answers) in [("10.0.0.5:5353", false), ("10.0.0.9:5353", true)] {
+        session.take(Some(&datagram(source, data.len())), &data);
+        assert_eq!(line(&mut session).answer.is_some(), answers, "{source}");
+    }
+}
