@@ -27,10 +27,12 @@ use crate::{
     engine::sighting::{CROWD, CROWD_PAUSE, Event},
 };
 
+mod asking;
 mod host;
 mod row;
 mod service;
 
+use asking::Wanted;
 use host::Host;
 use row::Row;
 use service::{Location, Refresh};
@@ -66,7 +68,7 @@ pub(super) struct Neighbours {
     rows: BTreeMap<String, Row>,
     hosts: BTreeMap<Name, Host>,
     events: VecDeque<Event>,
-    questions: Vec<Question>,
+    wanted: Wanted,
     /// When all rows are to be looked at, at the latest: every change of one brings it forward.
     due: Option<Instant>,
     /// Until when a crowd is left alone.
@@ -87,7 +89,7 @@ impl Neighbours {
             rows: BTreeMap::new(),
             hosts: BTreeMap::new(),
             events: VecDeque::new(),
-            questions: Vec::new(),
+            wanted: Wanted::default(),
             due: None,
             rest: None,
         }
@@ -158,8 +160,8 @@ impl Neighbours {
             }
         }
         for (key, row) in &mut self.rows {
-            if row.is_question_due(now) {
-                self.questions.extend(row.questions(key, &self.types));
+            if let Some(since) = row.question_due(now) {
+                self.wanted.add(key, since);
                 touched.insert(key.clone());
             }
             self.events.extend(row.repeat(now));
@@ -180,17 +182,12 @@ impl Neighbours {
         self.events.pop_front()
     }
 
-    /// Returns what is to be asked.
-    pub(super) fn take_questions(&mut self) -> Vec<Question> {
-        std::mem::take(&mut self.questions)
-    }
-
     /// Has an advertisement confirmed within two seconds, or it is gone.
     pub(super) fn verify(&mut self, instance: &str, now: Instant) {
         let key = instance.to_ascii_lowercase();
         if let Some(row) = self.rows.get_mut(&key) {
-            row.doubt_all(now + DOUBT, now);
-            self.questions.extend(row.questions(&key, &self.types));
+            row.doubt_all(now);
+            self.wanted.add(&key, now);
             self.due = sooner(self.due, row.next_timer());
             // It may be there still on one of two LANs.
             for target in row.targets() {
@@ -227,7 +224,7 @@ impl Neighbours {
             self.events.extend(row.farewell());
         }
         self.hosts.clear();
-        self.questions.clear();
+        self.wanted.clear();
         self.due = None;
     }
 
@@ -257,8 +254,9 @@ impl Neighbours {
             .entry(key.clone())
             .or_insert_with(|| Row::new(instance, from.source, is_known, now));
         if record.ttl == 0 {
-            self.questions
-                .extend(row.withdraw(index, from.source, now, (&key, &self.types)));
+            if row.withdraw(index, from.source, now, self.wanted.has_room()) {
+                self.wanted.add(&key, now);
+            }
         } else {
             row.expect(index, now);
         }
@@ -274,11 +272,7 @@ impl Neighbours {
         touched: &mut BTreeSet<String>,
         now: Instant,
     ) {
-        let found = self.types.iter().enumerate().find_map(|(index, name)| {
-            let instance = instance_of(&record.name, name)?;
-            Some((index, instance.to_ascii_lowercase()))
-        });
-        let Some((index, key)) = found else {
+        let Some((index, key)) = self.instance_at(&record.name) else {
             return;
         };
         let Some(row) = self.rows.get_mut(&key) else {
@@ -287,8 +281,9 @@ impl Neighbours {
         let ttl = time_to_live(record.ttl);
         match &record.data {
             Data::Srv { .. } | Data::Txt(_) if record.ttl == 0 => {
-                self.questions
-                    .extend(row.withdraw(index, from.source, now, (&key, &self.types)));
+                if row.withdraw(index, from.source, now, self.wanted.has_room()) {
+                    self.wanted.add(&key, now);
+                }
             }
             Data::Srv { port, target } if *port != 0 => {
                 let location = Location {
@@ -312,6 +307,15 @@ impl Neighbours {
         touched.insert(key);
     }
 
+    /// Returns the service type and the key of the instance with a name.
+    fn instance_at(&self, name: &Name) -> Option<(usize, String)> {
+        let mut types = self.types.iter().enumerate();
+        types.find_map(|(index, service_type)| {
+            let instance = instance_of(name, service_type)?;
+            Some((index, instance.to_ascii_lowercase()))
+        })
+    }
+
     /// Takes the addresses of hosts that somebody is said to be on.
     fn hear_addresses(
         &mut self,
@@ -321,6 +325,7 @@ impl Neighbours {
         now: Instant,
     ) {
         let mut flushed: BTreeSet<(Name, bool)> = BTreeSet::new();
+        let mut doubted: BTreeSet<String> = BTreeSet::new();
         for record in packet.records() {
             let address = match &record.data {
                 Data::A(v4) => IpAddr::V4(*v4),
@@ -332,8 +337,8 @@ impl Neighbours {
             };
             let ttl = time_to_live(record.ttl);
             if record.ttl == 0 {
-                if host.withdraw(from, address, now) {
-                    self.questions.extend(host::questions(&record.name));
+                if host.withdraw(from, address, now, self.wanted.has_room()) {
+                    doubted.extend(host.rows.iter().cloned());
                 }
             } else if host.hear(from, address, ttl, now) {
                 touched.extend(host.rows.iter().cloned());
@@ -347,10 +352,17 @@ impl Neighbours {
             let Some(host) = self.hosts.get_mut(&name) else {
                 continue;
             };
-            if host.replace(from, is_v4, now) {
-                self.questions.extend(host::questions(&name));
+            if host.replace(from, is_v4, now, self.wanted.has_room()) {
+                doubted.extend(host.rows.iter().cloned());
             }
             self.due = sooner(self.due, host.next_timer());
+        }
+        for key in doubted {
+            if let Some(row) = self.rows.get_mut(&key) {
+                row.await_answer(now);
+                self.wanted.add(&key, now);
+                touched.insert(key);
+            }
         }
     }
 
@@ -379,6 +391,7 @@ impl Neighbours {
             return;
         };
         self.events.extend(row.farewell());
+        self.wanted.remove(key);
         self.leave(key, row.into_hosts());
     }
 
@@ -451,9 +464,10 @@ fn is_among(known: &BTreeSet<ClusterId>, key: &str) -> bool {
     !known.is_empty() && key.parse::<ClusterId>().is_ok_and(|id| known.contains(&id))
 }
 
-/// Bounds a time to live: nothing is believed for longer than a pointer of RFC 6762.
+/// Bounds a time to live: what would have to be asked for again at once holds for a while, and nothing
+/// is believed for longer than a pointer of RFC 6762.
 fn time_to_live(seconds: u32) -> Duration {
-    Duration::from_secs(u64::from(seconds.max(1))).min(TTL.1)
+    Duration::from_secs(u64::from(seconds)).clamp(TTL.0, TTL.1)
 }
 
 /// Takes the service type off a name; none when nothing decent is left.

@@ -1,5 +1,6 @@
 //! One life of discovery on the LAN: from its sockets until shutdown or until they break.
 
+mod asking;
 mod hearing;
 mod lines;
 #[cfg(test)]
@@ -18,15 +19,16 @@ use super::{
     Mdns, fraction,
     link_events::link_events,
     neighbours::Neighbours,
-    responder::{self, ENTRIES, Responder},
+    responder::{self, Responder},
     socket::Sockets,
-    wire::{Packet, Question, SIZE_LIMIT},
+    wire::SIZE_LIMIT,
 };
 use crate::discovery::{
     DiscoveryError,
     interfaces::{InterfaceRules, Links},
     source::{Announcement, EventSink},
 };
+use asking::Asking;
 use lines::{Anew, Line};
 
 /// When an announcement is repeated. The times grow by a factor of at least two (RFC 6762, section
@@ -104,6 +106,7 @@ struct Session<'a> {
     announced: Option<Instant>,
     browse_at: Option<Instant>,
     browse_wait: Duration,
+    asking: Asking,
     /// What was asked last, which comes back to us from every interface.
     asked: Vec<Vec<u8>>,
     lines: BTreeMap<u32, Line>,
@@ -133,6 +136,7 @@ impl<'a> Session<'a> {
             announced: None,
             browse_at: None,
             browse_wait: BROWSE.0,
+            asking: Asking::default(),
             asked: Vec::new(),
             lines: BTreeMap::new(),
             links_due: None,
@@ -212,8 +216,7 @@ impl<'a> Session<'a> {
             }
             self.ask(&queries, now);
         }
-        let questions = self.neighbours.take_questions();
-        self.ask_all(questions, now);
+        self.ask_about_neighbours(now);
         while let Some(event) = self.neighbours.poll_event() {
             self.events.send(event);
         }
@@ -235,38 +238,6 @@ impl<'a> Session<'a> {
         line.answer = None;
     }
 
-    fn ask_all(&mut self, questions: Vec<Question>, now: Instant) {
-        let mut rest: Vec<Question> = Vec::new();
-        for question in questions {
-            if !rest.contains(&question) {
-                rest.push(question);
-            }
-        }
-        let queries: Vec<Packet> = rest
-            .chunks(ENTRIES)
-            .map(|questions| Packet {
-                questions: questions.to_vec(),
-                ..Packet::default()
-            })
-            .collect();
-        self.ask(&queries, now);
-    }
-
-    /// Asks on all links.
-    fn ask(&mut self, queries: &[Packet], now: Instant) {
-        let Some(sockets) = self.sockets.as_ref().filter(|_| !queries.is_empty()) else {
-            return;
-        };
-        self.asked = queries.iter().map(Packet::encode).collect();
-        for (name, link) in self.links.iter() {
-            for query in &self.asked {
-                sockets.multicast(name, link, query);
-            }
-            let line = self.lines.entry(link.index).or_default();
-            line.silent.get_or_insert(now);
-        }
-    }
-
     fn verify(&mut self, instance: &str) {
         self.neighbours.verify(instance, Instant::now());
     }
@@ -276,6 +247,7 @@ impl<'a> Session<'a> {
         [
             self.announce_at.first().copied(),
             self.browse_at,
+            self.asking.due,
             self.links_due,
             self.anew.due,
             self.neighbours.next_timer(),

@@ -95,30 +95,43 @@ impl Host {
     }
 
     /// Takes an address back; returns whether it is to be asked about.
-    pub(super) fn withdraw(&mut self, from: Origin, address: IpAddr, now: Instant) -> bool {
-        self.take_back(from, now, |interface, own, _| {
+    pub(super) fn withdraw(
+        &mut self,
+        from: Origin,
+        address: IpAddr,
+        now: Instant,
+        may_doubt: bool,
+    ) -> bool {
+        self.take_back(from, now, may_doubt, |interface, own, _| {
             interface == from.interface && own == address
         })
     }
 
     /// Lets what was heard before run out, since a packet named all addresses of a family; returns
     /// whether it is to be asked about.
-    pub(super) fn replace(&mut self, from: Origin, is_v4: bool, now: Instant) -> bool {
-        self.take_back(from, now, |interface, address, lease| {
+    pub(super) fn replace(
+        &mut self,
+        from: Origin,
+        is_v4: bool,
+        now: Instant,
+        may_doubt: bool,
+    ) -> bool {
+        self.take_back(from, now, may_doubt, |interface, address, lease| {
             let concerned = interface == from.interface && address.is_ipv4() == is_v4;
             concerned && lease.heard + BURST < now
         })
     }
 
-    /// Lets addresses run out. Those that are not the source's own are doubted, unless they were
-    /// asked about a moment ago: who confirmed them then has said it.
+    /// Lets addresses run out. Those that are not the source's own are doubted if they may be, unless
+    /// they were asked about a moment ago: who confirmed them then has said it.
     fn take_back(
         &mut self,
         from: Origin,
         now: Instant,
+        may_doubt: bool,
         concerned: impl Fn(u32, IpAddr, &Lease) -> bool,
     ) -> bool {
-        let rests = is_recent(self.asked, now);
+        let rests = !may_doubt || is_recent(self.asked, now);
         let mut is_doubted = false;
         for ((interface, address), lease) in &mut self.addresses {
             if !concerned(*interface, *address, lease) {
@@ -150,6 +163,11 @@ impl Host {
         let before = self.addresses.len();
         self.addresses.retain(|_, lease| lease.expires > now);
         self.addresses.len() != before
+    }
+
+    /// Returns whether all addresses were heard after a moment.
+    pub(super) fn is_heard(&self, since: Instant) -> bool {
+        self.addresses.values().all(|lease| lease.heard > since)
     }
 
     pub(super) fn next_timer(&self) -> Option<Instant> {

@@ -54,6 +54,8 @@ pub(super) struct Row {
     told: Vec<Sighting>,
     repeat_at: Instant,
     asked: Option<Instant>,
+    /// When it was left to others to ask about it, if we have not asked since.
+    left: Option<Instant>,
     /// How often what is missing was asked for.
     missing: usize,
     /// When it is asked for, besides when its locations are to be asked for again.
@@ -72,6 +74,7 @@ impl Row {
             told: Vec::new(),
             repeat_at: now + REPEAT,
             asked: None,
+            left: None,
             missing: 0,
             ask_at: None,
         }
@@ -104,19 +107,20 @@ impl Row {
         service.describe(&self.instance, source, record);
     }
 
-    /// Takes back what a source said; what others said is asked about, which is returned. What was
-    /// asked about a moment ago stands: whoever confirmed it then has said it.
+    /// Takes back what a source said; what others said is doubted if it may be, and then to be asked
+    /// about, which is returned. What was asked about a moment ago stands: whoever confirmed it then
+    /// has said it.
     pub(super) fn withdraw(
         &mut self,
         index: usize,
         source: IpAddr,
         now: Instant,
-        (key, types): (&str, &[Name]),
-    ) -> Vec<Question> {
+        may_doubt: bool,
+    ) -> bool {
         let Some(service) = self.services.get_mut(&index) else {
-            return Vec::new();
+            return false;
         };
-        let rests = host::is_recent(self.asked, now);
+        let rests = !may_doubt || host::is_recent(self.asked, now);
         let mut is_doubted = false;
         for location in &mut service.locations {
             if location.source == source {
@@ -126,25 +130,58 @@ impl Row {
                 is_doubted = true;
             }
         }
-        if !is_doubted || self.asked == Some(now) {
-            return Vec::new();
+        if is_doubted {
+            self.await_answer(now);
         }
-        self.asked = Some(now);
-        // Once more half-way, should the first question get lost.
-        self.ask_at = Some(now + DOUBT / 2);
-        self.questions(key, types)
+        is_doubted
     }
 
-    /// Lets everything run out unless it is confirmed until then.
-    pub(super) fn doubt_all(&mut self, deadline: Instant, now: Instant) {
-        self.asked = Some(now);
+    /// Lets everything run out unless it is confirmed.
+    pub(super) fn doubt_all(&mut self, now: Instant) {
         for service in self.services.values_mut() {
             for location in &mut service.locations {
-                location.expires = location.expires.min(deadline);
+                location.expires = location.expires.min(now + DOUBT);
             }
         }
-        // Once more half-way, as above.
-        self.ask_at = Some(now + deadline.saturating_duration_since(now) / 2);
+        self.await_answer(now);
+    }
+
+    /// Has a doubt asked about once more half-way, should the first question get lost.
+    pub(super) fn await_answer(&mut self, now: Instant) {
+        self.asked = Some(now);
+        self.ask_at = Some(now + DOUBT / 2);
+    }
+
+    /// Returns whether all that is said of it was heard after a moment, so that nothing is to be asked.
+    pub(super) fn is_confirmed(&self, since: Instant, hosts: &BTreeMap<Name, Host>) -> bool {
+        let is_heard = |one: &Location| {
+            let host = hosts.get(&one.target);
+            one.refresh.heard > since && host.is_some_and(|host| host.is_heard(since))
+        };
+        self.is_told() && self.locations().all(is_heard)
+    }
+
+    /// Leaves a question to somebody else who has asked it on an interface; returns false where we have
+    /// to ask. When the last one that was left had no answer we ask: anybody can ask so that only we
+    /// hear it.
+    pub(super) fn is_left_to_others(
+        &mut self,
+        interface: &str,
+        hosts: &BTreeMap<Name, Host>,
+        now: Instant,
+    ) -> bool {
+        let mut told = self.told.iter();
+        let is_left = told.all(|one| one.interface.as_deref() == Some(interface))
+            && self.left.is_none_or(|left| self.is_confirmed(left, hosts));
+        if is_left {
+            self.left = Some(now);
+        }
+        is_left
+    }
+
+    /// Notes that it is asked about.
+    pub(super) fn note_asked(&mut self) {
+        self.left = None;
     }
 
     /// Forgets what is over; returns whether there was any.
@@ -199,8 +236,9 @@ impl Row {
         own && boot.is_none_or(|boot| boot == own_boot)
     }
 
-    /// Returns whether something is to be asked now, and when next.
-    pub(super) fn is_question_due(&mut self, now: Instant) -> bool {
+    /// Returns whether something is to be asked now: unless it was heard after the moment that is
+    /// returned.
+    pub(super) fn question_due(&mut self, now: Instant) -> Option<Instant> {
         let is_told = self.is_told();
         let mut is_due = is_told && self.refresh(now);
         if self.ask_at.is_some_and(|due| due <= now) {
@@ -211,7 +249,7 @@ impl Row {
             }
             is_due = true;
         }
-        is_due
+        is_due.then(|| self.asked.unwrap_or(now))
     }
 
     /// Returns whether a location is to be asked for again. One question is for all of them.

@@ -36,7 +36,7 @@ pub(super) struct Location {
 /// When to ask again whether something still is where it was.
 #[derive(Debug)]
 pub(super) struct Refresh {
-    heard: Instant,
+    pub(super) heard: Instant,
     ttl: Duration,
     step: usize,
     pub(super) due: Option<Instant>,

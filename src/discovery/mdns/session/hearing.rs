@@ -81,6 +81,11 @@ impl Session<'_> {
         if packet.is_response {
             self.hear(&packet, datagram, now);
         } else {
+            if datagram.source.port() == self.port {
+                let interface = datagram.interface;
+                self.neighbours
+                    .hear_questions(&packet, interface, &self.links, now);
+            }
             self.answer(&packet, datagram, now);
         }
     }

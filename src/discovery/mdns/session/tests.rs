@@ -5,7 +5,7 @@ use crate::discovery::{
     interfaces::Link,
     mdns::{
         socket::Datagram,
-        wire::{Name, kind},
+        wire::{Name, Packet, Question, kind},
     },
 };
 
@@ -28,6 +28,7 @@ fn session(events: &EventSink) -> Session<'_> {
         announced: None,
         browse_at: Some(now + BROWSE.1),
         browse_wait: BROWSE.1,
+        asking: Asking::default(),
         asked: Vec::new(),
         lines: BTreeMap::from([(LINK, Line::default())]),
         links_due: None,
@@ -176,5 +177,82 @@ async fn somebody_else_who_asks_what_we_asked_is_answered_and_our_echo_is_not() 
     for (source, answers) in [("10.0.0.5:5353", false), ("10.0.0.9:5353", true)] {
         session.take(Some(&datagram(source, data.len())), &data);
         assert_eq!(line(&mut session).answer.is_some(), answers, "{source}");
+    }
+}
+
+/// A session that hears of clusters and then that all of them are gone, by somebody else.
+fn session_in_doubt(events: &EventSink, clusters: u8) -> Session<'_> {
+    let mut session = session(events);
+    session.links = eth0();
+    session.sockets = Some(Sockets::open(0).expect("any port"));
+    for goodbye in [false, true] {
+        for number in 0..clusters {
+            let announcement = Announcement {
+                cluster_id: format!("cluster-{number}").parse().expect("an id"),
+                ..Announcement::of_rome()
+            };
+            let responder = Responder::new(&announcement).expect("an id is a label");
+            let address = [10, 0, 0, 100 + number].into();
+            let packet = if goodbye {
+                responder.goodbye(std::iter::empty())
+            } else {
+                responder.announcement([address].into_iter(), false)
+            };
+            let data = packet.encode();
+            let source = if goodbye {
+                "10.0.0.9:5353"
+            } else {
+                &format!("{address}:5353")
+            };
+            session.take(Some(&datagram(source, data.len())), &data);
+        }
+    }
+    session
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_question_about_neighbours_waits_a_moment_and_packets_leave_slowly() {
+    let (events, _kept) = EventSink::channel();
+    let mut session = session_in_doubt(&events, 32);
+    session.carry_out();
+    assert!(session.asked.is_empty(), "others may ask it");
+    tokio::time::advance(Duration::from_millis(120)).await;
+    session.carry_out();
+    assert!(session.asked.len() > 2, "{} packets", session.asked.len());
+    // What comes next waits for what went out.
+    session.asked.clear();
+    session.verify("cluster-0");
+    tokio::time::advance(Duration::from_millis(120)).await;
+    session.carry_out();
+    assert!(session.asked.is_empty());
+    tokio::time::advance(Duration::from_secs(1)).await;
+    session.carry_out();
+    assert!(!session.asked.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_somebody_else_asks_is_not_asked_and_not_left_twice_without_an_answer() {
+    let (events, _kept) = EventSink::channel();
+    for (rounds, asks) in [(0, true), (1, false), (2, true)] {
+        let mut session = session_in_doubt(&events, 1);
+        for round in 0..rounds {
+            if round > 0 {
+                session.verify("cluster-0");
+            }
+            let query = Packet {
+                questions: vec![Question {
+                    name: Name::from_text("cluster-0._landbridge._tcp.local").expect("a name"),
+                    kind: kind::SRV,
+                    unicast: false,
+                }],
+                ..Packet::default()
+            };
+            let data = query.encode();
+            session.take(Some(&datagram("10.0.0.9:5353", data.len())), &data);
+        }
+        session.carry_out();
+        tokio::time::advance(Duration::from_millis(120)).await;
+        session.carry_out();
+        assert_eq!(!session.asked.is_empty(), asks, "{rounds}");
     }
 }

@@ -1,6 +1,7 @@
 //! Forgers: they keep nobody from hearing where and who a cluster is, end nothing, and take no room.
 
 use super::*;
+use crate::discovery::mdns::neighbours::asking::{DOUBTS_AT_ONCE, QUESTIONS_AT_ONCE};
 
 const MILAN: &str = "11223344-4b5a-8697-8877-665544332211";
 
@@ -178,6 +179,52 @@ fn those_who_come_and_go_leave_nothing_on_a_host_that_somebody_stays_on() {
     }
     assert_eq!(table.rows.len(), 1);
     assert_eq!(table.hosts[&host].rows.len(), 1);
+}
+
+#[test]
+fn one_packet_makes_us_doubt_and_ask_about_few_at_a_time() {
+    let (links, start) = (links(), Instant::now());
+    let mut table = neighbours();
+    let now = after(start, 5_000);
+    let mut lie = Packet::default();
+    for number in 0..200 {
+        let id = format!("cluster-{number}");
+        let address = format!("10.0.0.{}", 10 + number);
+        table.hear(&says(&id, &[&address]), from(2, &address), &links, start);
+        let goodbye = responder(&id).goodbye(std::iter::empty());
+        lie.answers.extend(goodbye.answers);
+    }
+    drain(&mut table);
+    table.hear(&lie, from(2, "10.0.0.9"), &links, now);
+    let mut asked = BTreeSet::new();
+    while table.has_questions() {
+        let questions = table.take_questions();
+        assert!((1..=QUESTIONS_AT_ONCE).contains(&questions.len()));
+        asked.extend(questions);
+    }
+    assert!(!asked.is_empty());
+    let events = wait(&mut table, &links, after(start, 9_000));
+    assert!(
+        (1..=DOUBTS_AT_ONCE).contains(&events.len()),
+        "{}",
+        events.len()
+    );
+}
+
+#[test]
+fn nobody_is_asked_about_again_and_again_because_it_is_said_to_end_soon() {
+    let (links, start) = (links(), Instant::now());
+    let mut table = neighbours();
+    let mut packet = says(ROME, &["10.0.0.9"]);
+    for record in &mut packet.answers {
+        record.ttl = 1;
+    }
+    for second in 0..60 {
+        let now = after(start, second * 1_000);
+        wait(&mut table, &links, now);
+        assert!(!table.has_questions(), "after {second} s");
+        table.hear(&packet, from(2, "10.0.0.9"), &links, now);
+    }
 }
 
 #[test]
