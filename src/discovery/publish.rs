@@ -238,7 +238,7 @@ pub async fn run(
             break;
         }
     }
-    desk.leave().await;
+    desk.leave(&sources).await;
 }
 
 /// What stands in the zone, and how that went.
@@ -281,6 +281,7 @@ impl Desk {
 
     /// Tells a failure once and returns when to try again.
     fn complain(&mut self, error: &RegisterError) -> Duration {
+        self.may_stand = true;
         if self.report(Some(error.to_string())) {
             let zone = self.register.zone();
             tracing::warn!(zone, %error, "This cluster is not published");
@@ -302,16 +303,17 @@ impl Desk {
         })
     }
 
-    async fn leave(self) {
-        let Some(published) = &self.published else {
+    async fn leave(self, sources: &Sources) {
+        let left = || self.may_stand.then(|| sources.listing());
+        let Some(standing) = self.published.clone().or_else(left) else {
             return;
         };
-        let withdrawn = timeout(FAREWELL, self.register.withdraw(published)).await;
+        let withdrawn = timeout(FAREWELL, self.register.withdraw(&standing)).await;
         if !matches!(withdrawn, Ok(Ok(()))) {
             let zone = self.register.zone();
             tracing::warn!(
                 zone,
-                "Our records stay in the zone: it could not be updated"
+                "Our records may stay in the zone: it could not be updated"
             );
         }
     }

@@ -1,30 +1,40 @@
 //! When a zone is written, on paused time: by a register in memory that takes a while.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{
+    Mutex, PoisonError,
+    atomic::{AtomicBool, Ordering},
+};
 
 use super::*;
 
 /// How long the register takes, as a name server does that is far away.
 const TAKES: Duration = Duration::from_secs(3);
 
-/// A zone that remembers what it was told: the addresses, or nothing for a withdrawal.
+/// A zone that remembers what it was told: the addresses, or nothing for a withdrawal. It may do it
+/// and seem to fail.
 #[derive(Default)]
-struct Zone(Mutex<Vec<Option<Vec<IpAddr>>>>);
+struct Zone {
+    said: Mutex<Vec<Option<Vec<IpAddr>>>>,
+    seems_to_fail: AtomicBool,
+}
 
 impl Zone {
     fn note(&self, said: Option<Vec<IpAddr>>) -> BoxFuture<'_, Result<(), RegisterError>> {
         Box::pin(async move {
             tokio::time::sleep(TAKES).await;
-            self.0
+            self.said
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
                 .push(said);
+            if self.seems_to_fail.load(Ordering::Relaxed) {
+                return Err("the answer got lost".into());
+            }
             Ok(())
         })
     }
 
     fn said(&self) -> Vec<Option<Vec<IpAddr>>> {
-        let mut said = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
         std::mem::take(&mut *said)
     }
 }
@@ -160,4 +170,23 @@ async fn what_changes_while_the_zone_is_written_is_written_next() {
     let told = running.told_within(soon).await;
     assert_eq!(told, [Some(listed(3)), None]);
     running.shutdown.cancel();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_may_stand_there_although_it_seemed_to_fail_is_taken_back_at_the_end() {
+    let soon = Duration::from_secs(20);
+    for listed_before in [false, true] {
+        let running = Running::with(listed_before, 1);
+        let before = listed_before.then(|| listed(1));
+        assert_eq!(running.told_within(soon).await, [before]);
+        running.advertise(false);
+        running.told_within(soon).await;
+        running.zone.seems_to_fail.store(true, Ordering::Relaxed);
+        running.advertise(true);
+        let told = running.told_within(DEBOUNCE + TAKES * 2).await;
+        assert_eq!(told.first(), Some(&Some(listed(1))));
+        running.shutdown.cancel();
+        running.task.await.expect("it ends");
+        assert_eq!(running.zone.said().last(), Some(&None));
+    }
 }
