@@ -92,6 +92,19 @@ fn what_somebody_deletes_is_made_again() {
 }
 
 #[test]
+fn the_rules_go_at_the_end_although_the_interface_went_before() {
+    let Some(pair) = Pair::connected("rules") else {
+        return;
+    };
+    for side in &pair.sides {
+        let driver = Arc::clone(&side.driver);
+        let removed = side.run(async move { driver.carry_out(Operation::RemoveInterface).await });
+        removed.expect("the interface can be removed");
+    }
+    pair.close_and_check();
+}
+
+#[test]
 fn a_destination_that_was_not_offered_is_dropped_with_rules_or_without() {
     let Some(pair) = Pair::connected("guard") else {
         return;

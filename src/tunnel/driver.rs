@@ -98,6 +98,6 @@ pub trait Driver: fmt::Debug + Send + Sync {
     /// Sends an echo to a peer's end of the tunnel and returns the round-trip time.
     fn probe(&self, target: Ipv4Addr) -> BoxFuture<'_, Result<Duration, Error>>;
 
-    /// Removes everything that the driver ever made.
+    /// Removes what the driver has made: interface, routes and rules.
     fn close(&self) -> BoxFuture<'_, Result<(), Error>>;
 }

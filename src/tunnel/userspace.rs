@@ -70,6 +70,8 @@ struct State {
     device: Option<Device>,
     responder: Option<Responder>,
     address: Option<Ipv4Addr>,
+    /// Whether there are rules of ours, which outlast the device.
+    has_rules: bool,
     presented: BTreeMap<PublicKey, Ipv4Net>,
     passages: watch::Sender<Vec<Passage>>,
 }
@@ -273,8 +275,14 @@ impl Userspace {
                 let index = self.index().await?;
                 self.links.remove_address(index, address).await?;
             }
-            Operation::ReplaceFilter(ruleset) => nat::replace(&ruleset).await?,
-            Operation::RemoveFilter => nat::remove().await?,
+            Operation::ReplaceFilter(ruleset) => {
+                state.has_rules = true;
+                nat::replace(&ruleset).await?;
+            }
+            Operation::RemoveFilter => {
+                nat::remove().await?;
+                state.has_rules = false;
+            }
             Operation::SetPeer(link) => {
                 state.running()?.set_peer(&link).await?;
                 state.presented.insert(link.public_key, link.presented);
@@ -342,13 +350,14 @@ impl Userspace {
 
     async fn shut(&self) -> Result<(), Error> {
         let mut state = self.state.lock().await;
-        if state.device.is_none() {
+        if state.device.is_none() && !state.has_rules {
             return Ok(());
         }
         let routes = self.remove_routes().await;
         let interface = self.remove(&mut state).await;
         // The rules go last, so that nothing passes without them.
         let filter = nat::remove().await;
+        state.has_rules &= filter.is_err();
         routes.and(interface).and(filter)
     }
 }
