@@ -117,19 +117,17 @@ fn owner(passages: &[Passage], from: SocketAddr) -> Option<Ipv4Net> {
     sources.find(|it| it.contains(&address))
 }
 
-/// How many answers each peer got in this second.
+/// Since when each peer that asked lately is counted, and how many answers it got.
 #[derive(Debug, Default)]
 struct Budget {
-    spent: BTreeMap<Ipv4Net, (Option<Instant>, u32)>,
+    spent: BTreeMap<Ipv4Net, (Instant, u32)>,
 }
 
 impl Budget {
     fn spend(&mut self, owner: Ipv4Net, now: Instant) -> bool {
-        let (since, count) = self.spent.entry(owner).or_default();
-        let is_over = since.is_none_or(|it| now.duration_since(it) >= Duration::from_secs(1));
-        if is_over {
-            (*since, *count) = (Some(now), 0);
-        }
+        self.spent
+            .retain(|_, (since, _)| now.duration_since(*since) < Duration::from_secs(1));
+        let (_, count) = self.spent.entry(owner).or_insert((now, 0));
         *count += 1;
         *count <= PER_SECOND
     }
@@ -212,6 +210,7 @@ mod tests {
         assert_eq!(answered, PER_SECOND as usize);
         assert!(budget.spend(quiet, now));
         assert!(budget.spend(noisy, now + Duration::from_secs(1)));
+        assert_eq!(budget.spent.len(), 1, "the quiet one is forgotten");
     }
 
     #[tokio::test]
