@@ -59,8 +59,8 @@ pub(super) fn claim(records: &[RData]) -> Result<Claim, Problem> {
     refusal.map_or_else(|| Ok(Claim::default()), Err)
 }
 
-/// Returns the SRV records that are worth following: those of lowest priority. All are looked at,
-/// since servers rotate their answers and the choice must not change with that.
+/// Returns the SRV records that are worth following, those of lowest priority first and not too many.
+/// All are looked at, since servers rotate their answers and the choice must not change with that.
 pub(super) fn first_services(records: Vec<RData>) -> Vec<SRV> {
     let services = records.into_iter().filter_map(|data| {
         let RData::SRV(service) = data else {

@@ -13,7 +13,7 @@ use tower::{BoxError, ServiceExt as _};
 use super::{Http, REQUEST_TIME};
 use crate::peer::body;
 
-/// How long a watch may be silent: three heartbeats (protocol, section 6).
+/// How long a watch may be silent: several heartbeats (protocol, section 6).
 const SILENCE: Duration = Duration::from_secs(15);
 /// The largest single answer, and the largest line of a watch, in bytes.
 const OBJECT_LIMIT: usize = 64 * 1024;

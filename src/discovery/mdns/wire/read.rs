@@ -17,10 +17,11 @@ const INTERNET: u16 = 1;
 const ANY_CLASS: u16 = 255;
 /// The bit of the class that multicast DNS took for itself (RFC 6762, section 18.12 and 18.13).
 pub(super) const TOP_BIT: u16 = 0x8000;
-/// The flag of an answer, and the fields that must be zero.
+/// The flag of an answer.
 pub(super) const RESPONSE: u16 = 0x8000;
 /// The flag of a packet that more belongs to (RFC 6762, section 18.5).
 pub(super) const TRUNCATED: u16 = 0x0200;
+/// The fields that must be zero (RFC 6762, section 18.3 and 18.11).
 const OPERATION_AND_CODE: u16 = 0x780f;
 
 impl Packet {
