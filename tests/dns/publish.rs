@@ -1,6 +1,12 @@
 //! Signed updates: with the right key, with a wrong one, with one that may not, and by the daemon.
 
-use std::{collections::BTreeMap, fs, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fs,
+    net::{SocketAddr, UdpSocket},
+    path::PathBuf,
+    time::Duration,
+};
 
 use landbridge::{
     api::{ClusterName, Fingerprint},
@@ -30,16 +36,23 @@ fn zone(name: &str) -> Zone {
 }
 
 struct Desk {
+    /// Where updates are sent to.
+    server: String,
     bind: Bind,
     directory: tempfile::TempDir,
 }
 
 impl Desk {
     fn open() -> Option<Self> {
-        Some(Self {
-            bind: Bind::start(&[zone("pub.test")], KEYS)?,
+        Some(Self::before(Bind::start(&[zone("pub.test")], KEYS)?))
+    }
+
+    fn before(bind: Bind) -> Self {
+        Self {
+            server: bind.address(),
+            bind,
             directory: tempfile::tempdir().expect("a directory"),
-        })
+        }
     }
 
     fn publisher(&self, key: &str) -> Publisher {
@@ -54,7 +67,7 @@ impl Desk {
     fn publisher_of(&self, zone: &str, key: &str, style: Style) -> Publisher {
         let path: PathBuf = self.directory.path().join("key");
         fs::write(&path, key).expect("writable");
-        let destination = Destination::from_settings(zone, &self.bind.address(), path, style);
+        let destination = Destination::from_settings(zone, &self.server, path, style);
         match destination.expect("settings") {
             Some(Destination::Server(publisher)) => publisher.on_machine(None),
             other => unreachable!("there is a server: {other:?}"),
@@ -131,8 +144,7 @@ async fn the_key_is_published_and_withdrawn_with_the_records() {
     let Some(bind) = Bind::start(&[zone], KEYS) else {
         return;
     };
-    let directory = tempfile::tempdir().expect("a directory");
-    let desk = Desk { bind, directory };
+    let desk = Desk::before(bind);
     let key = Fingerprint::from_spki(b"rome");
     let listing = Listing {
         key: Some(key.clone()),
@@ -209,8 +221,7 @@ async fn what_belongs_to_somebody_else_is_never_touched() {
     let Some(bind) = Bind::start(&[zone.and(records)], KEYS) else {
         return;
     };
-    let directory = tempfile::tempdir().expect("a directory");
-    let desk = Desk { bind, directory };
+    let desk = Desk::before(bind);
     let publisher = desk.publisher(ROME);
     let listing = listing("rome", "10.0.0.1");
     let error = publisher.publish(&listing).await.expect_err("in use");
@@ -391,6 +402,41 @@ async fn each_refusal_says_what_is_wrong() {
     let error = elsewhere.publish(&listing).await.expect_err("no such zone");
     assert!(!error.to_string().is_empty(), "{error}");
     assert!(desk.found().await.is_empty());
+}
+
+/// A way to a server on which the first answer that an update was made gets lost.
+fn lossy_way(server: &str) -> SocketAddr {
+    let socket = UdpSocket::bind("127.0.0.1:0").expect("a port");
+    let address = socket.local_addr().expect("an address");
+    let server: SocketAddr = server.parse().expect("an address");
+    std::thread::spawn(move || {
+        let (mut buffer, mut is_lost) = ([0; 4096], false);
+        while let Ok((length, client)) = socket.recv_from(&mut buffer) {
+            let way = UdpSocket::bind("127.0.0.1:0").expect("a port");
+            way.set_read_timeout(Some(Duration::from_secs(5))).ok();
+            way.send_to(&buffer[..length], server).expect("sent");
+            let Ok(length) = way.recv(&mut buffer) else {
+                continue;
+            };
+            // An answer (bit 15) to an update (operation 5) without an error (RFC 2136, section 2.2).
+            let is_made = buffer[2] & 0xf8 == 0xa8 && buffer[3] & 0x0f == 0;
+            if is_made && !std::mem::replace(&mut is_lost, true) {
+                continue;
+            }
+            socket.send_to(&buffer[..length], client).expect("sent");
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn an_answer_that_gets_lost_does_not_make_our_own_names_those_of_others() {
+    let Some(mut desk) = Desk::open() else { return };
+    desk.server = lossy_way(&desk.server).to_string();
+    let publisher = desk.publisher(ROME);
+    let published = publisher.publish(&listing("rome", "10.0.0.1")).await;
+    published.expect("created");
+    assert_eq!(desk.found().await.len(), 2);
 }
 
 #[test]

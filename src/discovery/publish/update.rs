@@ -147,12 +147,8 @@ impl Publisher {
 
     async fn publish_records(&self, listing: &Listing) -> Result<(), UpdateError> {
         let names = self.present_names(listing).await?;
-        let mut replace = self.message();
-        replace.add_pre_requisite(self.marker(&listing.cluster_id)?);
-        clear(&mut replace, &names);
-        self.add_all(&mut replace, listing)?;
         // Without the mark it is the first time, or somebody removed it.
-        if self.send(replace).await? == Outcome::Made {
+        if self.replace(listing, &names).await? == Outcome::Made {
             return Ok(());
         }
         let mut create = self.message();
@@ -160,10 +156,22 @@ impl Publisher {
             create.add_pre_requisite(unused(name));
         }
         self.add_all(&mut create, listing)?;
-        match self.send(create).await? {
-            Outcome::Made => Ok(()),
-            Outcome::NotAsRequired => Err(UpdateError::InUse(text(&names.host))),
+        // A creation whose answer got lost stands in its own way when it is sent again.
+        if self.send(create).await? == Outcome::Made
+            || self.replace(listing, &names).await? == Outcome::Made
+        {
+            return Ok(());
         }
+        Err(UpdateError::InUse(text(&names.host)))
+    }
+
+    /// Makes the records say what the listing says where our mark stands.
+    async fn replace(&self, listing: &Listing, names: &Names) -> Result<Outcome, UpdateError> {
+        let mut replace = self.message();
+        replace.add_pre_requisite(self.marker(&listing.cluster_id)?);
+        clear(&mut replace, names);
+        self.add_all(&mut replace, listing)?;
+        self.send(replace).await
     }
 
     /// Takes our records out of the zone, if they are ours.
