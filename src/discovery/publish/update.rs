@@ -290,7 +290,7 @@ impl Publisher {
             Err(_) | Ok(Err(NetError::Timeout | NetError::Io(_))) => {
                 Err(UpdateError::Silent(self.server))
             }
-            Ok(Ok(response)) => self.outcome(response.response_code),
+            Ok(Ok(response)) => self.outcome(&response),
             Ok(Err(error)) => Err(from_error(&error)),
         }
     }
@@ -299,15 +299,19 @@ impl Publisher {
         clippy::wildcard_enum_match_arm,
         reason = "the codes are many, and those without a name here are told alike"
     )]
-    fn outcome(&self, code: ResponseCode) -> Result<Outcome, UpdateError> {
+    fn outcome(&self, response: &Message) -> Result<Outcome, UpdateError> {
         use ResponseCode as Code;
-        match code {
+        let signature = response.signature();
+        let is_key_at_fault = signature.is_none_or(|it| it.data.error.is_some());
+        match response.response_code {
             Code::NoError => Ok(Outcome::Made),
             Code::NXRRSet | Code::NXDomain | Code::YXRRSet | Code::YXDomain => {
                 Ok(Outcome::NotAsRequired)
             }
             Code::Refused => Err(UpdateError::Refused),
             Code::NotZone => Err(UpdateError::NotItsZone(text(&self.zone))),
+            // It is said of the zone and of the key (RFC 2136, section 3.1; RFC 8945, section 5.2).
+            Code::NotAuth if !is_key_at_fault => Err(UpdateError::NotItsZone(text(&self.zone))),
             Code::NotAuth | Code::BADSIG | Code::BADKEY | Code::BADTIME => {
                 Err(UpdateError::KeyRejected)
             }
