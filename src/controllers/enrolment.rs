@@ -228,7 +228,9 @@ async fn update(
             notes.insert(labels::LAST_UPDATE.into(), json!(second));
         }
     }
+    // An object that names no cluster yet may become another one's.
     if let Some(evidence) = newcomer.evidence
+        && claimed_id(present).is_some()
         && present.spec.trust_mode != TrustMode::Trusted
         && !present.spec.is_denied()
     {
@@ -433,6 +435,31 @@ mod tests {
             .unwrap();
         assert_eq!(found.name_any(), "by-hand");
         assert_eq!(list(&context).await.unwrap().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn what_a_cluster_shows_is_not_written_into_an_object_that_names_no_cluster() {
+        let context = context().await;
+        trusted_place(&context).await;
+        let api: Api<ForeignCluster> = Api::all(context.client.clone());
+        let change = async |spec: serde_json::Value| {
+            let patch = Patch::Merge(json!({ "spec": spec }));
+            let patched = api.patch("by-hand", &PatchParams::default(), &patch).await;
+            patched.unwrap();
+        };
+        change(json!({"trustMode": "Untrusted"})).await;
+        let found = Newcomer {
+            evidence: Some(Evidence::FleetSecret),
+            ..newcomer(DiscoveryType::Lan)
+        };
+        let object = enrol(&context, &found).await.unwrap();
+        // Another cluster may answer there when the object asks.
+        assert_eq!(object.name_any(), "by-hand");
+        assert_eq!(object.spec.trust_mode, TrustMode::Untrusted);
+        assert!(!object.annotations().contains_key(labels::TRUSTED_BY));
+        change(json!({"clusterIdentity": {"clusterID": found.cluster_id}})).await;
+        let object = enrol(&context, &found).await.unwrap();
+        assert_eq!(object.spec.trust_mode, TrustMode::Trusted);
     }
 
     #[tokio::test]

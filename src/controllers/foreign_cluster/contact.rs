@@ -141,6 +141,9 @@ pub(super) async fn fill_identity(
         context
             .links
             .broken(&object.name_any(), failure, context.now());
+    } else {
+        // What it has shown before was not written while the object named no cluster.
+        context.neighbours.look_again(id.clone());
     }
     Ok(())
 }
