@@ -307,19 +307,20 @@ impl Reception for FrontDesk {
         &'a self,
         session: &'a Session,
         request: IdentityRequest,
-    ) -> BoxFuture<'a, IdentityAnswer> {
+    ) -> BoxFuture<'a, Result<IdentityAnswer, Undecided>> {
         Box::pin(async move {
             let (peer, failures) = (request.cluster_id.clone(), &self.context.failures);
             match self.receive(session, request).await {
                 Ok(answer) => {
                     failures.mended(RECEPTION, "");
-                    answer
+                    Ok(answer)
                 }
                 Err(error) => {
                     if failures.note(RECEPTION, "", error.to_string()).is_news {
                         tracing::warn!(%peer, %error, "A peer could not be received");
                     }
-                    decided(Decision::Waiting, "the peer cannot decide just now")
+                    // Not an answer: the peer would take one as our decision.
+                    Err(Undecided)
                 }
             }
         })

@@ -113,7 +113,7 @@ pub trait Reception: Send + Sync {
         &'a self,
         session: &'a Session,
         request: IdentityRequest,
-    ) -> BoxFuture<'a, IdentityAnswer>;
+    ) -> BoxFuture<'a, Result<IdentityAnswer, Undecided>>;
 
     /// Shows our certificate of the Web PKI to the peer of a session, if we have one.
     fn attest<'a>(&'a self, _session: &'a Session) -> BoxFuture<'a, Option<Attestation>> {
@@ -328,7 +328,7 @@ impl Inner {
         }
         let guesses = asked.shows_token();
         let deciding = self.reception.identify(&session, asked);
-        let Ok(answer) = tokio::time::timeout(DECISION_TIME, deciding).await else {
+        let Ok(Ok(answer)) = tokio::time::timeout(DECISION_TIME, deciding).await else {
             return retry_later(StatusCode::SERVICE_UNAVAILABLE, Duration::from_secs(5));
         };
         if guesses && answer.token_proof.is_some() {

@@ -37,7 +37,11 @@ async fn who_lost_its_connection_in_between_is_not_kept_waiting() {
         nonce: Some(nonce.to_text()),
         ..request(&rome, &milan)
     };
-    let answer = rome.desk.identify(&milan.session(), revealed).await;
+    let answer = rome
+        .desk
+        .identify(&milan.session(), revealed)
+        .await
+        .unwrap();
     assert_eq!((answer.decision, answer.nonce), (Decision::Waiting, None));
 }
 
@@ -46,7 +50,10 @@ async fn begin(rome: &Rome, visitor: &Visitor, nonce: Nonce) -> IdentityAnswer {
         commitment: Some(nonce.commitment()),
         ..request(rome, visitor)
     };
-    rome.desk.identify(&visitor.session(), committed).await
+    rome.desk
+        .identify(&visitor.session(), committed)
+        .await
+        .unwrap()
 }
 
 fn request(rome: &Rome, visitor: &Visitor) -> IdentityRequest {

@@ -6,7 +6,7 @@ use axum::{
     body::{Body, Bytes},
     http::{Request, Response},
 };
-use landbridge::peer::auth::{PeerEndpoint, Reception as _};
+use landbridge::peer::auth::{PeerEndpoint, Reception as _, Undecided};
 use serde_json::json;
 use tower::ServiceExt as _;
 
@@ -27,7 +27,7 @@ async fn a_stranger_does_not_hear_why_it_cannot_be_received() {
         .desk
         .identify(&visitor.session(), request.clone())
         .await;
-    assert_eq!(answer.message, "the peer cannot decide just now");
+    assert_eq!(answer, Err(Undecided));
     let body = serde_json::to_vec(&request).unwrap();
     let http = rome.endpoint.in_session(visitor.session());
     for request in [

@@ -146,7 +146,10 @@ impl Rome {
     /// Asks as a cluster does that shows the proof of a token.
     pub(crate) async fn show(&self, visitor: &Visitor, token: &str) -> IdentityAnswer {
         let request = visitor.request(self.id(), token);
-        self.desk.identify(&visitor.session(), request).await
+        self.desk
+            .identify(&visitor.session(), request)
+            .await
+            .unwrap()
     }
 
     /// The peer endpoint as it stands before a visitor.
@@ -166,7 +169,10 @@ impl Rome {
             token_proof: None,
             ..visitor.request(self.id(), TOKEN)
         };
-        self.desk.identify(&visitor.session(), request).await
+        self.desk
+            .identify(&visitor.session(), request)
+            .await
+            .unwrap()
     }
 }
 

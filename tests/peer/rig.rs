@@ -73,7 +73,7 @@ impl Reception for Desk {
         &'a self,
         session: &'a Session,
         request: IdentityRequest,
-    ) -> BoxFuture<'a, IdentityAnswer> {
+    ) -> BoxFuture<'a, Result<IdentityAnswer, Undecided>> {
         self.asked.fetch_add(1, Ordering::SeqCst);
         Box::pin(async move {
             let peer = session
@@ -90,13 +90,13 @@ impl Reception for Desk {
                 decision = Decision::Accepted;
                 self.accepted.lock().unwrap().insert(home.clone());
             }
-            IdentityAnswer {
+            Ok(IdentityAnswer {
                 token_proof: None,
                 nonce: None,
                 decision,
                 message: "as decided".to_owned(),
                 proof,
-            }
+            })
         })
     }
 

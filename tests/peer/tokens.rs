@@ -234,10 +234,14 @@ async fn the_proof_of_a_token_is_no_good_for_anybody_else() {
         token_proof: stolen,
         ..thief.request(rome.id(), TOKEN)
     };
-    let answer = rome.desk.identify(&thief.session(), request).await;
+    let answer = rome.desk.identify(&thief.session(), request).await.unwrap();
     assert_eq!(answer.decision, Decision::Refused);
     let elsewhere = milan.request(&ClusterId::from_spki(b"elsewhere"), TOKEN);
-    let answer = rome.desk.identify(&milan.session(), elsewhere).await;
+    let answer = rome
+        .desk
+        .identify(&milan.session(), elsewhere)
+        .await
+        .unwrap();
     assert_eq!(answer.decision, Decision::Refused);
 }
 
@@ -260,7 +264,11 @@ async fn the_secret_of_liqos_documents_is_a_token_in_its_own_words() {
         (&TOKEN[1..], Decision::Refused),
         (TOKEN, Decision::Accepted),
     ] {
-        let answer = rome.desk.identify(&milan.session(), plain(text)).await;
+        let answer = rome
+            .desk
+            .identify(&milan.session(), plain(text))
+            .await
+            .unwrap();
         assert_eq!(answer.decision, expected, "{text:?}");
     }
     assert!(!format!("{:?}", plain(TOKEN)).contains(TOKEN));

@@ -132,7 +132,7 @@ async fn a_crowd_keeps_strangers_out_and_not_who_is_accepted_unseen() {
         };
         let asked = json!({"clusterID": id, "clusterName": "milan"});
         let asked: IdentityRequest = serde_json::from_value(asked).unwrap();
-        let answer = desk.identify(&session, asked).await;
+        let answer = desk.identify(&session, asked).await.unwrap();
         assert_eq!(answer.decision, expected, "{number} {}", answer.message);
     }
 }
