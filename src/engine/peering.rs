@@ -348,7 +348,7 @@ fn check_again(view: &View<'_>) -> Timestamp {
     if let Some(session) = &view.facts.link.session {
         moments.insert(session.heard + view.patience());
     }
-    if view.facts.node.is_some() && view.is_alive() {
+    if view.facts.node.is_some() && view.session().is_some() {
         moments.insert(view.facts.lease_renewed.unwrap_or(view.now) + LEASE_RENEWAL);
     }
     if let Some(expired) = view.expired {

@@ -5,8 +5,12 @@ use std::time::Duration;
 use k8s_openapi::api::events::v1::Event;
 use kube::{Api, api::ListParams};
 use landbridge::api::foreign_cluster::Phase;
+use serde_json::json;
 
-use crate::world::{Setup, World, history};
+use crate::{
+    invariants, reference,
+    world::{Setup, World, history},
+};
 
 const SOON: Duration = Duration::from_secs(10);
 /// How long what a visit made is kept when nobody comes.
@@ -57,6 +61,36 @@ fn strangers_who_ask_each_other_are_told_the_digits_that_stand() {
             assert!(told.last().unwrap().contains(&digits), "{told:?}");
         }
     });
+}
+
+#[test]
+fn what_a_person_takes_back_ends_at_the_other_side_too() {
+    for (seed, deletes) in [(34, false), (35, true)] {
+        let setups = vec![Setup::stranger(); 2];
+        history(seed, setups, async move |world: &mut World| {
+            world.allow("Tunnel down");
+            let wait = |world: &World| are(world, Phase::Waiting);
+            world.until("both wait", SOON, wait).await;
+            for (at, of) in world.pairs() {
+                assert!(world.say(at, of, json!({"trustMode": "Trusted"})).await);
+            }
+            let peer = |world: &World| are(world, Phase::Peered);
+            world.until("both peered", SOON, peer).await;
+            if deletes {
+                assert!(world.delete(1, 0).await);
+            } else {
+                assert!(world.say(1, 0, json!({"trustMode": "Untrusted"})).await);
+            }
+            world.sleep(Duration::from_mins(1)).await;
+            reference::everything_is_as_wanted(world);
+            invariants::hold(world).await;
+        });
+    }
+}
+
+fn are(world: &World, phase: Phase) -> bool {
+    let mut pairs = world.pairs().into_iter();
+    pairs.all(|(at, of)| world.phase(at, of) == Some(phase))
 }
 
 fn code(world: &World, at: usize, of: usize) -> Option<String> {

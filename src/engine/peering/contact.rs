@@ -32,7 +32,7 @@ pub(super) fn steps(view: &View<'_>, steps: &mut Vec<Step>) {
         }
         return;
     }
-    if view.facts.link.connected.is_some() && !view.is_alive() {
+    if view.facts.link.connected.is_some() && !view.answers() {
         steps.push(Step::Disconnect);
         return;
     }

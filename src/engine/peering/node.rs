@@ -32,7 +32,7 @@ pub struct NodeWish {
     pub offered_labels: String,
     /// What the peer offers.
     pub capacity: BTreeMap<String, Quantity>,
-    /// Whether the peer answers.
+    /// Whether the peer is heard on the session.
     pub ready: bool,
     /// Whether the tunnel to the peer works.
     pub network: bool,
@@ -77,7 +77,7 @@ pub(super) fn steps(view: &View<'_>, steps: &mut Vec<Step>) {
         .facts
         .lease_renewed
         .is_none_or(|renewed| view.now >= renewed + LEASE_RENEWAL);
-    if due && view.is_alive() {
+    if due && view.session().is_some() {
         steps.push(Step::RenewLease);
     }
 }
@@ -147,7 +147,7 @@ fn wish(view: &View<'_>) -> Option<NodeWish> {
         labels,
         offered_labels,
         capacity,
-        ready: view.is_alive(),
+        ready: view.session().is_some(),
         network: view.is_tunnel_connected(),
     })
 }

@@ -105,7 +105,7 @@ fn phase(view: &View<'_>, verdicts: &[Verdict]) -> Phase {
 
 fn joined_phase(view: &View<'_>, network: bool, peered: bool, tunnel_cannot: bool) -> Phase {
     let was_peered = view.status.timeline.contains_key(STAGE_PEERED);
-    if peered && network && view.is_alive() {
+    if peered && network && view.session().is_some() {
         return Phase::Peered;
     }
     if was_peered && view.may_consume() {

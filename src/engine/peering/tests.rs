@@ -230,6 +230,30 @@ fn note(model: &mut Model, key: &str, value: &str) {
 }
 
 #[test]
+fn a_peer_that_takes_its_consent_back_leaves_nothing_here() {
+    let mut model = Model::peered();
+    model.peer.decision = Decision::Waiting;
+    model.facts.request = None;
+    model.facts.link.session = None;
+    model.facts.link.answer = None;
+    let taken = run(&mut model);
+    assert!(model.is_empty(), "{taken:?}");
+    let said = model.object.status.as_ref();
+    assert_eq!(said.and_then(|it| it.phase), Some(Phase::Waiting));
+}
+
+#[test]
+fn a_node_is_ready_while_its_peer_is_heard_on_the_session() {
+    let mut model = Model::peered();
+    model.now += LEASE_RENEWAL;
+    model.facts.link.session = None;
+    let plan = model.plan();
+    let is_unready = |step: &Step| matches!(step, Step::WriteNode(wish) if !wish.ready);
+    assert!(plan.steps.iter().any(is_unready), "{:?}", plan.steps);
+    assert!(!plan.steps.contains(&Step::RenewLease));
+}
+
+#[test]
 fn silence_takes_nothing_away() {
     let mut model = Model::peered();
     model.now += SILENCE;

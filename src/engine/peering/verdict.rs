@@ -124,7 +124,7 @@ fn reachable(view: &View<'_>) -> Verdict {
     }
     if let Some(connected) = view.connected {
         let url = &connected.url;
-        return if view.is_alive() {
+        return if view.answers() {
             verdict(kind, true, reason::ANSWERED, format!("{url} answered"))
         } else {
             verdict(kind, false, reason::PEER_SILENT, format!("{url} is silent"))
@@ -271,7 +271,7 @@ fn outgoing_peered(view: &View<'_>) -> Verdict {
         if view.facts.node.is_none() {
             return no(reason::PENDING, "the virtual node is being made");
         }
-        if view.is_alive() {
+        if view.session().is_some() {
             return verdict(kind, true, reason::PEERED, "its offer is accepted");
         }
         let message = "the session with the peer is silent; tunnel and intent stay";

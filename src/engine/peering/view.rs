@@ -122,16 +122,22 @@ impl<'a> View<'a> {
         self.object.spec.join && may
     }
 
-    /// Whether a session with the peer may stand: wanted, its identity accepted here, and ours not
-    /// refused there.
+    /// Whether a session with the peer may stand: wanted, its identity accepted here, and ours there
+    /// for all that is known.
     pub(crate) fn may_consume(&self) -> bool {
         self.wants_join()
             && self.trust.is_accepted()
             && self.cluster_id.is_some()
-            && !self.is_refused_there()
+            && !self.is_turned_away()
     }
 
-    /// Whether the peer has refused us, so that nothing of it is of use here.
+    /// Whether the peer has answered anything but yes, so that nothing of it is of use here.
+    fn is_turned_away(&self) -> bool {
+        let answer = self.facts.link.answer.as_ref();
+        answer.is_some_and(|answer| answer.decision != Decision::Accepted)
+    }
+
+    /// Whether the peer has refused us.
     pub(crate) fn is_refused_there(&self) -> bool {
         let answer = self.facts.link.answer.as_ref();
         answer.is_some_and(|answer| {
@@ -205,7 +211,7 @@ impl<'a> View<'a> {
     }
 
     /// Whether the connection stands and, if there is a session on it, it was heard lately.
-    pub(crate) fn is_alive(&self) -> bool {
+    pub(crate) fn answers(&self) -> bool {
         let heard = self
             .facts
             .link
@@ -226,7 +232,7 @@ impl<'a> View<'a> {
 
     /// Whether the session carries news: it stands and is heard.
     pub(crate) fn session(&self) -> Option<&'a super::Session> {
-        self.facts.link.session.as_ref().filter(|_| self.is_alive())
+        self.facts.link.session.as_ref().filter(|_| self.answers())
     }
 
     /// The peer's answer, while it is not yet a yes.
