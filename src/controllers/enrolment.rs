@@ -286,7 +286,8 @@ fn is_undecided(object: &ForeignCluster) -> bool {
         .status
         .as_ref()
         .is_some_and(|status| status.timeline.contains_key(STAGE_JOIN_REQUESTED));
-    !object.spec.join && !asked
+    let was_visit = object.spec.discovery_type == DiscoveryType::IncomingPeering;
+    was_visit && !object.spec.join && !asked
 }
 
 fn identity(newcomer: &Newcomer) -> ClusterIdentity {
@@ -347,7 +348,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        api::{self, ClusterConfigSpec, Fingerprint},
+        api::{self, ClusterConfigSpec, Fingerprint, SearchDomainSpec},
         controllers::context::Parts,
         engine::{addressing::Surroundings, peering::Own},
         kubeapi::{KubeApi, Options},
@@ -460,6 +461,26 @@ mod tests {
         change(json!({"clusterIdentity": {"clusterID": found.cluster_id}})).await;
         let object = enrol(&context, &found).await.unwrap();
         assert_eq!(object.spec.trust_mode, TrustMode::Trusted);
+    }
+
+    #[tokio::test]
+    async fn a_search_domain_that_wants_no_join_is_not_overruled_by_the_lan() {
+        let context = context().await;
+        let spec = SearchDomainSpec {
+            domain: "example.test".to_owned(),
+            autojoin: false,
+            public_only: None,
+            trusted_by: Vec::new(),
+        };
+        let listed = Newcomer {
+            search_domains: vec![SearchDomain::new("example", spec)],
+            ..newcomer(DiscoveryType::Wan)
+        };
+        for found in [listed, newcomer(DiscoveryType::Lan)] {
+            let object = enrol(&context, &found).await.unwrap();
+            let (source, join) = (object.spec.discovery_type, object.spec.join);
+            assert_eq!((source, join), (found.source, false));
+        }
     }
 
     #[tokio::test]
