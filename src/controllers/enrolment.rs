@@ -4,6 +4,7 @@ mod handover;
 
 use std::{collections::BTreeMap, time::Duration};
 
+use jiff::Timestamp;
 use kube::{
     Api, ResourceExt as _,
     api::{ListParams, ObjectMeta, Patch},
@@ -50,12 +51,21 @@ pub struct Newcomer {
     pub evidence: Option<Evidence>,
 }
 
-/// Finds the ForeignCluster of a cluster id.
+/// Finds the ForeignCluster of a cluster id; of several, the one that stands for the cluster.
 pub async fn find(context: &Context, id: &ClusterId) -> Result<Option<ForeignCluster>, Error> {
     Ok(list(context)
         .await?
         .into_iter()
-        .find(|object| claimed_id(object).as_ref() == Some(id)))
+        .filter(|object| claimed_id(object).as_ref() == Some(id))
+        .min_by_key(precedence))
+}
+
+/// Which of several objects of one cluster stands for it, the least first: what is being taken down,
+/// until it is gone, then the oldest.
+pub(super) fn precedence(object: &ForeignCluster) -> (bool, Option<Timestamp>, String) {
+    let leaves = object.metadata.deletion_timestamp.is_some() && !object.finalizers().is_empty();
+    let made = object.creation_timestamp().map(|made| made.0);
+    (!leaves, made, object.name_any())
 }
 
 /// Returns the id that an object claims.
@@ -342,7 +352,6 @@ mod tests {
     };
 
     use futures::future::BoxFuture;
-    use jiff::Timestamp;
     use kube::api::{PatchParams, PostParams};
     use tokio::sync::watch;
 

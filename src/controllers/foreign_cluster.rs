@@ -27,13 +27,16 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Context, Error, context::changes, enrolment::claimed_id, is_not_found, managed,
+    Context, Error,
+    context::changes,
+    enrolment::{claimed_id, precedence},
+    is_not_found, managed,
     status::difference,
 };
 use crate::{
     api::{
-        Advertisement, ForeignCluster, ForeignClusterStatus, NetworkConfig, PeeringRequest,
-        TunnelEndpoint, foreign_cluster::Phase, labels,
+        Advertisement, ClusterId, ForeignCluster, ForeignClusterStatus, NetworkConfig,
+        PeeringRequest, TunnelEndpoint, foreign_cluster::Phase, labels,
     },
     engine::peering::{self, Step, happening},
 };
@@ -99,8 +102,10 @@ pub async fn run(context: Arc<Context>, shutdown: CancellationToken) {
 }
 
 fn object_of(store: &Store<ForeignCluster>, cluster_id: &str) -> Option<ObjectRef<ForeignCluster>> {
-    store
-        .find(|object| claimed_id(object).is_some_and(|id| id.as_str() == cluster_id))
+    let objects = store.state().into_iter();
+    objects
+        .filter(|object| claimed_id(object).is_some_and(|id| id.as_str() == cluster_id))
+        .min_by_key(|object| precedence(object))
         .map(|object| ObjectRef::from_obj(object.as_ref()))
 }
 
@@ -184,8 +189,19 @@ fn forget(context: &Context, object: &ForeignCluster) {
     context.events.forget(&object.name_any());
     if let Some(id) = claimed_id(object) {
         context.approvals.forget(&id);
+        wake_others(context, object, &id);
     }
     look_again(context, object);
+}
+
+/// Has the other objects of a cluster looked at: one of them stands for it now.
+fn wake_others(context: &Context, gone: &ForeignCluster, id: &ClusterId) {
+    let all = context.seen.get().map(Store::state).unwrap_or_default();
+    for other in all {
+        if claimed_id(&other).as_ref() == Some(id) && other.name_any() != gone.name_any() {
+            context.links.nudge(&other.name_any());
+        }
+    }
 }
 
 /// Has the cluster of an object found anew, if it is still there.

@@ -347,11 +347,14 @@ impl Reception for FrontDesk {
             if self.is_known_accepted(id) {
                 return Ok(true);
             }
-            let found = enrolment::find(&self.context, id).await.map_err(|error| {
+            let objects = enrolment::list(&self.context).await.map_err(|error| {
                 tracing::debug!(peer = %id, %error, "A peer's right could not be looked up");
                 Undecided
             })?;
-            Ok(found.is_some_and(|object| admitted(&self.context, &object).is_accepted()))
+            let of_it = |object: &&ForeignCluster| claimed_id(object).as_ref() == Some(id);
+            let mut of_it = objects.iter().filter(of_it).peekable();
+            Ok(of_it.peek().is_some()
+                && of_it.all(|object| admitted(&self.context, object).is_accepted()))
         })
     }
 }

@@ -108,6 +108,8 @@ pub struct Facts {
     pub ground: Ground,
     /// Whether a withdrawal at the peer is still owed from an earlier object.
     pub tombstone: bool,
+    /// The object that stands for the same cluster in the stead of this one, if there is one.
+    pub rival: Option<String>,
 }
 
 impl Facts {

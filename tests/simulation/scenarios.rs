@@ -5,7 +5,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::{ConfigMap, Node};
 use kube::{
     Api, ResourceExt as _,
-    api::{Patch, PatchParams},
+    api::{DeleteParams, Patch, PatchParams, PostParams},
 };
 use landbridge::api::{
     Advertisement, ClusterConfig, ForeignCluster, PeeringRequest,
@@ -93,6 +93,29 @@ fn leaving_takes_everything_away_on_both_sides() {
             let driver = world.fabric.look(&world.clusters[at].key);
             assert!(driver.peers.is_empty() && driver.routes.is_empty());
         }
+        invariants::hold(world).await;
+    });
+}
+
+#[test]
+fn a_copy_of_an_object_waits_for_its_end() {
+    history(36, vec![Setup::fleet(); 2], async |world: &mut World| {
+        world.allow("Tunnel down");
+        world.until("both peered", SOON, all_peered).await;
+        let found = world.view(0, 1).unwrap();
+        let copy = ForeignCluster::new("a-copy", found.spec.clone());
+        let api: Api<ForeignCluster> = Api::all(world.clusters[0].client());
+        world.sleep(MINUTE).await;
+        api.create(&PostParams::default(), &copy).await.unwrap();
+        world.sleep(MINUTE).await;
+        let phase = async |name: &str| api.get(name).await.unwrap().status.unwrap().phase;
+        assert_eq!(phase(&found.name_any()).await, Some(Phase::Peered));
+        assert_eq!(phase("a-copy").await, Some(Phase::Unreachable));
+        let parameters = DeleteParams::default();
+        api.delete(&found.name_any(), &parameters).await.unwrap();
+        world.sleep(MINUTE).await;
+        assert_eq!(world.view(0, 1).unwrap().name_any(), "a-copy");
+        assert!(all_peered(world), "{}", world.describe());
         invariants::hold(world).await;
     });
 }

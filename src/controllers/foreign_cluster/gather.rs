@@ -20,7 +20,10 @@ use crate::{
         Advertisement, ClusterId, ForeignCluster, NetworkConfig, PeeringRequest, TunnelEndpoint,
         labels, peering_request::Acceptance,
     },
-    controllers::{Context, Error, enrolment::claimed_id},
+    controllers::{
+        Context, Error,
+        enrolment::{claimed_id, precedence},
+    },
     engine::{
         addressing::{self, Ground, Remap},
         peering::{Facts, Own, network, node_name},
@@ -63,12 +66,39 @@ pub(super) async fn facts(context: &Context, object: &ForeignCluster) -> Result<
         lease_renewed: None,
         ground: ground(context),
         tombstone: false,
+        rival: None,
     };
-    if let Some(id) = id {
+    if let Some(id) = &id {
+        facts.rival = rival(context, object, id).await?;
+    }
+    // What stands for the cluster belongs to the object that does.
+    if let Some(id) = id.filter(|_| facts.rival.is_none()) {
         read_objects(context, &id, &mut facts).await?;
         read_others(context, &id, &mut facts).await?;
     }
     Ok(facts)
+}
+
+/// The object that stands for the cluster of another one in its stead, if there is one.
+async fn rival(
+    context: &Context,
+    object: &ForeignCluster,
+    id: &ClusterId,
+) -> Result<Option<String>, Error> {
+    let precedes = |other: &ForeignCluster| {
+        claimed_id(other).as_ref() == Some(id)
+            && other.uid() != object.uid()
+            && precedence(other) < precedence(object)
+    };
+    let Some(seen) = context.seen.get().and_then(|seen| seen.find(precedes)) else {
+        return Ok(None);
+    };
+    // It may be gone by now.
+    let present = Api::<ForeignCluster>::all(context.client.clone())
+        .get_opt(&seen.name_any())
+        .await
+        .map_err(Error::api("read a ForeignCluster"))?;
+    Ok(present.filter(precedes).map(|other| other.name_any()))
 }
 
 /// The numbers that the system gives the interfaces of an object's places at present.

@@ -254,6 +254,27 @@ fn a_node_is_ready_while_its_peer_is_heard_on_the_session() {
 }
 
 #[test]
+fn of_two_objects_of_one_cluster_one_does_nothing_and_says_so() {
+    for begin in [Model::found as fn() -> Model, Model::peered] {
+        let mut model = begin();
+        model.facts = Facts {
+            rival: Some("milan-1".to_owned()),
+            link: model.facts.link,
+            ..Model::found().facts
+        };
+        let taken = run(&mut model);
+        assert!(taken.is_empty() || taken == ["Disconnect"], "{taken:?}");
+        let said = model.object.status.as_ref().map(|it| &it.conditions);
+        let mut said = said.into_iter().flatten();
+        let ready = said.find(|one| one.type_ == condition::READY);
+        assert_eq!(ready.expect("it is always said").reason, reason::DUPLICATE);
+        model.delete();
+        run(&mut model);
+        assert!(model.gone);
+    }
+}
+
+#[test]
 fn silence_takes_nothing_away() {
     let mut model = Model::peered();
     model.now += SILENCE;

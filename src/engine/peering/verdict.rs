@@ -60,6 +60,13 @@ fn misuse(view: &View<'_>) -> Option<Verdict> {
     ))
 }
 
+/// Why nothing is done for an object beside the one that stands for the cluster.
+fn duplicate(view: &View<'_>, kind: &'static str) -> Option<Verdict> {
+    let other = view.facts.rival.as_ref()?;
+    let message = format!("ForeignCluster {other} stands for the same cluster; delete one of them");
+    Some(verdict(kind, false, reason::DUPLICATE, message))
+}
+
 /// Why nothing is peered while our identity is on two machines.
 fn suspended(view: &View<'_>, kind: &'static str) -> Option<Verdict> {
     let url = view.facts.twin.as_ref()?;
@@ -114,6 +121,9 @@ fn discovered(view: &View<'_>) -> Verdict {
 
 fn reachable(view: &View<'_>) -> Verdict {
     let kind = condition::ENDPOINT_REACHABLE;
+    if let Some(verdict) = duplicate(view, kind) {
+        return verdict;
+    }
     if view.is_own() {
         let message = "this is our own cluster id";
         return verdict(kind, false, reason::OWN_IDENTITY, message);
@@ -241,7 +251,8 @@ fn waits_there(view: &View<'_>, said: &str) -> String {
 fn outgoing_peered(view: &View<'_>) -> Verdict {
     let kind = condition::OUTGOING_PEERED;
     let no = |reason: &str, message: &str| verdict(kind, false, reason, shown(message));
-    if let Some(verdict) = suspended(view, kind).filter(|_| view.object.spec.join) {
+    let barred = duplicate(view, kind).or_else(|| suspended(view, kind));
+    if let Some(verdict) = barred.filter(|_| view.object.spec.join) {
         return verdict;
     }
     if !view.wants_join() {

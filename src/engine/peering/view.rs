@@ -111,6 +111,11 @@ impl<'a> View<'a> {
         self.cluster_id.as_ref() == Some(&self.facts.own.cluster_id)
     }
 
+    /// Whether another object stands for the same cluster, so that nothing is done for this one.
+    pub(crate) fn is_duplicate(&self) -> bool {
+        self.facts.rival.is_some()
+    }
+
     /// Whether our identity is on two machines, so that neither may use it.
     pub(crate) fn is_suspended(&self) -> bool {
         self.facts.twin.is_some()
@@ -119,7 +124,7 @@ impl<'a> View<'a> {
     /// Whether the peer's resources are wanted, and may be asked for.
     pub(crate) fn wants_join(&self) -> bool {
         let may = !self.deleting && !self.denied && !self.is_own() && !self.is_suspended();
-        self.object.spec.join && may
+        self.object.spec.join && may && !self.is_duplicate()
     }
 
     /// Whether a session with the peer may stand: wanted, its identity accepted here, and ours there
@@ -160,7 +165,7 @@ impl<'a> View<'a> {
             .is_some_and(|outgoing| outgoing.remote_peering_request_name.is_some());
         let stands = self.facts.link.session.is_some()
             || ((remembered || self.facts.tombstone) && !self.facts.link.withdrawn);
-        stands && !self.may_consume()
+        stands && !self.may_consume() && !self.is_duplicate()
     }
 
     /// When a deletion stops waiting for the peer.
@@ -184,7 +189,7 @@ impl<'a> View<'a> {
     pub(crate) fn needs_contact(&self) -> bool {
         let may = !self.deleting && !self.denied && !self.is_suspended();
         let unknown = may && !self.is_proven();
-        let may_dial = !self.is_own() && self.invalid_id.is_none();
+        let may_dial = !self.is_own() && !self.is_duplicate() && self.invalid_id.is_none();
         may_dial && (self.wants_join() || self.owes_withdrawal() || unknown)
     }
 
@@ -330,6 +335,7 @@ impl<'a> View<'a> {
             || self.facts.tunnel.is_some()
             || self.connected.is_some()
             || self.owes_withdrawal()
+            || self.is_duplicate()
             || self.is_decided()
             || self.status.timeline.contains_key(STAGE_PEERED);
         let lost = self.expired.map(|expired| expired + GRACE);

@@ -330,6 +330,7 @@ fn facts(start: Timestamp, neighbour: Neighbour) -> Facts {
         lease_renewed: None,
         ground: Ground::new(own_id(), pod_cidr),
         tombstone: false,
+        rival: None,
     }
 }
 
