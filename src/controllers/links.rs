@@ -21,7 +21,7 @@ use crate::{
     api::{ClusterId, ForeignCluster, PeeringRequest},
     engine::{
         backoff::Backoff,
-        peering::{Answer, Connected, Failure, Link, Session},
+        peering::{Answer, Connected, Failure, LONGEST_RETRY, Link, Session},
     },
     peer::client::Connection,
 };
@@ -30,8 +30,6 @@ use watch::Watch;
 
 /// The wait before the first new try to reach a peer.
 const RETRY_BASE: Duration = Duration::from_millis(500);
-/// The longest wait before a new try to reach a peer.
-const RETRY_CEILING: Duration = Duration::from_secs(30);
 /// How many wake-ups may wait for the controller. More say nothing new, so the rest is dropped.
 const NUDGES: usize = 256;
 /// How many suspicions may wait. More are dropped: a peer that stays silent is suspected again.
@@ -69,7 +67,7 @@ impl Default for Entry {
             link: Link::default(),
             connection: None,
             watch: None,
-            backoff: Backoff::new(RETRY_BASE, RETRY_CEILING),
+            backoff: Backoff::new(RETRY_BASE, LONGEST_RETRY.unsigned_abs()),
             unrest: None,
         }
     }
@@ -347,8 +345,7 @@ impl Entry {
 
     fn postpone(&mut self, now: jiff::Timestamp) {
         let wait = self.backoff.next(super::context::chance());
-        let wait =
-            jiff::SignedDuration::try_from(wait).unwrap_or(jiff::SignedDuration::from_secs(30));
+        let wait = jiff::SignedDuration::try_from(wait).unwrap_or(LONGEST_RETRY);
         self.link.retry_at = Some(now + wait);
     }
 }

@@ -57,6 +57,10 @@ pub const IDLE_VISIT: SignedDuration = SignedDuration::from_mins(10);
 pub const REAPPEARANCE: SignedDuration = SignedDuration::from_secs(120);
 /// How long a deletion waits for a peer that cannot be reached.
 pub const WITHDRAWAL_DEADLINE: SignedDuration = SignedDuration::from_secs(60);
+/// The longest wait before a new try to reach a peer.
+pub const LONGEST_RETRY: SignedDuration = SignedDuration::from_secs(30);
+/// The longest wait before a peer that has not accepted us is asked again.
+pub const LONGEST_REFUSAL: SignedDuration = SignedDuration::from_mins(5);
 /// How often the Lease of a virtual node is renewed (Kubernetes convention).
 pub const LEASE_RENEWAL: SignedDuration = SignedDuration::from_secs(10);
 /// Everything is looked at again after this time at the latest.

@@ -21,7 +21,7 @@ use crate::{
     },
     controllers::{Context, Error, enrolment, gone_is_fine, managed, suspicions},
     engine::{
-        peering::{Answer, Connected, Dial, Failure},
+        peering::{Answer, Connected, Dial, Failure, LONGEST_REFUSAL},
         policy::Evidence,
     },
     peer::{
@@ -38,8 +38,6 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 const HEAD_START: Duration = Duration::from_millis(100);
 /// How soon a peer that waits for a person is asked again.
 const ASK_AGAIN_WAITING: jiff::SignedDuration = jiff::SignedDuration::from_secs(3);
-/// How soon a peer that refused is asked again without being told to.
-const ASK_AGAIN_REFUSED: jiff::SignedDuration = jiff::SignedDuration::from_mins(5);
 
 /// Dials the places side by side until one proves the right key; the better ones have a head start. A
 /// connection that stands is given up when the session goes on on the new one.
@@ -199,7 +197,7 @@ pub(crate) async fn introduce(
     }
     let pause = match answer.decision {
         Decision::Accepted | Decision::Waiting => ASK_AGAIN_WAITING,
-        Decision::Refused | Decision::EmptyRefused => ASK_AGAIN_REFUSED,
+        Decision::Refused | Decision::EmptyRefused => LONGEST_REFUSAL,
     };
     let knows_token = token.is_some_and(|token| knows_token(context, connection, &answer, &token));
     let evidence = if knows_fleet_secret(context, connection, &answer) {

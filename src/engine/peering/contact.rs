@@ -1,6 +1,6 @@
 //! The steps that talk to the peer: dial, identify, open and close the session, and the end.
 
-use super::{Dial, Step, View};
+use super::{Dial, LONGEST_RETRY, Step, View};
 use crate::{
     api::{
         foreign_cluster::{ClusterIdentity, TrustMode},
@@ -74,7 +74,7 @@ fn dial(view: &View<'_>, dials: Vec<Dial>, steps: &mut Vec<Step>) {
 
 fn is_due(view: &View<'_>) -> bool {
     let retry = view.facts.link.retry_at;
-    retry.is_none_or(|moment| view.now >= moment)
+    retry.is_none_or(|moment| view.has_come(moment, LONGEST_RETRY))
 }
 
 fn settle_trust(view: &View<'_>, steps: &mut Vec<Step>) {

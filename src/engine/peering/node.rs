@@ -76,7 +76,7 @@ pub(super) fn steps(view: &View<'_>, steps: &mut Vec<Step>) {
     let due = view
         .facts
         .lease_renewed
-        .is_none_or(|renewed| view.now >= renewed + LEASE_RENEWAL);
+        .is_none_or(|renewed| view.has_come(renewed + LEASE_RENEWAL, LEASE_RENEWAL));
     if due && view.session().is_some() {
         steps.push(Step::RenewLease);
     }

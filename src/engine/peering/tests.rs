@@ -526,6 +526,27 @@ fn an_id_that_is_none_is_never_dialled_and_said_so() {
 }
 
 #[test]
+fn a_clock_that_is_set_back_holds_nothing_off() {
+    let set_back = |model: &mut Model| {
+        model.now -= SignedDuration::from_hours(1);
+        run(model)
+    };
+    let mut model = Model::found();
+    model.peer.answers = false;
+    run(&mut model);
+    model.peer.answers = true;
+    let taken = set_back(&mut model);
+    assert!(taken.contains(&"Connect".to_owned()), "{taken:?}");
+    for decision in [Decision::Waiting, Decision::Refused] {
+        let mut model = Model::found();
+        model.peer.decision = decision;
+        run(&mut model);
+        assert_eq!(set_back(&mut model), ["Identify"], "{decision:?}");
+    }
+    assert_eq!(set_back(&mut Model::peered()), ["RenewLease"]);
+}
+
+#[test]
 fn a_node_whose_amounts_the_api_writes_in_another_way_rests() {
     for (written, steps) in [("2000m", vec![]), ("2001m", vec!["WriteNode"])] {
         let mut model = Model::peered();

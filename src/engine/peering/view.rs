@@ -4,8 +4,8 @@ use jiff::{SignedDuration, Timestamp};
 use kube::Resource as _;
 
 use super::{
-    Answer, Connected, Facts, GRACE, IDLE_VISIT, REAPPEARANCE, SILENCE, SILENCE_OF_THE_LOST,
-    WITHDRAWAL_DEADLINE,
+    Answer, Connected, Facts, GRACE, IDLE_VISIT, LONGEST_REFUSAL, REAPPEARANCE, SILENCE,
+    SILENCE_OF_THE_LOST, WITHDRAWAL_DEADLINE,
     status::{STAGE_JOIN_REQUESTED, STAGE_PEERED},
 };
 use crate::{
@@ -240,6 +240,12 @@ impl<'a> View<'a> {
         self.facts.link.session.as_ref().filter(|_| self.answers())
     }
 
+    /// Whether a moment has come that was put off for so long at the most. A clock that was set back
+    /// would otherwise put it off again.
+    pub(crate) fn has_come(&self, moment: Timestamp, longest: SignedDuration) -> bool {
+        self.now >= moment || moment > self.now + longest
+    }
+
     /// The peer's answer, while it is not yet a yes.
     pub(crate) fn pending_answer(&self) -> Option<&'a Answer> {
         let answer = self.facts.link.answer.as_ref()?;
@@ -251,13 +257,14 @@ impl<'a> View<'a> {
         let Some(answer) = &self.facts.link.answer else {
             return true;
         };
+        let is_time = self.has_come(answer.ask_again, LONGEST_REFUSAL);
         match answer.decision {
             Decision::Accepted => false,
-            Decision::Waiting => self.now >= answer.ask_again,
+            Decision::Waiting => is_time,
             Decision::Refused | Decision::EmptyRefused => {
                 let asked_by_user =
                     answer.recorded && self.status.auth_status == AuthStatus::Pending;
-                asked_by_user || self.now >= answer.ask_again
+                asked_by_user || is_time
             }
         }
     }
