@@ -460,6 +460,11 @@ fn a_visit_that_nothing_followed_from_is_forgotten_when_it_is_idle() {
         model
     };
     let mut model = visited();
+    model.apply(&Step::AddFinalizer);
+    model.now += IDLE_VISIT;
+    run(&mut model);
+    assert!(model.gone, "it was let in, and has left");
+    let mut model = visited();
     run(&mut model);
     assert!(!model.gone, "it has its time");
     model.now += IDLE_VISIT;

@@ -373,7 +373,7 @@ impl<'a> View<'a> {
     /// When the object of a visitor has had its time: nobody has decided anything about it, and it
     /// has not come again.
     pub(crate) fn end_of_visit(&self) -> Option<Timestamp> {
-        let wanted = self.object.spec.join || self.denied || self.has_finalizer();
+        let wanted = self.object.spec.join || self.denied;
         if !self.is_visitor() || wanted || self.is_decided() {
             return None;
         }
