@@ -257,6 +257,13 @@ impl Links {
         }
     }
 
+    /// Notes that a PeeringRequest of ours may stand in the peer's cluster from now on.
+    pub(crate) fn opening(&self, name: &str) {
+        if let Some(entry) = self.lock().get_mut(name) {
+            entry.link.withdrawn = false;
+        }
+    }
+
     /// Starts to watch our PeeringRequest in the peer's cluster.
     pub fn watch(&self, name: &str, own_id: &ClusterId, request: PeeringRequest, clock: Clock) {
         let mut entries = self.lock();

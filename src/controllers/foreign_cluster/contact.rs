@@ -288,6 +288,7 @@ pub(super) async fn open_session(
         status: None,
     };
     let api = requests(&connection);
+    context.links.opening(&name);
     let opened = bounded(async {
         match api.get_opt(own_id.as_str()).await? {
             Some(present) => Ok(present),

@@ -72,7 +72,9 @@ pub(super) fn outgoing(view: &View<'_>) -> Option<Outgoing> {
         .as_ref()
         .and_then(|one| one.remote_peering_request_name.clone())
         .filter(|_| !view.facts.link.withdrawn);
-    let name = if stands {
+    // Before it is asked for: the answer may be lost.
+    let follows = view.may_consume() && view.is_accepted_there();
+    let name = if stands || follows {
         Some(view.facts.own.cluster_id.to_string())
     } else {
         remembered

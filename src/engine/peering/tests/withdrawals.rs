@@ -63,3 +63,26 @@ fn an_owed_withdrawal_is_made_when_the_peer_is_back() {
     assert!(taken.contains(&"CloseSession".to_owned()), "{taken:?}");
     assert!(!model.facts.tombstone);
 }
+
+#[test]
+fn what_was_asked_for_and_not_answered_is_taken_back() {
+    let mut model = Model::found();
+    model.peer.knows_secret = true;
+    let opens = |step: &Step| matches!(step, Step::OpenSession(_));
+    for _ in 0..12 {
+        let plan = model.plan();
+        model.object.status = Some(plan.status);
+        model.recorded();
+        let opening = plan.steps.iter().position(opens);
+        for step in &plan.steps[..opening.unwrap_or(plan.steps.len())] {
+            model.apply(step);
+        }
+        if opening.is_some() {
+            break;
+        }
+    }
+    model.apply(&Step::Disconnect);
+    model.object.spec.join = false;
+    let taken = run(&mut model);
+    assert!(taken.contains(&"CloseSession".to_owned()), "{taken:?}");
+}
