@@ -66,6 +66,12 @@ use serde::{Deserialize, Serialize};
         json_path = ".metadata.creationTimestamp"
     )
 )]
+#[schemars(extend("x-kubernetes-validations" = [{
+    "rule": "!has(oldSelf.clusterIdentity) || oldSelf.clusterIdentity.clusterID == '' || \
+             (has(self.clusterIdentity) && \
+             self.clusterIdentity.clusterID == oldSelf.clusterIdentity.clusterID)",
+    "message": "clusterIdentity.clusterID stays as it is: delete the object and make another one",
+}]))]
 #[serde(rename_all = "camelCase")]
 pub struct ForeignClusterSpec {
     /// The identity of the cluster; filled in from its peer endpoint when left out.

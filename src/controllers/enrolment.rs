@@ -493,6 +493,25 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn an_object_stands_for_one_cluster_all_its_life() {
+        let context = context().await;
+        trusted_place(&context).await;
+        let api: Api<ForeignCluster> = Api::all(context.client.clone());
+        for (identity, is_taken) in [
+            (json!({"clusterID": ""}), true),
+            (json!({"clusterID": "milan-1"}), true),
+            (json!({"clusterName": "milan"}), true),
+            (json!({"clusterID": "turin-1"}), false),
+            (json!({"clusterID": ""}), false),
+            (json!(null), false),
+        ] {
+            let patch = Patch::Merge(json!({"spec": {"clusterIdentity": identity}}));
+            let patched = api.patch("by-hand", &PatchParams::default(), &patch).await;
+            assert_eq!(patched.is_ok(), is_taken, "{identity}: {patched:?}");
+        }
+    }
+
+    #[tokio::test]
     async fn what_a_cluster_shows_lifts_no_block() {
         let context = context().await;
         let found = newcomer(DiscoveryType::Wan);
