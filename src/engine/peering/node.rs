@@ -102,10 +102,17 @@ fn offer_steps(view: &View<'_>, steps: &mut Vec<Step>) {
     let answered = present
         .and_then(|one| one.status.as_ref())
         .map_or(Acceptance::Undecided, |status| status.advertisement_status);
+    // A defect was refused by us: what comes after it is a person's to answer.
+    let had_defect = present.is_some_and(|one| offer::bounds::defect(&one.spec.offer).is_some());
+    let decided = if had_defect {
+        Acceptance::Undecided
+    } else {
+        answered
+    };
     let answer = offer::accept(
         &view.facts.config.advertisement_config.ingoing_config,
         view.facts.accepted_elsewhere,
-        answered,
+        decided,
         offered,
     );
     if present.is_none_or(|one| one.spec.offer != *offered) || answered != answer {

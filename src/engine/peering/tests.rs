@@ -15,6 +15,7 @@ use k8s_openapi::apimachinery::pkg::{
 use super::*;
 use crate::api::{
     ClusterName,
+    cluster_config::AcceptPolicy,
     foreign_cluster::{AuthStatus, IncomingPeering, Phase},
     labels::{self, condition, reason},
     wire::Decision,
@@ -528,6 +529,29 @@ fn an_id_that_is_none_is_never_dialled_and_said_so() {
     identity(&mut model, "");
     let taken = run(&mut model);
     assert!(taken.contains(&"FillIdentity".to_owned()), "{taken:?}");
+}
+
+#[test]
+fn only_a_person_keeps_a_good_offer_refused() {
+    let mut model = Model::peered();
+    let config = &mut model.facts.config.advertisement_config.ingoing_config;
+    config.accept_policy = AcceptPolicy::Manual;
+    for (cpu, answer) in [("-1", Acceptance::Refused), ("1", Acceptance::Undecided)] {
+        let session = model.facts.link.session.as_mut().expect("it stands");
+        let said = session.request.status.as_mut();
+        let said = said.and_then(|it| it.session.as_mut()?.offer.as_mut());
+        let hard = BTreeMap::from([("cpu".to_owned(), Quantity(cpu.to_owned()))]);
+        let quota = said.and_then(|it| it.resource_quota.as_mut());
+        quota.expect("it is offered").hard = Some(hard);
+        run(&mut model);
+        let given = model.facts.advertisement.as_ref();
+        let given = given.and_then(|it| it.status.as_ref());
+        assert_eq!(
+            given.map(|it| it.advertisement_status),
+            Some(answer),
+            "{cpu}"
+        );
+    }
 }
 
 #[test]
