@@ -38,9 +38,9 @@ pub fn parse_milli(quantity: &str) -> Option<i128> {
         .unwrap_or(text.len());
     let (number, suffix) = text.split_at(split);
     let factor: i128 = match suffix {
-        "n" => return scale(number, 1).map(|nano_milli| nano_milli / 1_000_000),
-        "u" => return scale(number, 1).map(|micro_milli| micro_milli / 1_000),
-        "m" => return scale(number, 1).map(|milli_milli| milli_milli / 1_000),
+        "n" => return scale(number, 1).map(|thousandths| thousandths / 1_000_000_000),
+        "u" => return scale(number, 1).map(|thousandths| thousandths / 1_000_000),
+        "m" => return scale(number, 1).map(|thousandths| thousandths / 1_000),
         "" => 1,
         "k" => 1_000,
         "M" => 1_000_000,
@@ -325,6 +325,8 @@ mod tests {
             ("1e3", Some(1_000_000)),
             ("-1", Some(-1_000)),
             ("100n", Some(0)),
+            ("1000u", Some(1)),
+            ("1000000n", Some(1)),
             ("", None),
             ("abc", None),
             ("1Q", None),
