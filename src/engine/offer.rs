@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::{
-    api::core::v1::{Node, Pod, ResourceQuotaSpec},
+    api::core::v1::{Node, Pod, PodSpec, ResourceQuotaSpec},
     apimachinery::pkg::{api::resource::Quantity, apis::meta::v1::Time},
 };
 
@@ -113,18 +113,22 @@ pub fn free(nodes: &[Node], pods: &[Pod]) -> Amounts {
         .map(|node| node.metadata.name.as_deref())
         .collect();
     for pod in pods.iter().filter(|pod| is_running_on(pod, &names)) {
-        let containers = pod.spec.iter().flat_map(|spec| &spec.containers);
-        for requests in
-            containers.filter_map(|container| container.resources.as_ref()?.requests.as_ref())
-        {
-            for (resource, quantity) in requests {
-                if let Some(left) = amounts.get_mut(resource) {
-                    *left = (*left - amount(resource, quantity)).max(0);
-                }
+        for (resource, quantity) in pod.spec.iter().flat_map(requested) {
+            if let Some(left) = amounts.get_mut(resource) {
+                *left = (*left - amount(resource, quantity)).max(0);
             }
         }
     }
     amounts
+}
+
+/// What a pod asks for while it runs: its containers, its sidecars, and what it costs by itself.
+fn requested(spec: &PodSpec) -> impl Iterator<Item = (&String, &Quantity)> {
+    let initial = spec.init_containers.iter().flatten();
+    let sidecars = initial.filter(|one| one.restart_policy.as_deref() == Some("Always"));
+    let containers = spec.containers.iter().chain(sidecars);
+    let requests = containers.filter_map(|one| one.resources.as_ref()?.requests.as_ref());
+    requests.chain(&spec.overhead).flatten()
 }
 
 fn is_running_on(pod: &Pod, nodes: &[Option<&str>]) -> bool {
@@ -364,6 +368,24 @@ mod tests {
         assert_eq!(amounts["cpu"], 2_500);
         assert_eq!(amounts["memory"], 7 << 30);
         assert!(!amounts.contains_key("pods"));
+    }
+
+    #[test]
+    fn what_runs_beside_the_containers_of_a_pod_is_not_free() {
+        let requests = |cpu: &str| serde_json::json!({"requests": {"cpu": cpu}});
+        let pod = serde_json::json!({
+            "spec": {
+                "nodeName": "a",
+                "containers": [{"name": "c", "resources": requests("100m")}],
+                "initContainers": [
+                    {"name": "s", "restartPolicy": "Always", "resources": requests("200m")},
+                    {"name": "i", "resources": requests("50m")},
+                ],
+                "overhead": {"cpu": "300m"},
+            },
+        });
+        let pod = serde_json::from_value(pod).unwrap();
+        assert_eq!(free(&[worker("a", "1", "1Gi")], &[pod])["cpu"], 400);
     }
 
     #[test]
