@@ -244,7 +244,9 @@ impl Tunnels {
         if Instant::now() >= self.next_pass {
             self.next_pass = Instant::now() + PASS_INTERVAL;
             // A machine without peers is not looked at all day long.
-            let is_idle = self.objects.is_empty() && self.observed == Observed::default();
+            let is_idle = self.objects.is_empty()
+                && self.observed == Observed::default()
+                && self.faults.common.is_none();
             if self.is_listed && !is_idle {
                 self.pass().await;
             }
