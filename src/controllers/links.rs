@@ -30,7 +30,8 @@ use watch::Watch;
 
 /// The wait before the first new try to reach a peer.
 const RETRY_BASE: Duration = Duration::from_millis(500);
-/// How many wake-ups may wait for the controller. More say nothing new, so the rest is dropped.
+/// How many wake-ups may wait for the controller. More are dropped: each object is looked at again
+/// after a while.
 const NUDGES: usize = 256;
 /// How many suspicions may wait. More are dropped: a peer that stays silent is suspected again.
 const SUSPECTS: usize = 64;
@@ -309,7 +310,7 @@ impl Links {
         self.lock().remove(name);
     }
 
-    /// Wakes the controller for one object. A full queue means that it is about to wake anyway.
+    /// Wakes the controller for one object.
     pub fn nudge(&self, name: &str) {
         drop(self.nudges.try_send(ObjectRef::new(name)));
     }
