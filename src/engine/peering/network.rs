@@ -20,16 +20,9 @@ use crate::{
     engine::{
         addresses::{OwnNetworks, judge, normalise},
         addressing::{self, Remap},
+        overlay::wanted::{ENDPOINTS, MTU, PORT, PUBLIC_KEY, READY},
     },
 };
-
-/// The keys of `backend_config`: Liqo's two, and ours.
-const KEY_PUBLIC_KEY: &str = "publicKey";
-const KEY_PORT: &str = "port";
-const KEY_ENDPOINTS: &str = "endpoints";
-const KEY_MTU: &str = "mtu";
-/// The phase of a TunnelEndpoint whose ranges are agreed (Liqo's word).
-pub const PHASE_READY: &str = "Ready";
 
 /// What we tell the peer about our network, and how it sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -246,12 +239,12 @@ fn remote_network(view: &View<'_>, told: &SessionNetwork) -> Option<RemoteNetwor
 
 fn config(destination: &str, network: &SessionNetwork, endpoints: String) -> NetworkConfigSpec {
     let mut backend_config = BTreeMap::from([
-        (KEY_PUBLIC_KEY.to_owned(), bounded(&network.public_key)),
-        (KEY_PORT.to_owned(), network.port.to_string()),
-        (KEY_MTU.to_owned(), network.mtu.to_string()),
+        (PUBLIC_KEY.to_owned(), bounded(&network.public_key)),
+        (PORT.to_owned(), network.port.to_string()),
+        (MTU.to_owned(), network.mtu.to_string()),
     ]);
     if !endpoints.is_empty() {
-        backend_config.insert(KEY_ENDPOINTS.to_owned(), endpoints);
+        backend_config.insert(ENDPOINTS.to_owned(), endpoints);
     }
     NetworkConfigSpec {
         cluster_id: destination.to_owned(),
@@ -293,7 +286,7 @@ fn endpoints(view: &View<'_>, told: Option<&SessionNetwork>) -> Vec<SocketAddr> 
 
 /// Where the tunnel of the peer of a NetworkConfig may be reached.
 pub fn places(network: &NetworkConfigSpec) -> impl Iterator<Item = SocketAddr> {
-    let list = network.backend_config.get(KEY_ENDPOINTS).into_iter();
+    let list = network.backend_config.get(ENDPOINTS).into_iter();
     list.flat_map(|list| list.split(','))
         .filter_map(|text| text.parse().ok())
 }
@@ -311,7 +304,7 @@ fn is_dialable(view: &View<'_>, address: SocketAddr) -> bool {
 
 fn tunnel(view: &View<'_>, local: &LocalNetwork, remote: &RemoteNetwork) -> Option<TunnelWish> {
     let own = view.facts.own.tunnel.as_ref()?;
-    let key = remote.spec.backend_config.get(KEY_PUBLIC_KEY)?;
+    let key = remote.spec.backend_config.get(PUBLIC_KEY)?;
     if key.is_empty() || *key == own.public_key {
         return None;
     }
@@ -326,7 +319,7 @@ fn tunnel(view: &View<'_>, local: &LocalNetwork, remote: &RemoteNetwork) -> Opti
             backend_config: remote.spec.backend_config.clone(),
         },
         status: TunnelEndpointStatus {
-            phase: agreed.then(|| PHASE_READY.to_owned()),
+            phase: agreed.then(|| READY.to_owned()),
             local_pod_cidr: Some(local.spec.pod_cidr.clone()),
             local_nat_pod_cidr: local.status.pod_cidr_nat.clone(),
             remote_nat_pod_cidr: remote.status.pod_cidr_nat.clone(),
