@@ -231,6 +231,11 @@ impl Neighbours {
         self.lock_visits().get(id).copied()
     }
 
+    /// Forgets that a peer came to us whose object is gone.
+    pub(crate) fn forget_visit(&self, id: &ClusterId) {
+        self.lock_visits().remove(id);
+    }
+
     /// Forgets a peer.
     pub fn forget(&self, id: &ClusterId) {
         self.lock().remove(id);

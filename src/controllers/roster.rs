@@ -180,7 +180,10 @@ impl Search {
             lan.set_known(known.clone());
         }
         // What was made of a cluster may be gone without a word of ours.
-        let gone = self.known.difference(&known).cloned().collect();
+        let gone: BTreeSet<ClusterId> = self.known.difference(&known).cloned().collect();
+        for id in &gone {
+            self.context.neighbours.forget_visit(id);
+        }
         self.forget(&gone);
         self.roster.set_known(known.clone());
         self.known = known;
