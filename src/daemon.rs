@@ -12,6 +12,7 @@ mod error;
 mod heartbeat;
 pub mod identity;
 mod installation;
+pub mod kubeconfig;
 mod networks;
 mod platform;
 mod publication;

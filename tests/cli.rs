@@ -123,18 +123,22 @@ fn what_rust_log_says_to_other_programs_stops_no_verb() {
 fn a_daemon_that_does_not_answer_is_3() {
     let home = TempDir::new().expect("a directory");
     let kubeconfig = home.path().join("kubeconfig");
-    let yaml = "{apiVersion: v1, kind: Config, current-context: c, contexts: [{name: c, context: {cluster: c, user: u}}], \
-                clusters: [{name: c, cluster: {server: 'https://127.0.0.1:1'}}], users: [{name: u, user: {}}]}";
-    fs::write(&kubeconfig, yaml).expect("writable");
-    let path = kubeconfig.to_str().expect("a plain path");
-    let output = landbridge(&["get", "--kubeconfig", path]);
-    let error = text(&output.stderr);
-    assert_eq!(output.status.code(), Some(3), "{error}");
-    assert!(
-        error.starts_with("error: the daemon cannot be reached: "),
-        "{error}"
-    );
-    assert_eq!(error.lines().count(), 1, "{error}");
+    fs::write(&kubeconfig, kubeconfig_of("https://127.0.0.1:1")).expect("writable");
+    for proxy in ["", "http://ada:secret@127.0.0.1:1", "no proxy"] {
+        let output = command(&home)
+            .args(["get", "--kubeconfig"])
+            .arg(&kubeconfig)
+            .env("HTTPS_PROXY", proxy)
+            .output();
+        let output = output.expect("the program runs");
+        let error = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(3), "{proxy}: {error}");
+        assert!(
+            error.starts_with("error: the daemon cannot be reached: "),
+            "{error}"
+        );
+        assert_eq!(error.lines().count(), 1, "{error}");
+    }
 }
 
 #[test]
@@ -529,3 +533,11 @@ fn command(home: &TempDir) -> Command {
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
+/// A kubeconfig of a cluster that asks nobody who they are.
+fn kubeconfig_of(server: &str) -> String {
+    format!(
+        "{{apiVersion: v1, kind: Config, current-context: c, contexts: [{{name: c, context: {{cluster: c, user: u}}}}], \
+         clusters: [{{name: c, cluster: {{server: '{server}'}}}}], users: [{{name: u, user: {{}}}}]}}"
+    )
+}
+

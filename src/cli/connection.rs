@@ -9,11 +9,11 @@ use std::{
 
 use kube::{
     Client,
-    config::{KubeConfigOptions, Kubeconfig, KubeconfigError},
+    config::{Kubeconfig, KubeconfigError},
 };
 
 use super::{Failure, args::Connect};
-use crate::config::Sources;
+use crate::{config::Sources, daemon};
 
 /// How long one answer may take. The API is on this machine or in this cluster.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -48,10 +48,7 @@ fn own_path(data_dir: &Path) -> PathBuf {
 /// Makes a client for a kubeconfig.
 pub(super) async fn client(kubeconfig: Kubeconfig) -> Result<Client, Failure> {
     let refuse = |reason: String| Failure::Usage(format!("the kubeconfig is not usable: {reason}"));
-    let mut config =
-        kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
-            .await
-            .map_err(|error| refuse(error.to_string()))?;
+    let mut config = daemon::kubeconfig::read(kubeconfig).await.map_err(refuse)?;
     config.connect_timeout = Some(PATIENCE);
     config.read_timeout = Some(PATIENCE);
     config.write_timeout = Some(PATIENCE);

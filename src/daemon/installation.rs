@@ -10,12 +10,12 @@ use kube::{
     Api, Client, ResourceExt as _,
     api::{ObjectMeta, PostParams},
     client::ClientBuilder,
-    config::{KubeConfigOptions, Kubeconfig},
+    config::Kubeconfig,
 };
 use serde_json::json;
 use tower::timeout::TimeoutLayer;
 
-use super::Error;
+use super::{Error, kubeconfig};
 use crate::{
     api::{self, labels},
     controllers::cluster_config::ensure_namespace,
@@ -36,10 +36,8 @@ const ESTABLISHED_LOOK: Duration = Duration::from_millis(200);
 /// Makes a client of a kubeconfig.
 pub(super) async fn client_of(path: &Path) -> Result<Client, Error> {
     let refuse = |error: String| Error::Cluster(format!("{}: {error}", path.display()));
-    let kubeconfig = Kubeconfig::read_from(path).map_err(|error| refuse(error.to_string()))?;
-    let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
-        .await
-        .map_err(|error| refuse(error.to_string()))?;
+    let known = Kubeconfig::read_from(path).map_err(|error| refuse(error.to_string()))?;
+    let config = kubeconfig::read(known).await.map_err(refuse)?;
     client(config).map_err(|error| refuse(error.to_string()))
 }
 
