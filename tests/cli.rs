@@ -164,10 +164,53 @@ fn a_third_group_of_a_user_is_2() {
     let two = ["--group", "a", "--group", "b"];
     let issue = |groups: &[&str]| {
         let output = command(&home).args(user).args(groups).output();
-        output.expect("the program runs").status.code()
+        let output = output.expect("the program runs");
+        (output.status.code(), text(&output.stderr))
     };
-    assert_eq!(issue(&two), Some(0));
-    assert_eq!(issue(&[&two[..], &["--group", "c"]].concat()), Some(2));
+    assert_eq!(issue(&two).0, Some(0));
+    let (code, error) = issue(&[&two[..], &["--group", "c"]].concat());
+    assert_eq!(code, Some(2));
+    assert!(
+        error.contains("2 groups") && !error.contains("delete"),
+        "{error}"
+    );
+}
+
+#[test]
+fn credentials_that_others_can_read_are_refused_with_the_mend() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let home = TempDir::new().expect("a directory");
+    let data = home.path().join("state");
+    make_identity(&home, &data);
+    let credentials = data.join("api/credentials.pem");
+    fs::set_permissions(&credentials, fs::Permissions::from_mode(0o644)).expect("our own");
+    let issue = ["kubeconfig", "--user", "ada"];
+    for output in [
+        end_of(command(&home).args(issue)),
+        end_of(&mut daemon(&home, &data)),
+    ] {
+        let error = text(&output.stderr);
+        assert!(
+            error.contains("credentials.pem is open to others"),
+            "{error}"
+        );
+        assert!(error.contains("chmod 600"), "{error}");
+    }
+}
+
+#[test]
+fn a_kubeconfig_for_a_user_makes_no_second_authority() {
+    let home = TempDir::new().expect("a directory");
+    let data = home.path().join("state");
+    make_identity(&home, &data);
+    let credentials = data.join("api/credentials.pem");
+    fs::remove_file(&credentials).expect("writable");
+    let output = command(&home)
+        .args(["kubeconfig", "--user", "ada"])
+        .output();
+    let output = output.expect("the program runs");
+    assert_eq!(output.status.code(), Some(2), "{}", text(&output.stdout));
+    assert!(!credentials.exists());
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Kubeconfigs of the embedded API for others than its administrator.
 
 use super::Error;
-use crate::kubeapi::loopback::Credentials;
+use crate::{kubeapi::loopback::Credentials, peer::keyfile};
 use kube::config::Kubeconfig;
 use std::path::Path;
 
@@ -21,7 +21,12 @@ pub fn kubeconfig_for(data_dir: &Path, user: &str, groups: &[String]) -> Result<
         .find_map(|cluster| cluster.cluster?.server)
         .ok_or_else(|| Error::Cluster(format!("{} names no server", path.display())))?;
     let now = jiff::Timestamp::now();
-    let credentials = Credentials::load_or_create(data_dir, now)?;
+    keyfile::read(&Credentials::path(data_dir))?;
+    // A daemon that runs knows only the authority that it started with, so none is made here.
+    let credentials = Credentials::load(data_dir)?.ok_or_else(|| {
+        let place = data_dir.join("api").display().to_string();
+        Error::Cluster(format!("{place} has no credentials: start the daemon anew"))
+    })?;
     let groups: Vec<&str> = groups.iter().map(String::as_str).collect();
     Ok(credentials.kubeconfig_for(user, &groups, &server, now)?)
 }

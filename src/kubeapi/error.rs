@@ -53,13 +53,18 @@ pub enum Error {
         source: std::io::Error,
     },
     /// Indicates that a certificate or key of the loopback listener is unusable.
-    #[error("cannot use the certificate {path}: {reason}; delete it and a new one is made")]
+    #[error(
+        "cannot use the certificate {path}: {reason}; delete it, and the daemon makes a new one when it starts"
+    )]
     Certificate {
         /// The file of the certificate or key.
         path: PathBuf,
         /// What is wrong with it.
         reason: String,
     },
+    /// Indicates a user in more groups than a certificate names.
+    #[error("a user can be in {0} groups at most; bind to the user what else it may")]
+    Groups(usize),
     /// Indicates that a thread of the embedded API could not be started.
     #[error("cannot start a thread of the embedded api: {0}; raise the limit of processes")]
     Thread(std::io::Error),

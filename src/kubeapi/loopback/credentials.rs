@@ -57,16 +57,26 @@ impl fmt::Debug for Credentials {
 }
 
 impl Credentials {
-    /// Reads the credentials below the data directory, or makes them when there are none yet.
+    /// Where they are kept in a data directory: a secret, the key of the authority in it.
+    pub fn path(data_dir: &Path) -> PathBuf {
+        data_dir.join("api").join("credentials.pem")
+    }
+
+    /// Reads the credentials below the data directory; `None` when there are none of this version.
+    pub fn load(data_dir: &Path) -> Result<Option<Self>, Error> {
+        let path = Self::path(data_dir);
+        match fs::read_to_string(&path).map(Zeroizing::new) {
+            Ok(text) if text.matches("-----BEGIN ").count() == OLD_PARTS => Ok(None),
+            Ok(text) => Self::parse(data_dir, &text).map(Some),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(Error::file("read", &path, error)),
+        }
+    }
+
+    /// Reads the credentials below the data directory, or makes them when there are none that last.
     pub fn load_or_create(data_dir: &Path, now: Timestamp) -> Result<Self, Error> {
-        let path = file_of(data_dir);
-        let known = match fs::read_to_string(&path) {
-            Ok(text) if text.matches("-----BEGIN ").count() == OLD_PARTS => None,
-            Ok(text) => Some(Self::parse(data_dir, &Zeroizing::new(text))?),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
-            Err(error) => return Err(Error::file("read", &path, error)),
-        };
-        if let Some(known) = known
+        let path = Self::path(data_dir);
+        if let Some(known) = Self::load(data_dir)?
             && known.expiry()? > now.as_second() + YEAR_SECONDS
         {
             return Ok(known);
@@ -101,14 +111,14 @@ impl Credentials {
         server_url: &str,
         now: Timestamp,
     ) -> Result<String, Error> {
-        let path = file_of(&self.directory);
+        let path = Self::path(&self.directory);
         // The certificate library takes one value for each name of a place.
         let places = [
             DnType::OrganizationName,
             DnType::CustomDnType(vec![2, 5, 4, 10]),
         ];
         if groups.len() > places.len() {
-            return Err(refuse(&path, "a user can be in two groups at most"));
+            return Err(Error::Groups(places.len()));
         }
         let issue = || -> Result<(String, Zeroizing<String>), rcgen::Error> {
             let authority_key = KeyPair::from_pem(&self.authority_key)?;
@@ -165,7 +175,7 @@ impl Credentials {
 
     /// The configuration of a listener that knows its clients by this authority.
     pub(super) fn server_config(&self) -> Result<ServerConfig, Error> {
-        let path = file_of(&self.directory);
+        let path = Self::path(&self.directory);
         let refused = |error: &dyn fmt::Display| refuse(&path, &error.to_string());
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let mut roots = RootCertStore::empty();
@@ -206,7 +216,7 @@ impl Credentials {
         ] = sections.as_slice()
         else {
             let why = format!("it has {} parts instead of {PARTS}", sections.len());
-            return Err(refuse(&file_of(data_dir), &why));
+            return Err(refuse(&Self::path(data_dir), &why));
         };
         let credentials = Self {
             directory: data_dir.to_path_buf(),
@@ -275,7 +285,7 @@ impl Credentials {
 
     /// When the certificates expire, in Unix seconds.
     fn expiry(&self) -> Result<i64, Error> {
-        let path = file_of(&self.directory);
+        let path = Self::path(&self.directory);
         let der = certificate(&self.server).map_err(|error| refuse(&path, &error.to_string()))?;
         let (_, parsed) = x509_parser::parse_x509_certificate(&der)
             .map_err(|error| refuse(&path, &error.to_string()))?;
@@ -299,10 +309,6 @@ fn params(name: &str, year: i32) -> Result<CertificateParams, rcgen::Error> {
 
 fn certificate(pem: &str) -> Result<CertificateDer<'static>, rustls::pki_types::pem::Error> {
     CertificateDer::from_pem_slice(pem.as_bytes())
-}
-
-fn file_of(data_dir: &Path) -> PathBuf {
-    data_dir.join("api").join("credentials.pem")
 }
 
 fn refuse(path: &Path, reason: &str) -> Error {
@@ -356,7 +362,7 @@ mod tests {
         let kubeconfig = credentials
             .write_kubeconfig("https://127.0.0.1:5872")
             .unwrap();
-        for path in [kubeconfig, file_of(directory.path())] {
+        for path in [kubeconfig, Credentials::path(directory.path())] {
             let mode = fs::metadata(path).unwrap().permissions().mode();
             assert_eq!(mode & 0o777, 0o600);
         }
@@ -366,7 +372,7 @@ mod tests {
     fn a_damaged_file_is_refused_with_its_path() {
         let directory = tempfile::tempdir().unwrap();
         Credentials::load_or_create(directory.path(), Timestamp::UNIX_EPOCH).unwrap();
-        fs::write(file_of(directory.path()), "nothing").unwrap();
+        fs::write(Credentials::path(directory.path()), "nothing").unwrap();
         let refusal = Credentials::load_or_create(directory.path(), Timestamp::UNIX_EPOCH);
         assert!(refusal.unwrap_err().to_string().contains("credentials.pem"));
     }
