@@ -428,7 +428,14 @@ fn a_daemon_whose_api_cannot_be_reached_ends_and_says_why() {
     let private = std::os::unix::fs::PermissionsExt::from_mode(0o700);
     fs::set_permissions(&data, private).expect("our own directory");
     fs::create_dir(data.join("kubeconfig")).expect("writable");
-    let mut daemon = daemon(&home, &data);
+    let output = end_of(&mut daemon(&home, &data));
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("data/kubeconfig"), "{said}");
+}
+
+/// What a daemon says that should end by itself.
+fn end_of(daemon: &mut Command) -> Output {
     let mut child = daemon
         .stderr(std::process::Stdio::piped())
         .spawn()
@@ -438,10 +445,7 @@ fn a_daemon_whose_api_cannot_be_reached_ends_and_says_why() {
         std::thread::sleep(std::time::Duration::from_millis(50));
     }
     let _ = child.kill();
-    let output = child.wait_with_output().expect("our child");
-    let said = text(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(said.contains("data/kubeconfig"), "{said}");
+    child.wait_with_output().expect("our child")
 }
 
 #[test]

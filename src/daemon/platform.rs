@@ -83,6 +83,8 @@ async fn real(client: Client, lock: Flock<fs::File>) -> Result<Platform, Error> 
         embedded: None,
         _lock: lock,
     })
+    // Refuses a link, and what others could read.
+    keyfile::read(&Credentials::path(&config.data_dir))?;
 }
 
 async fn embedded(config: &Config) -> Result<Embedded, Error> {
