@@ -25,35 +25,48 @@ pub(super) fn spec(config: &Config) -> Result<ClusterConfigSpec, Error> {
     let given = Value::Object(config.cluster_config.clone());
     known(&given, &schema(), "")?;
     let cluster = &config.cluster;
+    let (name, pods, services) = (&cluster.name, cluster.pod_cidr, cluster.service_cidr);
+    let incoming = config.trust.incoming;
+    // Each part of the spec, the setting that it belongs to, and what both say.
     let owned = [
         (
             "discoveryConfig.clusterName",
             "cluster.name",
-            cluster.name.clone(),
+            json!(name),
+            json!(name),
         ),
         (
             "liqonetConfig.podCIDR",
             "cluster.podCIDR",
-            cluster.pod_cidr.to_string(),
+            json!(pods),
+            json!(pods),
         ),
         (
             "liqonetConfig.serviceCIDR",
             "cluster.serviceCIDR",
-            cluster.service_cidr.to_string(),
+            json!(services),
+            json!(services),
+        ),
+        (
+            "authConfig.allowEmptyToken",
+            "trust.incoming",
+            json!(incoming),
+            json!(incoming == Incoming::Open),
+        ),
+        (
+            "authConfig.requireToken",
+            "trust.incoming",
+            json!(incoming),
+            json!(incoming == Incoming::Token),
         ),
     ];
     let mut spec = default_spec();
-    let open = json!({"authConfig": {
-        "allowEmptyToken": config.trust.incoming == Incoming::Open,
-        "requireToken": config.trust.incoming == Incoming::Token,
-    }});
-    json_patch::merge(&mut spec, &open);
-    for (path, owner, value) in owned {
-        if let Some(other) = keys::lookup(&given, path).filter(|other| **other != json!(value)) {
-            let message = format!("{other} contradicts {owner} {value:?}: set {owner} only");
+    for (path, owner, said, value) in owned {
+        if let Some(other) = keys::lookup(&given, path).filter(|other| **other != value) {
+            let message = format!("{other} contradicts {owner} {said}: set {owner} only");
             return Err(refuse(path, message));
         }
-        json_patch::merge(&mut spec, &keys::nest(path, json!(value)));
+        json_patch::merge(&mut spec, &keys::nest(path, value));
     }
     json_patch::merge(&mut spec, &given);
     let spec: ClusterConfigSpec = serde_path_to_error::deserialize(spec)
@@ -318,6 +331,10 @@ mod tests {
             (
                 json!({"liqonetConfig": {"podCIDR": "10.1.0.0/16"}}),
                 "contradicts cluster.podCIDR \"10.244.0.0/16\"",
+            ),
+            (
+                json!({"authConfig": {"allowEmptyToken": true}}),
+                "contradicts trust.incoming \"ask\": set trust.incoming only",
             ),
             (
                 json!({"liqonetConfig": {"reservedSubnets": ["10.1.0.0"]}}),
