@@ -479,6 +479,36 @@ fn a_terminal_that_goes_away_ends_a_daemon_well_unless_that_is_ignored() {
     assert_eq!(child.wait().expect("our child").code(), Some(0));
 }
 
+#[test]
+fn a_signal_ends_the_start_as_well() {
+    let home = TempDir::new().expect("a directory");
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let kubeconfig = home.path().join("kubeconfig");
+    let server = format!("http://{}", silent.local_addr().expect("bound"));
+    fs::write(&kubeconfig, kubeconfig_of(&server)).expect("writable");
+    let mut daemon = daemon(&home, &home.path().join("data"));
+    daemon.arg("--kubeconfig").arg(&kubeconfig);
+    let mut child = daemon.spawn().expect("the program runs");
+    let _question = silent.accept().expect("the daemon asks");
+    signal(child.id(), Signal::SIGTERM);
+    assert_eq!(child.wait().expect("our child").code(), Some(0));
+}
+
+#[test]
+fn an_api_on_another_address_of_loopback_is_used() {
+    let home = TempDir::new().expect("a directory");
+    let data = home.path().join("state");
+    let mut daemon = daemon(&home, &data);
+    daemon.env("LANDBRIDGE_API_LISTEN", "127.0.0.2:0");
+    let mut child = daemon.spawn().expect("the program runs");
+    until_there(&data.join("kubeconfig"));
+    let output = command(&home).arg("get").output();
+    signal(child.id(), Signal::SIGTERM);
+    assert_eq!(child.wait().expect("our child").code(), Some(0));
+    let output = output.expect("the program runs");
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+}
+
 fn signal(process: u32, signal: Signal) {
     let process = i32::try_from(process).expect("a process number");
     kill(Pid::from_raw(process), signal).expect("our child");
@@ -503,8 +533,14 @@ fn until_caught(process: u32, signal: Signal) {
 /// Lets the first start of a daemon make an identity; it needs no network for that.
 fn make_identity(home: &TempDir, data: &Path) {
     let mut daemon = daemon(home, data).spawn().expect("the program runs");
+    until_there(&data.join("kubeconfig"));
+    daemon.kill().expect("our child");
+    daemon.wait().expect("our child");
+}
+
+fn until_there(path: &Path) {
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
-    while !data.join("kubeconfig").exists() {
+    while !path.exists() {
         assert!(std::time::Instant::now() < deadline, "it does not start");
         std::thread::sleep(std::time::Duration::from_millis(50));
     }

@@ -148,13 +148,14 @@ impl Credentials {
         certificate: &str,
         key: &str,
     ) -> String {
+        // The server's certificate does not name each address of loopback, but localhost.
         // A name in JSON is one in YAML, whatever is in it.
         let user = serde_json::Value::from(user);
         format!(
             "apiVersion: v1\n\
              kind: Config\n\
              clusters:\n\
-             - name: landbridge\n  cluster:\n    server: {server_url}\n    certificate-authority-data: {}\n\
+             - name: landbridge\n  cluster:\n    server: {server_url}\n    tls-server-name: localhost\n    certificate-authority-data: {}\n\
              contexts:\n\
              - name: landbridge\n  context:\n    cluster: landbridge\n    user: {user}\n\
              current-context: landbridge\n\
