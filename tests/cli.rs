@@ -469,7 +469,7 @@ fn a_terminal_that_goes_away_ends_a_daemon_well_unless_that_is_ignored() {
         )
         .spawn()
         .expect("the program runs");
-    until_caught(child.id(), Signal::SIGTERM);
+    until_there(&kept.join("kubeconfig"));
     signal(child.id(), Signal::SIGHUP);
     let mut status = command(&home);
     let status = status.arg("status").arg("--data-dir").arg(&kept).output();
@@ -544,8 +544,6 @@ fn until_there(path: &Path) {
         assert!(std::time::Instant::now() < deadline, "it does not start");
         std::thread::sleep(std::time::Duration::from_millis(50));
     }
-    daemon.kill().expect("our child");
-    daemon.wait().expect("our child");
 }
 
 fn mode(path: &Path) -> u32 {
@@ -604,6 +602,14 @@ fn landbridge(arguments: &[&str]) -> Output {
 }
 
 /// Runs the program with a home of its own, so that nothing of the machine's is found.
+/// A kubeconfig of a cluster that asks nobody who they are.
+fn kubeconfig_of(server: &str) -> String {
+    format!(
+        "{{apiVersion: v1, kind: Config, current-context: c, contexts: [{{name: c, context: {{cluster: c, user: u}}}}], \
+         clusters: [{{name: c, cluster: {{server: '{server}'}}}}], users: [{{name: u, user: {{}}}}]}}"
+    )
+}
+
 fn command(home: &TempDir) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_landbridge"));
     command
@@ -616,11 +622,3 @@ fn command(home: &TempDir) -> Command {
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
-/// A kubeconfig of a cluster that asks nobody who they are.
-fn kubeconfig_of(server: &str) -> String {
-    format!(
-        "{{apiVersion: v1, kind: Config, current-context: c, contexts: [{{name: c, context: {{cluster: c, user: u}}}}], \
-         clusters: [{{name: c, cluster: {{server: '{server}'}}}}], users: [{{name: u, user: {{}}}}]}}"
-    )
-}
-

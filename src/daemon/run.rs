@@ -14,11 +14,11 @@
 //! | own node (embedded only) | shutdown |
 //! | heartbeat (on a cluster only) | shutdown, after its Lease is gone |
 
-use std::{collections::BTreeSet, fs, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, fs, future::poll_fn, sync::Arc, task::Poll, time::Duration};
 
 use futures::FutureExt as _;
 use tokio::{
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     sync::watch,
     task::JoinSet,
 };
@@ -77,11 +77,9 @@ impl Tasks {
 
     /// Waits for a signal that ends the daemon. A task that ends by itself before is a fault of ours, and ends
     /// the daemon so that whoever supervises it starts a new one.
-    async fn until_signal(&mut self) -> Result<(), Error> {
+    async fn until_signal(&mut self, signals: &mut Signals) -> Result<(), Error> {
         tokio::select! {
-            () = arrival(SignalKind::terminate()) => Ok(()),
-            () = arrival(SignalKind::interrupt()) => Ok(()),
-            () = hangup() => Ok(()),
+            () = signals.arrival() => Ok(()),
             Some(ended) = self.running.join_next() => {
                 let what = ended.map_or_else(|error| error.to_string(), |name| {
                     self.names.remove(name);
@@ -112,7 +110,12 @@ pub(super) async fn run(settings: &Loaded, target: Target) -> Result<(), Error> 
     let config = &settings.config;
     warn_of_ineffective(settings);
     secret_files::warn_of_readers(config);
-    let mut assembly = assemble(settings, target).await?;
+    let mut signals = Signals::listen();
+    let assembled = tokio::select! {
+        assembled = assemble(settings, target) => assembled,
+        () = signals.arrival() => return Ok(()),
+    };
+    let mut assembly = assembled?;
     // While the embedded API is a part of it.
     let description = assembly.description();
     let mut tasks = Tasks::default();
@@ -144,7 +147,7 @@ pub(super) async fn run(settings: &Loaded, target: Target) -> Result<(), Error> 
     start_controllers(&mut tasks, &assembly);
     start_services(&mut tasks, assembly);
     let outcome = tokio::select! {
-        outcome = tasks.until_signal() => outcome,
+        outcome = tasks.until_signal(&mut signals) => outcome,
         // By itself it ends only when it cannot serve.
         Some(ended) = api.join_next() => match ended {
             Ok(outcome) => outcome.map_err(Error::from),
@@ -323,14 +326,6 @@ fn start_own_node(tasks: &mut Tasks, assembly: &Assembly, config: &Config) {
     });
 }
 
-/// Waits until the terminal is gone; for ever, where that shall not end the daemon, as under nohup.
-async fn hangup() {
-    if ignores_hangup(&fs::read_to_string("/proc/self/status").unwrap_or_default()) {
-        return futures::future::pending().await;
-    }
-    arrival(SignalKind::hangup()).await;
-}
-
 /// Whether a process ignores SIGHUP by its status (proc(5)), as it was started.
 fn ignores_hangup(status: &str) -> bool {
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
@@ -339,14 +334,34 @@ fn ignores_hangup(status: &str) -> bool {
     mask.is_none_or(|mask| mask & 1 == 1)
 }
 
-/// Waits for a signal; for ever, when the system does not let us listen for it.
-async fn arrival(kind: SignalKind) {
-    match signal(kind) {
-        Ok(mut signal) => drop(signal.recv().await),
-        Err(error) => {
-            tracing::warn!(%error, "A signal cannot be listened for");
-            futures::future::pending::<()>().await;
-        }
+/// The signals that end the daemon. What arrives before somebody waits is kept.
+struct Signals(Vec<Signal>);
+
+impl Signals {
+    /// Listens for them. That a terminal is gone ends nothing where it is ignored, as under nohup.
+    fn listen() -> Self {
+        let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let hangup = (!ignores_hangup(&status)).then(SignalKind::hangup);
+        let kinds = [SignalKind::terminate(), SignalKind::interrupt()];
+        let listen = |kind| {
+            signal(kind)
+                .inspect_err(|error| tracing::warn!(%error, "A signal cannot be listened for"))
+                .ok()
+        };
+        Self(kinds.into_iter().chain(hangup).filter_map(listen).collect())
+    }
+
+    /// Waits for one of them.
+    async fn arrival(&mut self) {
+        poll_fn(|context| {
+            let mut signals = self.0.iter_mut();
+            if signals.any(|signal| signal.poll_recv(context).is_ready()) {
+                Poll::Ready(())
+            } else {
+                Poll::Pending
+            }
+        })
+        .await;
     }
 }
 
@@ -362,7 +377,7 @@ mod tests {
             tasks.start("short", move |_| async move {
                 assert!(!broken, "on purpose");
             });
-            let outcome = tasks.until_signal().await;
+            let outcome = tasks.until_signal(&mut Signals(Vec::new())).await;
             assert!(matches!(outcome, Err(Error::Task(_))), "{outcome:?}");
             tasks.end().await;
         }
