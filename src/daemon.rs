@@ -52,6 +52,8 @@ pub fn run(settings: &Loaded, target: Target) -> Result<(), Error> {
         .enable_all()
         .build()
         .map_err(Error::Runtime)?;
+    // Held until nothing of this daemon runs any more: its network goes last.
+    let _lock = platform::claim(&settings.config.data_dir)?;
     let outcome = runtime.block_on(Box::pin(run::run(settings, target)));
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));
     outcome

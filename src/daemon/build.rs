@@ -48,7 +48,6 @@ const KUBE_APISERVER_PORT: u16 = 6443;
 
 /// Everything that runs, before it runs.
 pub(super) struct Assembly {
-    /// Held for as long as the daemon runs.
     pub(super) platform: Platform,
     pub(super) embedded: Option<Embedded>,
     pub(super) context: Arc<Context>,

@@ -38,8 +38,6 @@ pub(super) struct Platform {
     pub(super) identity: Arc<Identity>,
     /// The embedded API, when there is one to be served.
     pub(super) embedded: Option<Embedded>,
-    /// Keeps a second daemon away from the data directory.
-    _lock: Flock<fs::File>,
 }
 
 /// The embedded API with what serves it to kubectl.
@@ -49,9 +47,8 @@ pub(super) struct Embedded {
     pub(super) credentials: Credentials,
 }
 
-/// Opens the data directory and the API.
+/// Opens the API and reads our identity.
 pub(super) async fn open(config: &Config, target: Target) -> Result<Platform, Error> {
-    let lock = claim(&config.data_dir)?;
     match target {
         Target::Embedded => {
             let identity = Identity::load_or_create(&config.data_dir.join(IDENTITY))?;
@@ -60,36 +57,34 @@ pub(super) async fn open(config: &Config, target: Target) -> Result<Platform, Er
                 client: embedded.api.client(),
                 identity: Arc::new(identity),
                 embedded: Some(embedded),
-                _lock: lock,
             })
         }
         Target::Kubeconfig(path) => {
             let client = installation::client_of(&path).await?;
-            real(client, lock).await
+            real(client).await
         }
         Target::InCluster => {
             let client = installation::client_in_cluster()?;
-            real(client, lock).await
+            real(client).await
         }
     }
 }
 
-async fn real(client: Client, lock: Flock<fs::File>) -> Result<Platform, Error> {
+async fn real(client: Client) -> Result<Platform, Error> {
     installation::install_definitions(&client).await?;
     let identity = installation::identity(&client).await?;
     Ok(Platform {
         client,
         identity: Arc::new(identity),
         embedded: None,
-        _lock: lock,
     })
-    // Refuses a link, and what others could read.
-    keyfile::read(&Credentials::path(&config.data_dir))?;
 }
 
 async fn embedded(config: &Config) -> Result<Embedded, Error> {
     let store = Sqlite::open(config.data_dir.join(STORE))?;
     let clock = clock::wall();
+    // Refuses a link, and what others could read.
+    keyfile::read(&Credentials::path(&config.data_dir))?;
     let credentials = Credentials::load_or_create(&config.data_dir, clock())?;
     let address = config.api.listen;
     let listener = TcpListener::bind(address)

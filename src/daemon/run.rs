@@ -291,8 +291,6 @@ fn start_services(tasks: &mut Tasks, assembly: Assembly) {
     let leaf = Arc::clone(&credentials);
     tasks.start("leaf certificates", |stop| keep_fresh(leaf, stop));
     tasks.start("peer endpoint", |stop| async move {
-        // The lock on the data directory is held as long as peers are served.
-        let _platform = platform;
         if let Err(error) = listener::serve(listener, credentials, endpoint, stop).await {
             tracing::error!(%error, "The peer endpoint cannot be served");
         }
