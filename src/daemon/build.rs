@@ -159,12 +159,14 @@ pub(super) fn networks(
         allow: config.lan.interfaces.allow.clone(),
         deny: config.lan.interfaces.deny.clone(),
         excluded: vec![IpNet::V4(pod_cidr), IpNet::V4(service_cidr)],
+    let listen = config.peer.listen.ip().to_canonical();
     };
     let base = OwnNetworks {
         pod_cidr: Some(IpNet::V4(pod_cidr)),
         service_cidr: Some(IpNet::V4(service_cidr)),
+        only: Some(listen).filter(|listen| !listen.is_unspecified() && !listen.is_loopback()),
         // Who listens on loopback only tries things out on one machine.
-        loopback_allowed: config.peer.listen.ip().is_loopback(),
+        loopback_allowed: listen.is_loopback(),
         api_ports: vec![KUBE_APISERVER_PORT],
         ..OwnNetworks::default()
     };

@@ -7,12 +7,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::build::Assembly;
 use crate::{
-    config::Config,
     controllers::dns_endpoint::DnsEndpoints,
     discovery::{
         publish::{self, Destination, Register, Sources, Standing},
         source::Announcement,
     },
+    engine::addresses::OwnNetworks,
 };
 
 /// What keeps this cluster in its zone.
@@ -25,7 +25,6 @@ impl Publication {
     /// Prepares what the settings ask for; nothing when there is no zone to publish in.
     pub(super) fn new(
         assembly: &Assembly,
-        config: &Config,
         announcement: watch::Receiver<Announcement>,
     ) -> Option<Self> {
         let register: Arc<dyn Register> = match assembly.dns.published.clone()? {
@@ -39,7 +38,12 @@ impl Publication {
         let sources = Sources {
             announcement,
             own: assembly.own_networks.clone(),
-            advertise: config.peer.advertise.parse().ok(),
+            // Without our addresses it is what the settings name.
+            advertise: assembly
+                .place
+                .auth_url(&OwnNetworks::default())
+                .parse()
+                .ok(),
             key: assembly.credentials.identity().fingerprint().clone(),
         };
         Some(Self { register, sources })

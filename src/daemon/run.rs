@@ -139,7 +139,7 @@ pub(super) async fn run(settings: &Loaded, target: Target) -> Result<(), Error> 
     introduce(&assembly, description.clone()).await;
     let announced = start_discovery(&mut tasks, &assembly, config);
     let (standing, published) = watch::channel(Standing::default());
-    if let Some(publication) = Publication::new(&assembly, config, announced) {
+    if let Some(publication) = Publication::new(&assembly, announced) {
         tasks.start("publication", |stop| publication.run(standing, stop));
     }
     start_description(&mut tasks, &assembly, description, published);
@@ -192,10 +192,12 @@ fn start_discovery(
     config: &Config,
 ) -> watch::Receiver<Announcement> {
     let (events, found) = EventSink::channel();
+    let reachable = announcement::is_reachable(&config.peer);
     let (announce, announced) = watch::channel(announcement::under_policy(
         &assembly.context,
         &assembly.boot,
         assembly.peer_port,
+        reachable,
     ));
     let lan = config.lan.enabled.then(|| {
         let (source, handle) = Mdns::new(assembly.rules.clone(), announced.clone());
@@ -226,7 +228,7 @@ fn start_discovery(
     // The roster ends when nobody can report to it any more, so one sender stays here.
     let context = Arc::clone(&assembly.context);
     tasks.start("announcement", |stop| {
-        announcement::follow_policy(context, announce, events, stop)
+        announcement::follow_policy(context, reachable, announce, events, stop)
     });
     announced
 }

@@ -49,12 +49,15 @@ pub struct InterfaceRules {
     pub deny: Vec<String>,
     /// Our pod and service ranges: an address in them is on no LAN.
     pub excluded: Vec<IpNet>,
+    /// The one address of ours that others reach us at, where it is one: nothing is said of the others.
+    pub only: Option<IpAddr>,
 }
 
 impl InterfaceRules {
     /// Returns whether an interface may be used with this address of its own.
     pub fn allows(&self, name: &str, address: IpAddr) -> bool {
-        self.allows_name(name) && self.allows_address(address)
+        let is_said = self.only.is_none_or(|only| only == address);
+        is_said && self.allows_name(name) && self.allows_address(address)
     }
 
     /// Returns whether an interface may be used at all.
@@ -325,10 +328,23 @@ mod tests {
         let rules = InterfaceRules {
             allow: list(&["eth*", "docker0"]),
             deny: list(&["eth1"]),
-            excluded: Vec::new(),
+            ..InterfaceRules::default()
         };
         let allowed = ["eth0", "eth1", "docker0", "wlan0"].map(|name| rules.allows_name(name));
         assert_eq!(allowed, [true, false, true, false]);
+    }
+
+    #[test]
+    fn who_is_reached_at_one_address_says_no_other() {
+        let rules = InterfaceRules {
+            only: Some(ip("192.168.1.5")),
+            ..InterfaceRules::default()
+        };
+        assert!(rules.allows("eth0", ip("192.168.1.5")));
+        for address in ["192.168.1.6", "10.0.0.5", "2001:db8::5"] {
+            assert!(!rules.allows("eth0", ip(address)), "{address}");
+        }
+        assert!(rules.allows_address(ip("192.168.1.6")), "a peer's");
     }
 
     #[test]
