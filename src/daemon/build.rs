@@ -24,7 +24,11 @@ use crate::{
         reception::FrontDesk,
         tunnel_endpoint,
     },
-    discovery::{dns::Servers, interfaces::InterfaceRules, publish::Destination},
+    discovery::{
+        dns::Servers,
+        interfaces::InterfaceRules,
+        publish::{self, Destination},
+    },
     engine::{
         addresses::OwnNetworks,
         addressing::{Ground, external_range},
@@ -155,16 +159,16 @@ pub(super) fn networks(
     pod_cidr: Ipv4Net,
     service_cidr: Ipv4Net,
 ) -> (InterfaceRules, Follower, Networks) {
+    let listen = config.peer.listen.ip().to_canonical();
     let rules = InterfaceRules {
         allow: config.lan.interfaces.allow.clone(),
         deny: config.lan.interfaces.deny.clone(),
         excluded: vec![IpNet::V4(pod_cidr), IpNet::V4(service_cidr)],
-    let listen = config.peer.listen.ip().to_canonical();
+        only: Some(listen).filter(|listen| !listen.is_unspecified() && !listen.is_loopback()),
     };
     let base = OwnNetworks {
         pod_cidr: Some(IpNet::V4(pod_cidr)),
         service_cidr: Some(IpNet::V4(service_cidr)),
-        only: Some(listen).filter(|listen| !listen.is_unspecified() && !listen.is_loopback()),
         // Who listens on loopback only tries things out on one machine.
         loopback_allowed: listen.is_loopback(),
         api_ports: vec![KUBE_APISERVER_PORT],
@@ -307,6 +311,17 @@ impl Place {
             advertise: config.peer.advertise.clone(),
             listen: SocketAddr::new(config.peer.listen.ip(), port),
         }
+    }
+
+    /// Returns where we are on our LANs, if the settings do not name one place.
+    pub(super) fn endpoints(&self, own: &OwnNetworks) -> String {
+        if !self.advertise.is_empty() || !self.listen.ip().is_unspecified() {
+            return String::new();
+        }
+        let port = self.listen.port();
+        let all = publish::addresses(own).into_iter();
+        let all = all.map(|address| SocketAddr::new(address, port).to_string());
+        all.collect::<Vec<_>>().join(" ")
     }
 
     /// Returns the URL that we name to peers: the one of the settings, else our first address on a

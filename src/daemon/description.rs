@@ -43,13 +43,17 @@ pub(super) async fn follow(
     let following = async {
         loop {
             policy.borrow_and_update();
-            let url = place.auth_url(&networks.borrow_and_update());
+            let (url, endpoints) = {
+                let own = networks.borrow_and_update();
+                (place.auth_url(&own), place.endpoints(&own))
+            };
             context.move_to(url.clone());
             let (zone, problem) = publication(standing.borrow_and_update().clone());
             now.send_modify(|description| {
                 let name = context.own_name().to_string();
                 description.insert("clusterName".to_owned(), name);
                 description.insert("peerEndpoint".to_owned(), url);
+                description.insert("lanEndpoints".to_owned(), endpoints);
                 description.insert("dnsZone".to_owned(), zone);
                 description.insert("dnsProblem".to_owned(), problem);
             });
@@ -120,6 +124,10 @@ impl Assembly {
             ("dnsZone", String::new()),
             ("dnsProblem", String::new()),
             ("peerEndpoint", self.context.auth_url()),
+            (
+                "lanEndpoints",
+                self.place.endpoints(&self.own_networks.borrow()),
+            ),
             (
                 "apiServer",
                 api.map(|address| format!("https://{address}"))

@@ -1,6 +1,6 @@
 //! The zone file of a running daemon, made of its description of itself.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::SocketAddr};
 
 pub use crate::engine::domain::zone::{Style, ZoneError, domain};
 use crate::{
@@ -19,15 +19,47 @@ pub fn of(
     style: Style,
 ) -> Result<String, ZoneError> {
     let text = |key: &str| description.get(key).map_or("", String::as_str);
+    let endpoints = text("lanEndpoints").split_whitespace();
+    let endpoints: Vec<SocketAddr> = endpoints.filter_map(|it| it.parse().ok()).collect();
+    let advertise = match endpoints.as_slice() {
+        [] => Some(url(text("peerEndpoint"))?),
+        _ => None,
+    };
     let listing = Listing {
         cluster_id: text("clusterID")
             .parse::<ClusterId>()
             .map_err(|error| ZoneError::Identity(error.to_string()))?,
         name: ClusterName::neutralise(text("clusterName")),
-        port: 0,
-        addresses: Vec::new(),
-        advertise: Some(url(text("peerEndpoint"))?),
+        port: endpoints.first().map_or(0, SocketAddr::port),
+        addresses: endpoints.iter().map(SocketAddr::ip).collect(),
+        advertise,
         key: text("fingerprint").parse().ok(),
     };
     Ok(render(domain, &listing, style))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_machine_is_listed_with_all_its_addresses() {
+        let described = |endpoint: &str, lan: &str| {
+            let id = "1f0f9d3a-5b8c-5d5e-9a51-4f1a2b3c4d5e";
+            let said = [
+                ("clusterID", id),
+                ("peerEndpoint", endpoint),
+                ("lanEndpoints", lan),
+            ];
+            let said = said.map(|(key, text)| (key.to_owned(), text.to_owned()));
+            of("example.com", &said.into(), Style::Rfc6763)
+        };
+        let zone = described("", "[2001:db8::5]:5870 10.1.2.3:5870").unwrap();
+        for record in ["AAAA 2001:db8::5", "A 10.1.2.3", "SRV 0 0 5870 "] {
+            assert!(zone.contains(record), "{zone}");
+        }
+        let zone = described("https://rome.example.com:443", "").unwrap();
+        assert!(zone.contains("SRV 0 0 443 rome.example.com."), "{zone}");
+        assert!(described("", "").is_err());
+    }
 }

@@ -199,7 +199,7 @@ impl Sources {
 }
 
 /// The addresses of this machine on its LANs, each family in order.
-fn addresses(own: &OwnNetworks) -> Vec<IpAddr> {
+pub fn addresses(own: &OwnNetworks) -> Vec<IpAddr> {
     let usable = |address: &IpAddr| match address {
         IpAddr::V4(v4) => !v4.is_loopback() && !v4.is_link_local(),
         IpAddr::V6(v6) => !v6.is_loopback() && !v6.is_unicast_link_local(),
