@@ -4,10 +4,9 @@ use serde_json::Value;
 
 /// Puts a key behind its section.
 pub(super) fn join(section: &str, key: &str) -> String {
-    if section.is_empty() {
-        key.to_owned()
-    } else {
-        format!("{section}.{key}")
+    match (section, key) {
+        ("", only) | (only, "") => only.to_owned(),
+        (section, key) => format!("{section}.{key}"),
     }
 }
 

@@ -145,8 +145,11 @@ impl Layers {
             }
             Some(Value::Null | Value::String(_)) | None => Value::from(text),
         };
-        json_patch::merge(&mut self.merged, &keys::nest(key, value));
+        for leaf in keys::leaves(&value) {
+            self.origins.insert(keys::join(key, &leaf), origin.clone());
+        }
         self.origins.insert(key.to_owned(), origin);
+        json_patch::merge(&mut self.merged, &keys::nest(key, value));
         Ok(())
     }
 

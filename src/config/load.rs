@@ -250,6 +250,20 @@ mod tests {
     }
 
     #[test]
+    fn a_part_of_the_cluster_config_has_the_origin_of_who_said_it_last() {
+        let file = "clusterConfig: {discoveryConfig: {autojoin: true, ttl: 60}}\n";
+        let (_directory, mut sources) = with_file(file);
+        let name = "LANDBRIDGE_CLUSTER_CONFIG".to_owned();
+        let value = "{discoveryConfig: {autojoin: false}}".to_owned();
+        sources.environment.insert(name.clone(), value);
+        let loaded = sources.load().expect("usable");
+        let origin =
+            |key: &str| loaded.origins[&format!("clusterConfig.discoveryConfig.{key}")].clone();
+        assert_eq!(origin("autojoin"), Origin::Environment(name));
+        assert!(matches!(origin("ttl"), Origin::File(_)));
+    }
+
+    #[test]
     fn what_is_wrong_is_told_in_one_line_with_key_and_place() {
         for (text, complaint) in COMPLAINTS {
             let (_directory, sources) = with_file(text);
