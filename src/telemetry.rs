@@ -5,11 +5,13 @@ mod queue;
 use std::{
     env, fmt,
     io::{self, IsTerminal as _},
+    os::fd::AsFd,
     str::FromStr,
     sync::OnceLock,
     time::Duration,
 };
 
+use nix::sys::stat::fstat;
 use tracing::{Subscriber, field::Field};
 use tracing_subscriber::{
     EnvFilter,
@@ -153,7 +155,9 @@ pub fn init(filter: Filter, format: Format, way: Way) -> Result<(), Error> {
     let outcome = match format {
         Format::Json => builder.json().flatten_event(true).try_init(),
         Format::Auto | Format::Text => {
-            let journal = format == Format::Auto && env::var_os("JOURNAL_STREAM").is_some();
+            let journal = env::var("JOURNAL_STREAM");
+            let journal = format == Format::Auto
+                && journal.is_ok_and(|journal| is_stream(&journal, io::stderr()));
             let colour = io::stderr().is_terminal()
                 && env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
             builder
@@ -164,6 +168,12 @@ pub fn init(filter: Filter, format: Format, way: Way) -> Result<(), Error> {
         }
     };
     outcome.map_err(|_| Error::AlreadySet)
+}
+
+/// Whether an output is the stream that systemd names by its device and inode (systemd.exec(5)). Who
+/// is started by a service has the name too, wherever its own output goes.
+fn is_stream(name: &str, output: impl AsFd) -> bool {
+    fstat(output).is_ok_and(|file| name == format!("{}:{}", file.st_dev, file.st_ino))
 }
 
 /// Waits a moment until the lines that are on the way are written.
@@ -319,6 +329,15 @@ mod tests {
         let value: serde_json::Value = serde_json::from_str(&written).expect("JSON");
         assert_eq!(value["name"], name, "and nothing is lost");
         assert_eq!(value["message"], format!("Found {name}"));
+    }
+
+    #[test]
+    fn a_stream_is_known_by_its_device_and_inode() {
+        let (journal, file) = (tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
+        let status = fstat(&journal).unwrap();
+        let name = format!("{}:{}", status.st_dev, status.st_ino);
+        assert!(is_stream(&name, &journal));
+        assert!(!is_stream(&name, &file));
     }
 
     #[test]
