@@ -1,6 +1,6 @@
 //! `landbridge token`: what lets a cluster in without a person.
 
-use std::io::{BufRead as _, IsTerminal as _, Read as _};
+use std::io::{BufRead, IsTerminal as _};
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
@@ -22,7 +22,7 @@ use crate::api::{
     token::{self, GivenToken, TokenHash},
 };
 
-/// The longest token that is read from standard input.
+/// The longest line that is read as a token from standard input.
 const LENGTH_LIMIT: u64 = 512;
 
 /// Does what the verb says.
@@ -172,12 +172,7 @@ async fn store(options: Named) -> Result<(), Failure> {
     if std::io::stdin().is_terminal() {
         output::remark(&format!("the token of {name}:"));
     }
-    let mut text = Zeroizing::new(String::new());
-    let mut input = std::io::stdin().lock().take(LENGTH_LIMIT);
-    input
-        .read_line(&mut text)
-        .map_err(|error| Failure::Usage(format!("cannot read a token: {error}")))?;
-    TokenHash::of(&text).map_err(|error| Failure::Usage(error.to_string()))?;
+    let text = read(std::io::stdin().lock())?;
     let secret = format!("remote-token-{id}");
     let patch = Patch::Apply(json!({
         "apiVersion": "v1",
@@ -193,6 +188,36 @@ async fn store(options: Named) -> Result<(), Failure> {
     ))
 }
 
+/// Reads a token, whole or not at all.
+fn read(input: impl BufRead) -> Result<Zeroizing<String>, Failure> {
+    let refuse = |reason: String| Failure::Usage(format!("cannot read a token: {reason}"));
+    let mut text = Zeroizing::new(String::new());
+    input
+        .take(LENGTH_LIMIT + 1)
+        .read_line(&mut text)
+        .map_err(|error| refuse(error.to_string()))?;
+    if text.len() as u64 > LENGTH_LIMIT {
+        return Err(refuse(format!(
+            "the line has more than {LENGTH_LIMIT} bytes"
+        )));
+    }
+    TokenHash::of(&text).map_err(|error| Failure::Usage(error.to_string()))?;
+    Ok(text)
+}
+
 fn secrets(client: &Client) -> Api<Secret> {
     Api::namespaced(client.clone(), labels::NAMESPACE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_read_whole_or_not_at_all() {
+        let token = "0123456789abcdef".repeat(32);
+        assert_eq!(*read(token.as_bytes()).unwrap(), token);
+        let longer = format!("{token}0");
+        assert!(matches!(read(longer.as_bytes()), Err(Failure::Usage(_))));
+    }
 }
