@@ -312,9 +312,11 @@ impl Peer {
     }
 
     fn line(&self) -> Option<String> {
-        let tone = match self.state {
-            "Unreachable" | "Refused" | "Degraded" => Tone::Bad,
-            _ => Tone::Care,
+        let bad = [Phase::Unreachable, Phase::Refused, Phase::Degraded];
+        let tone = if bad.map(Phase::as_str).contains(&self.state) {
+            Tone::Bad
+        } else {
+            Tone::Care
         };
         Some(line(tone, &self.complaint()?))
     }
