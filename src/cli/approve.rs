@@ -6,8 +6,8 @@ use serde_json::json;
 use super::{Failure, args::Named, connection::connect, output, peers};
 use crate::api::foreign_cluster::{IncomingPeering, TrustMode};
 
-/// Does what `kubectl patch ... trustMode: Trusted, incomingPeeringEnabled: Auto` does. Since the id is made from the key,
-/// approving the object pins the key.
+/// Does what `kubectl patch ... trustMode: Trusted` does, and lifts a refusal. Since the id is made from the key, approving
+/// the object pins the key.
 pub(super) async fn approve(options: Named) -> Result<(), Failure> {
     let client = connect(&options.connect).await?;
     let cluster = peers::find(&client, &options.name).await?;
