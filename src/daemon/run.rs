@@ -287,7 +287,7 @@ fn start_services(tasks: &mut Tasks, assembly: Assembly) {
     let client = platform.client.clone();
     tasks.start("policy", |stop| cluster_config::run(client, policy, stop));
     if let Some(fleet) = fleet {
-        let client = platform.client.clone();
+        let client = platform.client;
         tasks.start("fleet secret", |stop| fleet::run(client, fleet, stop));
     }
     let leaf = Arc::clone(&credentials);
