@@ -26,6 +26,7 @@ pub mod zone;
 use std::path::PathBuf;
 
 pub use error::Error;
+pub use secret_files::new_secret;
 pub use user::kubeconfig_for;
 
 use crate::config::Loaded;

@@ -7,9 +7,8 @@ use std::{
     path::Path,
 };
 
-use ring::rand::{SecureRandom as _, SystemRandom};
-
 use super::{Failure, args::FleetSecret, output};
+use crate::daemon;
 
 /// Prints a new secret, or writes it to a file that only we can read.
 pub(super) fn fleet_secret(options: &FleetSecret) -> Result<(), Failure> {
@@ -51,10 +50,6 @@ pub(super) fn write(path: &Path) -> Result<(), Failure> {
 
 /// Makes 256 random bits, as hexadecimal digits.
 pub(super) fn make() -> Result<String, Failure> {
-    let mut bytes = [0_u8; 32];
-    SystemRandom::new()
-        .fill(&mut bytes)
-        .map_err(|_| Failure::NotSo("the machine gives no random numbers".to_owned()))?;
-    let digits: Vec<String> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-    Ok(digits.concat())
+    let made = daemon::new_secret().map_err(|error| Failure::NotSo(error.to_string()))?;
+    Ok(made.expose().to_owned())
 }

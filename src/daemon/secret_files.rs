@@ -1,8 +1,18 @@
-//! The files in which the operator keeps secrets: of those that everybody may read, a warning is given.
+//! Secrets of the operator: a new one, and the files of those that are, with a warning where everybody may read them.
 
 use std::{fs, os::unix::fs::MetadataExt as _, path::Path};
 
-use crate::config::Config;
+use super::Error;
+use crate::{config::Config, peer::trust::FleetSecret};
+
+/// Makes a new secret, as for a fleet.
+///
+/// # Errors
+///
+/// The machine gives no random numbers.
+pub fn new_secret() -> Result<FleetSecret, Error> {
+    Ok(FleetSecret::generate()?)
+}
 
 /// Warns of secret files that are open to others. Kubernetes mounts them so, for everybody in the
 /// container, and that is no error.
