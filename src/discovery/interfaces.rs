@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6},
     path::Path,
 };
 
@@ -282,9 +282,32 @@ pub(super) fn ip_of(address: &SockaddrStorage) -> Option<IpAddr> {
     v4.or_else(|| address.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip())))
 }
 
+/// Returns a place on the interface with a number: a link-local address means nothing without it (RFC
+/// 4007, section 6).
+pub(super) fn socket_address(address: IpAddr, port: u16, index: u32) -> SocketAddr {
+    match address {
+        IpAddr::V6(v6) if v6.is_unicast_link_local() => {
+            SocketAddr::V6(SocketAddrV6::new(v6, port, 0, index))
+        }
+        IpAddr::V4(_) | IpAddr::V6(_) => SocketAddr::new(address, port),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_link_local_address_keeps_its_interface() {
+        for (address, expected) in [
+            ("fe80::9", "[fe80::9%2]:5870"),
+            ("2001:db8::9", "[2001:db8::9]:5870"),
+            ("169.254.1.9", "169.254.1.9:5870"),
+        ] {
+            let address = address.parse().expect("the table holds addresses");
+            assert_eq!(socket_address(address, 5870, 2).to_string(), expected);
+        }
+    }
 
     fn ip(text: &str) -> IpAddr {
         text.parse().expect("the table holds addresses")

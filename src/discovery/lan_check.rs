@@ -22,23 +22,18 @@ use tokio::{
     time::{Instant, sleep_until, timeout_at},
 };
 
-use super::interfaces::{InterfaceRules, addresses, bridges_of_pods, ip_of};
+use super::{
+    interfaces::{InterfaceRules, addresses, bridges_of_pods, ip_of},
+    mdns::{GROUP_V4, GROUP_V6, PORT},
+};
+use crate::engine::domain::SERVICE_TYPES;
 
 mod stacks;
 
 pub use stacks::Stack;
 
-/// The port of multicast DNS (RFC 6762, section 3).
-const PORT: u16 = 5353;
-/// Its groups.
-const GROUP_V4: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 251);
-const GROUP_V6: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0xfb);
-/// What is asked for: everybody who offers anything answers the first (RFC 6763, section 9).
-const QUESTIONS: [&str; 3] = [
-    "_services._dns-sd._udp.local.",
-    "_landbridge._tcp.local.",
-    "_liqo_auth._tcp.local.",
-];
+/// What everybody answers who offers anything (RFC 6763, section 9).
+const EVERYBODY: &str = "_services._dns-sd._udp";
 /// How often the question is sent, evenly over the time.
 const TIMES: u32 = 3;
 /// The most others that are told for an interface.
@@ -309,13 +304,13 @@ fn question() -> io::Result<Vec<u8>> {
     ring::rand::SystemRandom::new()
         .fill(&mut chance)
         .map_err(io::Error::other)?;
-    let own = format!(
-        "{:016x}.landbridge-check.local.",
-        u64::from_be_bytes(chance)
-    );
+    let own = format!("{:016x}.landbridge-check", u64::from_be_bytes(chance));
     let mut message = Message::new(0, MessageType::Query, OpCode::Query);
-    for name in QUESTIONS.into_iter().chain([own.as_str()]) {
-        let name = Name::from_ascii(name).map_err(io::Error::other)?;
+    let names = std::iter::once(EVERYBODY)
+        .chain(SERVICE_TYPES)
+        .chain([own.as_str()]);
+    for name in names {
+        let name = Name::from_ascii(format!("{name}.local.")).map_err(io::Error::other)?;
         message.add_query(Query::query(name, RecordType::PTR));
     }
     message.to_vec().map_err(io::Error::other)

@@ -6,7 +6,7 @@
 use std::{
     collections::BTreeMap,
     io,
-    net::{IpAddr, SocketAddr, SocketAddrV6},
+    net::{IpAddr, SocketAddr},
     time::Duration,
 };
 
@@ -19,14 +19,12 @@ use tokio::sync::mpsc;
 use crate::{
     api::{foreign_cluster::DiscoveryType, identity::ClusterName},
     discovery::{
-        interfaces::{InterfaceRules, Links},
+        interfaces::{InterfaceRules, Links, socket_address},
         record::Record,
     },
-    engine::sighting::Sighting,
+    engine::{domain::SERVICE_TYPES, sighting::Sighting},
 };
 
-/// The service types that are asked for: our own, whose record counts, and Liqo's.
-const SERVICE_TYPES: [&str; 2] = ["_landbridge._tcp.local.", "_liqo_auth._tcp.local."];
 /// How many events of the library are taken. A person reads no more, and a flood ends there.
 const LIMIT: usize = 4096;
 /// The time to live of SRV and addresses (RFC 6762, section 10); the library keeps the real one.
@@ -70,15 +68,15 @@ pub async fn look(
     };
     library.0.disable_interface(IfKind::Predicate(predicate))?;
     let mut subscriptions = Vec::new();
-    for service_type in SERVICE_TYPES {
-        let events = library.0.browse(service_type)?.into_stream();
-        subscriptions.push(events.map(move |event| (service_type, event)));
+    for service_type in SERVICE_TYPES.map(|text| format!("{text}.local.")) {
+        let events = library.0.browse(&service_type)?.into_stream();
+        subscriptions.push(events.map(move |event| (service_type.clone(), event)));
     }
     let mut events = select_all(subscriptions).take(LIMIT);
     let listen = async {
         while let Some((service_type, event)) = events.next().await {
             if let ServiceEvent::ServiceResolved(service) = event {
-                for sighting in heard(service_type, &service, &links) {
+                for sighting in heard(&service_type, &service, &links) {
                     // Whoever does not listen any more wants no more.
                     let _ = sightings.send(sighting).await;
                 }
@@ -149,16 +147,6 @@ fn heard_on(address: &ScopedIp) -> Vec<(String, u32, IpAddr)> {
     }
 }
 
-/// A link-local address means nothing without its interface (RFC 4007, section 6).
-fn socket_address(address: IpAddr, port: u16, index: u32) -> SocketAddr {
-    match address {
-        IpAddr::V6(v6) if v6.is_unicast_link_local() => {
-            SocketAddr::V6(SocketAddrV6::new(v6, port, 0, index))
-        }
-        IpAddr::V4(_) | IpAddr::V6(_) => SocketAddr::new(address, port),
-    }
-}
-
 /// Takes the service type off a full name; none when nothing that can be printed is left.
 fn instance_of<'a>(full_name: &'a str, service_type: &str) -> Option<&'a str> {
     let length = full_name.len().checked_sub(service_type.len())?;
@@ -183,7 +171,7 @@ mod tests {
             ("ro\u{202e}me._landbridge._tcp.local.", None),
         ] {
             assert_eq!(
-                instance_of(full_name, SERVICE_TYPES[0]),
+                instance_of(full_name, "_landbridge._tcp.local."),
                 expected,
                 "{full_name}"
             );

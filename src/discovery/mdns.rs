@@ -9,8 +9,11 @@
 //! Only `socket` does I/O and only `session` waits. `wire`, `gate`, `neighbours` and `responder` are
 //! given packets and time.
 
-use std::collections::BTreeSet;
-use std::time::Duration;
+use std::{
+    collections::BTreeSet,
+    net::{Ipv4Addr, Ipv6Addr},
+    time::Duration,
+};
 
 use futures::{FutureExt, future::BoxFuture};
 use tokio::{
@@ -37,12 +40,11 @@ mod session;
 mod socket;
 pub mod wire;
 
-/// The service types that we announce and look for: our own, a legal name (RFC 6335, section 5.1),
-/// and the one that Liqo 0.2 to 0.10 uses. The first one counts where they disagree.
-const SERVICE_TYPES: [&str; 2] = ["_landbridge._tcp.local", "_liqo_auth._tcp.local"];
-
 /// The port of multicast DNS (RFC 6762, section 3).
-const PORT: u16 = 5353;
+pub(super) const PORT: u16 = 5353;
+/// Its groups.
+pub(super) const GROUP_V4: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 251);
+pub(super) const GROUP_V6: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0xfb);
 /// The waits before a broken session is followed by the next one.
 const RESTART: (Duration, Duration) = (Duration::from_millis(500), Duration::from_mins(1));
 /// A session that lived for so long was well.

@@ -13,9 +13,8 @@ use std::{
 use tokio::time::Instant;
 
 use super::{
-    SERVICE_TYPES,
     gate::Gate,
-    responder::TTL,
+    responder::{TTL, service_types},
     wire::{self, Data, Name, Packet, Question},
 };
 use crate::{
@@ -77,13 +76,10 @@ pub(super) struct Neighbours {
 
 impl Neighbours {
     pub(super) fn new(own_id: ClusterId, own_boot: String) -> Self {
-        let types = SERVICE_TYPES
-            .iter()
-            .filter_map(|text| Name::from_text(text));
         Self {
             own_id,
             own_boot,
-            types: types.collect(),
+            types: service_types(),
             known: BTreeSet::new(),
             gate: Gate::default(),
             rows: BTreeMap::new(),

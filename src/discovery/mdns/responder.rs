@@ -2,13 +2,11 @@
 
 use std::{net::IpAddr, time::Duration};
 
-use super::{
-    SERVICE_TYPES,
-    wire::{Data, Name, Packet, Question, Record, kind},
-};
+use super::wire::{Data, Name, Packet, Question, Record, kind};
 use crate::{
     api::identity::ClusterId,
     discovery::{record, source::Announcement},
+    engine::domain::SERVICE_TYPES,
 };
 
 /// The name under which all service types of a LAN are listed (RFC 6763, section 9).
@@ -53,8 +51,7 @@ impl Responder {
     pub(super) fn new(announcement: &Announcement) -> Option<Self> {
         let id = announcement.cluster_id.as_str();
         let local = Name::from_text("local")?;
-        let services = SERVICE_TYPES.iter().map(|text| {
-            let kind = Name::from_text(text)?;
+        let services = service_types().into_iter().map(|kind| {
             let instance = Name::under(id, &kind)?;
             Some(Own { kind, instance })
         });
@@ -263,9 +260,11 @@ pub(super) fn echo(id: &ClusterId) -> Option<Packet> {
     })
 }
 
-fn service_types() -> Vec<Name> {
+/// The service types on the LAN. The first one counts where they disagree.
+pub(super) fn service_types() -> Vec<Name> {
     let types = SERVICE_TYPES.iter();
-    types.filter_map(|text| Name::from_text(text)).collect()
+    let types = types.filter_map(|text| Name::from_text(&format!("{text}.local")));
+    types.collect()
 }
 
 fn questions(types: &[Name], unicast: bool) -> Vec<Question> {

@@ -18,15 +18,12 @@ use nix::{
 use socket2::{Domain, InterfaceIndexOrAddress, Protocol, Socket, Type};
 use tokio::{io::Interest, net::UdpSocket};
 
-use super::wire::SIZE_LIMIT;
+use super::{GROUP_V4, GROUP_V6, wire::SIZE_LIMIT};
 use crate::discovery::{
     DiscoveryError,
     interfaces::{Link, Links},
 };
 
-/// The groups of multicast DNS (RFC 6762, section 3).
-const GROUP_V4: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 251);
-const GROUP_V6: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0xfb);
 /// Every packet leaves with the longest life (RFC 6762, section 11).
 const HOPS: u32 = 255;
 /// Room for what arrives at once when everybody answers; the system may give less.

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, SocketAddr, SocketAddrV6},
+    net::{IpAddr, SocketAddr},
     time::Duration,
 };
 
@@ -16,7 +16,10 @@ use super::{
 };
 use crate::{
     api::{foreign_cluster::DiscoveryType, identity::ClusterId},
-    discovery::{interfaces::Links, record::Record},
+    discovery::{
+        interfaces::{Links, socket_address},
+        record::Record,
+    },
     engine::{
         addresses::is_link_local,
         sighting::{Event, Sighting},
@@ -454,32 +457,5 @@ impl Row {
             (name, places.into_iter().map(|(place, _)| place).collect())
         });
         sorted.collect()
-    }
-}
-
-/// A link-local address means nothing without its interface (RFC 4007, section 6).
-fn socket_address(address: IpAddr, port: u16, index: u32) -> SocketAddr {
-    match address {
-        IpAddr::V6(v6) if v6.is_unicast_link_local() => {
-            SocketAddr::V6(SocketAddrV6::new(v6, port, 0, index))
-        }
-        IpAddr::V4(_) | IpAddr::V6(_) => SocketAddr::new(address, port),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_link_local_address_keeps_its_interface() {
-        for (address, expected) in [
-            ("fe80::9", "[fe80::9%2]:5870"),
-            ("2001:db8::9", "[2001:db8::9]:5870"),
-            ("169.254.1.9", "169.254.1.9:5870"),
-        ] {
-            let address = address.parse().expect("the table holds addresses");
-            assert_eq!(socket_address(address, 5870, 2).to_string(), expected);
-        }
     }
 }

@@ -30,7 +30,7 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 fn packet_of(records: &[(u8, u8, u8, u32, bool)]) -> Packet {
-    let service = Name::from_text(SERVICE_TYPES[1]).expect("a name");
+    let service = service_types()[1].clone();
     let instance = |number: u8| Name::under(&format!("c{number}"), &service).expect("a name");
     let host = |number: u8| Name::from_text(&format!("h{number}.local")).expect("a name");
     let answers = records.iter().map(|&(kind, number, other, ttl, flush)| {
