@@ -97,16 +97,8 @@ fn objection(granted: &[Value], own: &[Value]) -> Option<String> {
         .filter(|rule| !is_covered(rule, own))
         .map(ToString::to_string)
         .collect();
-    let missing = (!missing.is_empty()).then(|| {
-        missing.join(
-            "
-",
-        )
-    })?;
-    Some(format!(
-        "RBAC permissions not currently held:
-{missing}"
-    ))
+    let missing = (!missing.is_empty()).then(|| missing.join("\n"))?;
+    Some(format!("RBAC permissions not currently held:\n{missing}"))
 }
 
 /// What is wrong with a role that is to have the rules of others: nobody would ever give it them here.
