@@ -129,7 +129,7 @@ impl Node {
                 }
             }
         }
-        let fields = within.or(self.atomic.then_some(schema));
+        let fields = within.or_else(|| self.atomic.then_some(schema));
         let named = Path::Field(&schema, "properties");
         for (name, node) in &self.fields {
             node.find_uncorrelated(Path::Key(&named, name), fields, errors);
@@ -139,7 +139,7 @@ impl Node {
             node.find_uncorrelated(others, fields, errors);
         }
         if let Some(node) = &self.items {
-            let within = within.or((!self.has_keys()).then_some(schema));
+            let within = within.or_else(|| (!self.has_keys()).then_some(schema));
             node.find_uncorrelated(Path::Field(&schema, "items"), within, errors);
         }
     }
