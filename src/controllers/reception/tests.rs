@@ -63,7 +63,7 @@ async fn a_heartbeat_of_an_accepted_peer_asks_the_api_nothing_and_its_end_is_see
 #[tokio::test]
 async fn of_two_objects_of_a_cluster_it_is_not_the_better_one_that_lets_it_in() {
     let (context, id) = (context().await, ClusterId::from_spki(b"peer"));
-    for (name, incoming) in [("denied", "No"), ("trusted", "Auto")] {
+    for (name, incoming) in [("allowed", "Auto"), ("denied", "No")] {
         let mut object = visitor(name, &id);
         object.spec.trust_mode = TrustMode::Trusted;
         object.spec.incoming_peering_enabled = serde_json::from_value(json!(incoming)).unwrap();
