@@ -207,14 +207,7 @@ fn each_lan_hears_of_its_own_addresses_and_a_denied_one_of_nothing() {
     };
     lab.second_lan(&["rome", "ear"]);
     lab.start("rome");
-    let hear = |net: u8, how_long| {
-        let [ear, rome] = [2, 1].map(|host| Ipv4Addr::new(10, net, 0, host));
-        let ear = socket(&lab, "ear", ear);
-        for service in ["_liqo_auth._tcp.local", "_landbridge._tcp.local"] {
-            say(&ear, &question(service));
-        }
-        listen(&ear, rome, how_long)
-    };
+    let hear = |net, how_long| ask(&lab, net, how_long);
     for (net, interface) in [(77, "eth0"), (78, "eth1")] {
         let own = addresses_on(&lab, "rome", interface);
         lab.until(PATIENCE, &format!("all of {interface} is told"), || {
@@ -233,6 +226,34 @@ fn each_lan_hears_of_its_own_addresses_and_a_denied_one_of_nothing() {
     });
     let heard = hear(78, Duration::from_secs(4));
     assert_eq!(heard, Vec::<Vec<u8>>::new(), "eth1 is denied");
+}
+
+#[test]
+fn who_listens_on_one_address_announces_that_one_alone() {
+    let Some(lab) = Lab::new(&["rome", "ear"]) else {
+        return;
+    };
+    lab.second_lan(&["rome", "ear"]);
+    let own = lab.address("rome");
+    let place = format!("{own}:5870");
+    lab.spawn("rome", &[("LANDBRIDGE_PEER_LISTEN", &place)]);
+    let told = lab.until(PATIENCE, "heard on eth0", || {
+        let told = addresses_in(&responses(&ask(&lab, 77, Duration::from_secs(2))));
+        (!told.is_empty()).then_some(told)
+    });
+    assert_eq!(told, [IpAddr::V4(own)].into());
+    let heard = ask(&lab, 78, Duration::from_secs(4));
+    assert_eq!(heard, Vec::<Vec<u8>>::new(), "nobody listens on eth1");
+}
+
+/// Asks rome who is there on one of its LANs, and returns what it says.
+fn ask(lab: &Lab, net: u8, how_long: Duration) -> Vec<Vec<u8>> {
+    let [ear, rome] = [2, 1].map(|host| Ipv4Addr::new(10, net, 0, host));
+    let ear = socket(lab, "ear", ear);
+    for service in ["_liqo_auth._tcp.local", "_landbridge._tcp.local"] {
+        say(&ear, &question(service));
+    }
+    listen(&ear, rome, how_long)
 }
 
 #[test]
