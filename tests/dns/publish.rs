@@ -419,8 +419,8 @@ fn lossy_way(server: &str) -> SocketAddr {
                 continue;
             };
             // An answer (bit 15) to an update (operation 5) without an error (RFC 2136, section 2.2).
-            let is_made = buffer[2] & 0xf8 == 0xa8 && buffer[3] & 0x0f == 0;
-            if is_made && !std::mem::replace(&mut is_lost, true) {
+            let (is_answer, is_error) = (buffer[2] & 0xf8 == 0xa8, buffer[3] & 0x0f != 0);
+            if is_answer && !is_error && !std::mem::replace(&mut is_lost, true) {
                 continue;
             }
             socket.send_to(&buffer[..length], client).expect("sent");
