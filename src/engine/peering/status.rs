@@ -70,7 +70,8 @@ fn phase(view: &View<'_>, verdicts: &[Verdict]) -> Phase {
     if view.denied || view.is_own() || (view.wants_join() && refused) {
         return Phase::Refused;
     }
-    if view.is_suspended() && (view.object.spec.join || view.facts.request.is_some()) {
+    let is_held = view.is_suspended() && (view.object.spec.join || view.facts.request.is_some());
+    if is_held || view.is_duplicate() {
         return Phase::Waiting;
     }
     let network = holds(condition::NETWORK_READY) || view.facts.own.tunnel.is_none();

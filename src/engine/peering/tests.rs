@@ -265,9 +265,10 @@ fn of_two_objects_of_one_cluster_one_does_nothing_and_says_so() {
         };
         let taken = run(&mut model);
         assert!(taken.is_empty() || taken == ["Disconnect"], "{taken:?}");
-        let said = model.object.status.as_ref().map(|it| &it.conditions);
-        let mut said = said.into_iter().flatten();
-        let ready = said.find(|one| one.type_ == condition::READY);
+        let said = model.object.status.as_ref().expect("it is always said");
+        assert_eq!(said.phase, Some(Phase::Waiting));
+        let mut conditions = said.conditions.iter();
+        let ready = conditions.find(|one| one.type_ == condition::READY);
         assert_eq!(ready.expect("it is always said").reason, reason::DUPLICATE);
         model.delete();
         run(&mut model);
