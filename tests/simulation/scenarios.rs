@@ -110,7 +110,7 @@ fn a_copy_of_an_object_waits_for_its_end() {
         world.sleep(MINUTE).await;
         let phase = async |name: &str| api.get(name).await.unwrap().status.unwrap().phase;
         assert_eq!(phase(&found.name_any()).await, Some(Phase::Peered));
-        assert_eq!(phase("a-copy").await, Some(Phase::Unreachable));
+        assert_eq!(phase("a-copy").await, Some(Phase::Waiting));
         let parameters = DeleteParams::default();
         api.delete(&found.name_any(), &parameters).await.unwrap();
         world.sleep(MINUTE).await;
