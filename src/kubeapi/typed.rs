@@ -12,6 +12,7 @@ pub(super) use merge::{merge, without};
 use super::{
     bounds::{COMPLAINTS, quote},
     fields::{Branch, FieldSet, named},
+    items::Identity,
     path::Path,
     schema::Schema,
 };
@@ -38,23 +39,13 @@ fn shape<'a>(schema: Described<'a>, value: &Value) -> Shape<'a> {
     match value {
         Value::Object(_) if word("x-kubernetes-map-type") == Some("atomic") => Shape::Leaf,
         Value::Object(_) => Shape::Map,
-        Value::Array(_) => match word("x-kubernetes-list-type") {
-            Some("set") => Shape::Set,
-            Some("map") => Shape::Keyed(keys(schema)),
-            _ => Shape::Leaf,
+        Value::Array(_) => match Identity::of(|keyword| schema?.get(keyword)) {
+            Some(Identity::Whole) => Shape::Set,
+            Some(Identity::Keys(keys)) => Shape::Keyed(keys),
+            None => Shape::Leaf,
         },
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => Shape::Leaf,
     }
-}
-
-fn keys(schema: Described<'_>) -> Vec<&str> {
-    schema
-        .and_then(|schema| schema.get("x-kubernetes-list-map-keys"))
-        .and_then(Value::as_array)
-        .into_iter()
-        .flatten()
-        .filter_map(Value::as_str)
-        .collect()
 }
 
 fn field<'a>(schema: Described<'a>, name: &str) -> Described<'a> {
