@@ -363,14 +363,14 @@ pub(super) fn write(object: &mut Value, mut managers: Managers) {
 
 /// Puts the old managers back when only their times would differ: then a write has no effect.
 pub(super) fn keep_times(old: &Value, object: &mut Value) {
-    let list = |object: &Value| object.field("metadata").field("managedFields").clone();
-    let known = list(old);
+    let known = old.field("metadata").field("managedFields");
     if !known.is_array() || !differ_only_in_managers(old, object) {
         return;
     }
-    let managers = |list: Value| Managers::decode(list).unwrap_or_default();
-    if managers(known.clone()).same_fields(&managers(list(object))) {
-        object.set(&["metadata", "managedFields"], known);
+    let managers = |list: &Value| Managers::decode(list.clone()).unwrap_or_default();
+    let present = object.field("metadata").field("managedFields");
+    if managers(known).same_fields(&managers(present)) {
+        object.set(&["metadata", "managedFields"], known.clone());
     }
 }
 
