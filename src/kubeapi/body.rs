@@ -17,7 +17,6 @@ use serde::{
 use serde_json::{Map, Number, Value};
 use std::{
     cell::RefCell,
-    collections::BTreeSet,
     fmt::{self, Write},
     time::Duration,
 };
@@ -188,11 +187,10 @@ fn json(bytes: &[u8]) -> serde_json::Result<Parsed> {
     }
     .deserialize(&mut deserializer)?;
     deserializer.end()?;
-    let each: BTreeSet<String> = duplicates.into_inner().into_iter().collect();
-    Ok(Parsed {
-        object,
-        duplicates: each.into_iter().collect(),
-    })
+    let mut duplicates = duplicates.into_inner();
+    duplicates.sort_unstable();
+    duplicates.dedup();
+    Ok(Parsed { object, duplicates })
 }
 
 struct Node<'a> {
