@@ -237,9 +237,11 @@ impl Server {
 
     /// Finishes what a crash or a full disk may have left half done.
     pub(super) async fn sweep(&self) {
-        let mut chores = self.unsettled();
+        let (all, _) = self.store.list("", None);
+        let gone = self.gone_kinds(all.iter().map(|(key, _)| &**key));
+        let mut chores = self.unsettled(all);
         chores.extend(self.store.owners().into_iter().map(Chore::Collect));
-        chores.extend(self.gone_kinds().into_iter().map(Chore::Clear));
+        chores.extend(gone.into_iter().map(Chore::Clear));
         let catalog = self.catalog();
         for resource in catalog.resources() {
             self.expire(resource).await;

@@ -54,17 +54,16 @@ impl Server {
         !is_defined && catalog.by_key(key).is_none()
     }
 
-    /// What the keys of objects of no kind begin with, for each such kind. Kinds that a definition made have
+    /// What those of the keys begin with that are of no kind, for each such kind. Kinds that a definition made have
     /// a group with a dot; what else is not known may be a built-in one of a later program.
-    pub(super) fn gone_kinds(&self) -> Vec<String> {
-        let found = self.store.list("", None).0;
+    pub(super) fn gone_kinds<'a>(&self, keys: impl Iterator<Item = &'a str>) -> Vec<String> {
         let storage = |key: &str| {
             let (end, _) = key.match_indices('/').nth(1)?;
             let (group, _) = key.split_once('/')?;
             let storage = key.get(..=end)?;
             group.contains('.').then(|| storage.to_owned())
         };
-        let all: BTreeSet<String> = found.iter().filter_map(|(key, _)| storage(key)).collect();
+        let all: BTreeSet<String> = keys.filter_map(storage).collect();
         let gone = all
             .into_iter()
             .filter(|storage| self.is_of_no_kind(storage));
