@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, Output},
 };
 
@@ -179,10 +179,7 @@ fn a_third_group_of_a_user_is_2() {
 #[test]
 fn credentials_that_others_can_read_are_refused_with_the_mend() {
     use std::os::unix::fs::PermissionsExt as _;
-    let home = TempDir::new().expect("a directory");
-    let data = home.path().join("state");
-    make_identity(&home, &data);
-    let credentials = data.join("api/credentials.pem");
+    let (home, data, credentials) = with_credentials();
     fs::set_permissions(&credentials, fs::Permissions::from_mode(0o644)).expect("our own");
     let issue = ["kubeconfig", "--user", "ada"];
     for output in [
@@ -200,10 +197,7 @@ fn credentials_that_others_can_read_are_refused_with_the_mend() {
 
 #[test]
 fn a_kubeconfig_for_a_user_makes_no_second_authority() {
-    let home = TempDir::new().expect("a directory");
-    let data = home.path().join("state");
-    make_identity(&home, &data);
-    let credentials = data.join("api/credentials.pem");
+    let (home, _, credentials) = with_credentials();
     fs::remove_file(&credentials).expect("writable");
     let output = command(&home)
         .args(["kubeconfig", "--user", "ada"])
@@ -538,6 +532,15 @@ fn make_identity(home: &TempDir, data: &Path) {
     daemon.wait().expect("our child");
 }
 
+/// A home in which a daemon has run, its data directory, and the credentials of its API there.
+fn with_credentials() -> (TempDir, PathBuf, PathBuf) {
+    let home = TempDir::new().expect("a directory");
+    let data = home.path().join("state");
+    make_identity(&home, &data);
+    let credentials = data.join("api/credentials.pem");
+    (home, data, credentials)
+}
+
 fn until_there(path: &Path) {
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
     while !path.exists() {
@@ -601,7 +604,6 @@ fn landbridge(arguments: &[&str]) -> Output {
         .expect("the program runs")
 }
 
-/// Runs the program with a home of its own, so that nothing of the machine's is found.
 /// A kubeconfig of a cluster that asks nobody who they are.
 fn kubeconfig_of(server: &str) -> String {
     format!(
@@ -610,6 +612,7 @@ fn kubeconfig_of(server: &str) -> String {
     )
 }
 
+/// Runs the program with a home of its own, so that nothing of the machine's is found.
 fn command(home: &TempDir) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_landbridge"));
     command
