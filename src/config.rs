@@ -24,6 +24,7 @@ pub use load::{Flag, Loaded, Origin, Sources};
 pub use policy::Overruled;
 
 use crate::api::ClusterConfigSpec;
+pub use crate::engine::addresses::AuthUrl;
 
 /// Indicates that the settings cannot be used. The text is one line, with the key and its place.
 #[derive(Debug, thiserror::Error)]

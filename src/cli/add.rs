@@ -1,6 +1,5 @@
 //! `landbridge add URL`: the ForeignCluster that a person writes.
 
-use axum::http::Uri;
 use kube::{
     Api, Client, ResourceExt as _,
     api::{Patch, PatchParams, PostParams},
@@ -13,19 +12,23 @@ use super::{
     connection::{connect, explain},
     output,
 };
-use crate::api::{ForeignCluster, ForeignClusterSpec, foreign_cluster::DiscoveryType, labels};
+use crate::{
+    api::{ForeignCluster, ForeignClusterSpec, foreign_cluster::DiscoveryType, labels},
+    config::AuthUrl,
+};
 
 /// The port of the peer endpoint when none is given.
 const DEFAULT_PORT: u16 = 5870;
 
 /// Creates the object and says what happens next.
 pub(super) async fn add(options: Add) -> Result<(), Failure> {
-    let (url, host) = peer_url(&options.url).map_err(Failure::Usage)?;
+    let url = peer_url(&options.url).map_err(Failure::Usage)?;
+    let host = url.host().to_string();
     let name = options.name.unwrap_or_else(|| object_name(&host));
     let mut cluster = ForeignCluster::new(
         &name,
         ForeignClusterSpec {
-            auth_url: url.clone(),
+            auth_url: url.to_string(),
             join: options.join,
             discovery_type: DiscoveryType::Manual,
             ..ForeignClusterSpec::default()
@@ -94,40 +97,29 @@ async fn take_over(
     .map_err(|error| explain(&error))
 }
 
-/// Completes what was typed to `https://host:port` and returns it with the host.
-fn peer_url(typed: &str) -> Result<(String, String), String> {
-    let hint = "write it like https://milan.example.com:5870";
+/// Completes what was typed to the URL of a peer endpoint.
+fn peer_url(typed: &str) -> Result<AuthUrl, String> {
+    // A URL with its scheme is complete: without a port, https means 443.
     let full = if typed.contains("://") {
         typed.to_owned()
     } else {
-        format!("https://{typed}")
+        let place = typed.strip_suffix('/').unwrap_or(typed);
+        let after_address = place.rsplit(']').next().unwrap_or_default();
+        if after_address.contains(':') {
+            format!("https://{place}")
+        } else {
+            format!("https://{place}:{DEFAULT_PORT}")
+        }
     };
-    let refuse = || format!("{typed:?} is not the URL of a peer endpoint: {hint}");
-    let uri: Uri = full.parse().map_err(|_| refuse())?;
-    let host = uri
-        .host()
-        .filter(|host| !host.is_empty())
-        .ok_or_else(refuse)?;
-    let plain = matches!(uri.path(), "" | "/") && uri.query().is_none();
-    let user = uri
-        .authority()
-        .is_some_and(|authority| authority.as_str().contains('@'));
-    if uri.scheme_str() != Some("https") || !plain || user {
-        return Err(refuse());
-    }
-    // A URL with its scheme is complete: without a port, https means 443.
-    let port = match uri.port_u16() {
-        Some(port) => port,
-        None if typed.contains("://") => 443,
-        None => DEFAULT_PORT,
-    };
-    Ok((format!("https://{host}:{port}"), host.to_owned()))
+    full.parse().map_err(|error| {
+        let hint = "write it like https://milan.example.com:5870";
+        format!("{typed:?} is not the URL of a peer endpoint: {error}: {hint}")
+    })
 }
 
 /// Makes a host into an object name (DNS-1123 subdomain).
 fn object_name(host: &str) -> String {
     let name: String = host
-        .to_ascii_lowercase()
         .chars()
         .map(|character| match character {
             'a'..='z' | '0'..='9' | '-' | '.' => character,
@@ -175,9 +167,11 @@ mod tests {
         for (typed, url, name) in [
             ("10.77.0.2", "https://10.77.0.2:5870", "10.77.0.2"),
             ("milan:7000", "https://milan:7000", "milan"),
+            ("milan/", "https://milan:5870", "milan"),
+            ("[fd00::2]", "https://[fd00::2]:5870", "fd00--2"),
             (
                 "https://Milan.example.com/",
-                "https://Milan.example.com:443",
+                "https://milan.example.com:443",
                 "milan.example.com",
             ),
             (
@@ -186,8 +180,12 @@ mod tests {
                 "fd00--2",
             ),
         ] {
-            let (found, host) = peer_url(typed).expect(typed);
-            assert_eq!((found.as_str(), object_name(&host).as_str()), (url, name));
+            let found = peer_url(typed).expect(typed);
+            let host = found.host().to_string();
+            assert_eq!(
+                (found.to_string().as_str(), object_name(&host).as_str()),
+                (url, name)
+            );
         }
         for typed in [
             "",
@@ -196,6 +194,12 @@ mod tests {
             "https://",
             "https://a@milan",
             "a b",
+            "milan:",
+            "milan:0",
+            "milan:70000",
+            "https://milan:587O",
+            "milan//",
+            "fd00::2",
         ] {
             let message = peer_url(typed).expect_err(typed);
             assert!(message.contains("write it like https://"), "{message}");
