@@ -94,10 +94,22 @@ pub(super) fn explain(error: &kube::Error) -> Failure {
     if let kube::Error::Api(status) = error {
         return Failure::NotSo(status.message.clone());
     }
+    if matches!(error, kube::Error::SerdeError(_)) {
+        return Failure::NotSo(format!(
+            "the answer cannot be read: {}: is this landbridge older than the daemon?",
+            chain(error)
+        ));
+    }
     Failure::Unreachable(format!(
         "the daemon cannot be reached: {}: look at its log, or start it with landbridge run",
         chain(error)
     ))
+}
+
+impl From<kube::Error> for Failure {
+    fn from(error: kube::Error) -> Self {
+        explain(&error)
+    }
 }
 
 /// Puts an error and its causes into one line, each cause once.
@@ -127,5 +139,13 @@ mod tests {
             told.contains("sudo") && !told.contains("landbridge run"),
             "{told}"
         );
+    }
+
+    #[test]
+    fn an_answer_that_cannot_be_read_is_an_answer() {
+        let unread = serde_json::from_str::<bool>("{}").unwrap_err();
+        let failure = explain(&kube::Error::SerdeError(unread));
+        assert_eq!(failure.code(), 1, "{failure}");
+        assert!(failure.to_string().contains("older"), "{failure}");
     }
 }
