@@ -25,6 +25,7 @@ pub mod zone;
 
 use std::path::PathBuf;
 
+pub use description::Description;
 pub use error::Error;
 pub use secret_files::new_secret;
 pub use user::kubeconfig_for;

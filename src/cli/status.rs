@@ -3,7 +3,7 @@
 mod heartbeat;
 mod report;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{Api, Client, api::ListParams};
@@ -15,7 +15,10 @@ use super::{
     connection::{connect, explain},
     output, peers,
 };
-use crate::api::{ClusterConfig, SearchDomain, TunnelEndpoint, labels};
+use crate::{
+    api::{ClusterConfig, SearchDomain, TunnelEndpoint, labels},
+    daemon::Description,
+};
 pub(super) use report::Report;
 
 /// How often `--wait` looks. A look is a handful of requests to this machine.
@@ -67,7 +70,7 @@ async fn look_alive(options: &Status) -> Result<Report, Failure> {
     if options.connect.kubeconfig.is_some() {
         let description = description(&client).await?;
         // An API that a daemon serves itself ends with it.
-        if description.get("apiServer").is_none_or(String::is_empty) {
+        if description.api_server.is_empty() {
             heartbeat::check(&client).await?;
         }
     }
@@ -75,13 +78,9 @@ async fn look_alive(options: &Status) -> Result<Report, Failure> {
 }
 
 /// Reads what the daemon says about itself.
-pub(super) async fn description(client: &Client) -> Result<BTreeMap<String, String>, Failure> {
+pub(super) async fn description(client: &Client) -> Result<Description, Failure> {
     let maps: Api<ConfigMap> = Api::namespaced(client.clone(), labels::NAMESPACE);
-    let map = maps
-        .get_opt(labels::DESCRIPTION)
-        .await
-        .map_err(|error| explain(&error))?;
-    Ok(map.and_then(|map| map.data).unwrap_or_default())
+    Ok(Description::read(maps.get_opt(labels::DESCRIPTION).await?))
 }
 
 /// Reads everything that the status is made of.

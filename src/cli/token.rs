@@ -88,9 +88,10 @@ async fn create(options: TokenCreate) -> Result<(), Failure> {
 }
 
 async fn own_name(client: &Client) -> String {
-    let description = super::status::description(client).await.unwrap_or_default();
-    let name = description.get("clusterName").cloned();
-    name.unwrap_or_else(|| "CLUSTER".to_owned())
+    match super::status::description(client).await {
+        Ok(description) if !description.cluster_name.is_empty() => description.cluster_name,
+        Ok(_) | Err(_) => "CLUSTER".to_owned(),
+    }
 }
 
 async fn list(options: TokenList) -> Result<(), Failure> {

@@ -1,12 +1,13 @@
 //! What the daemon says about itself: the ConfigMap that `landbridge status` reads.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{
     Api, Client,
     api::{ObjectMeta, Patch, PostParams},
 };
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -24,8 +25,44 @@ const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins
 /// How often somebody may have changed or deleted it.
 const LOOK: Duration = Duration::from_mins(5);
 
-/// What the daemon says about itself, by its keys.
-pub(super) type Description = BTreeMap<String, String>;
+/// What the daemon says about itself. A text is empty where there is nothing to say.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Description {
+    /// The id of this cluster.
+    #[serde(rename = "clusterID")]
+    pub cluster_id: String,
+    /// What people see it as.
+    pub cluster_name: String,
+    /// The fingerprint of its key.
+    pub fingerprint: String,
+    /// The version of the daemon.
+    pub version: String,
+    /// The URL for peers.
+    pub peer_endpoint: String,
+    /// Where peers on the LAN reach it, parted by blanks.
+    pub lan_endpoints: String,
+    /// The URL of the embedded API.
+    pub api_server: String,
+    /// The port of the tunnel.
+    pub tunnel_port: String,
+    /// The address of this machine in the tunnel.
+    pub tunnel_address: String,
+    /// The public key of the tunnel.
+    pub public_key: String,
+    /// The DNS zone that it is to be listed in.
+    pub dns_zone: String,
+    /// Why it is not listed there.
+    pub dns_problem: String,
+}
+
+impl Description {
+    /// Reads the ConfigMap, which may be another version's.
+    pub fn read(map: Option<ConfigMap>) -> Self {
+        let data = map.and_then(|map| map.data).unwrap_or_default();
+        serde_json::from_value(json!(data)).unwrap_or_default()
+    }
+}
 
 /// Keeps the description true until the shutdown: what we are called, where we are and how
 /// publishing goes changes.
@@ -50,12 +87,11 @@ pub(super) async fn follow(
             context.move_to(url.clone());
             let (zone, problem) = publication(standing.borrow_and_update().clone());
             now.send_modify(|description| {
-                let name = context.own_name().to_string();
-                description.insert("clusterName".to_owned(), name);
-                description.insert("peerEndpoint".to_owned(), url);
-                description.insert("lanEndpoints".to_owned(), endpoints);
-                description.insert("dnsZone".to_owned(), zone);
-                description.insert("dnsProblem".to_owned(), problem);
+                description.cluster_name = context.own_name().to_string();
+                description.peer_endpoint = url;
+                description.lan_endpoints = endpoints;
+                description.dns_zone = zone;
+                description.dns_problem = problem;
             });
             tokio::select! {
                 changed = policy.changed() => if changed.is_err() { return },
@@ -112,50 +148,23 @@ impl Assembly {
             .embedded
             .as_ref()
             .and_then(|embedded| embedded.listener.local_addr().ok());
-        [
-            ("clusterID", own.cluster_id.to_string()),
-            ("clusterName", self.context.own_name().to_string()),
-            (
-                "fingerprint",
-                self.credentials.identity().fingerprint().to_string(),
-            ),
-            ("version", env!("CARGO_PKG_VERSION").to_owned()),
+        Description {
+            cluster_id: own.cluster_id.to_string(),
+            cluster_name: self.context.own_name().to_string(),
+            fingerprint: self.credentials.identity().fingerprint().to_string(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            peer_endpoint: self.context.auth_url(),
+            lan_endpoints: self.place.endpoints(&self.own_networks.borrow()),
+            api_server: api.map_or_else(String::new, |address| format!("https://{address}")),
+            tunnel_port: tunnel.map_or_else(String::new, |tunnel| tunnel.port.to_string()),
+            tunnel_address: tunnel
+                .and(first)
+                .map_or_else(String::new, |address| address.to_string()),
+            public_key: tunnel.map_or_else(String::new, |tunnel| tunnel.public_key.clone()),
             // An earlier run may have been listed, or not; who publishes now says it anew.
-            ("dnsZone", String::new()),
-            ("dnsProblem", String::new()),
-            ("peerEndpoint", self.context.auth_url()),
-            (
-                "lanEndpoints",
-                self.place.endpoints(&self.own_networks.borrow()),
-            ),
-            (
-                "apiServer",
-                api.map(|address| format!("https://{address}"))
-                    .unwrap_or_default(),
-            ),
-            (
-                "tunnelPort",
-                tunnel
-                    .map(|tunnel| tunnel.port.to_string())
-                    .unwrap_or_default(),
-            ),
-            (
-                "publicKey",
-                tunnel
-                    .map(|tunnel| tunnel.public_key.clone())
-                    .unwrap_or_default(),
-            ),
-            (
-                "tunnelAddress",
-                tunnel
-                    .and(first)
-                    .map(|address| address.to_string())
-                    .unwrap_or_default(),
-            ),
-        ]
-        .into_iter()
-        .map(|(key, value)| (key.to_owned(), value))
-        .collect()
+            dns_zone: String::new(),
+            dns_problem: String::new(),
+        }
     }
 }
 
@@ -167,32 +176,26 @@ pub(super) async fn write(client: &Client, data: Description) -> Result<(), cont
         Ok(present) => present,
         Err(error) => return Err(failed(error)),
     };
-    let outcome = match present {
-        Some(present) if says(&present, &data) => return Ok(()),
-        Some(_) => {
-            let patch = Patch::Merge(json!({ "data": data }));
-            api.patch(labels::DESCRIPTION, &controllers::managed(), &patch)
-                .await
-        }
-        None => {
-            let map = ConfigMap {
-                metadata: ObjectMeta {
-                    name: Some(labels::DESCRIPTION.to_owned()),
-                    ..ObjectMeta::default()
-                },
-                data: Some(data),
-                ..ConfigMap::default()
-            };
-            api.create(&PostParams::default(), &map).await
-        }
+    let is_there = present.is_some();
+    if is_there && Description::read(present) == data {
+        return Ok(());
+    }
+    let outcome = if is_there {
+        let patch = Patch::Merge(json!({ "data": data }));
+        api.patch(labels::DESCRIPTION, &controllers::managed(), &patch)
+            .await
+    } else {
+        let map = ConfigMap {
+            metadata: ObjectMeta {
+                name: Some(labels::DESCRIPTION.to_owned()),
+                ..ObjectMeta::default()
+            },
+            data: serde_json::from_value(json!(data)).ok(),
+            ..ConfigMap::default()
+        };
+        api.create(&PostParams::default(), &map).await
     };
     outcome.map(drop).map_err(failed)
-}
-
-fn says(present: &ConfigMap, data: &Description) -> bool {
-    let said = present.data.as_ref();
-    data.iter()
-        .all(|(key, text)| said.is_some_and(|said| said.get(key) == Some(text)))
 }
 
 #[cfg(test)]
@@ -215,13 +218,16 @@ mod tests {
         let options = Options::in_memory(Arc::new(|| jiff::Timestamp::UNIX_EPOCH), api::crds());
         let client = KubeApi::open(options).await.unwrap().client();
         let maps: Api<ConfigMap> = Api::namespaced(client.clone(), labels::NAMESPACE);
-        let said = [("clusterID", "rome"), ("version", "1")];
-        let said = Description::from(said.map(|(key, text)| (key.to_owned(), text.to_owned())));
+        let said = Description {
+            cluster_id: "rome".to_owned(),
+            version: "1".to_owned(),
+            ..Description::default()
+        };
         let (_now, told) = watch::channel(said.clone());
         tokio::spawn(keep(failing_at_first(client), told));
         let written = async || {
             let present = maps.get_opt(labels::DESCRIPTION).await.unwrap();
-            present.and_then(|present| present.data) == Some(said.clone())
+            present.is_some() && Description::read(present) == said
         };
         tokio::time::sleep(RETRY.0 / 4).await;
         assert!(!written().await);

@@ -1,7 +1,8 @@
 //! The zone file of a running daemon, made of its description of itself.
 
-use std::{collections::BTreeMap, net::SocketAddr};
+use std::net::SocketAddr;
 
+use super::Description;
 pub use crate::engine::domain::zone::{Style, ZoneError, domain};
 use crate::{
     api::{ClusterId, ClusterName},
@@ -13,27 +14,21 @@ use crate::{
 /// # Errors
 ///
 /// When the daemon has no address that others could reach.
-pub fn of(
-    domain: &str,
-    description: &BTreeMap<String, String>,
-    style: Style,
-) -> Result<String, ZoneError> {
-    let text = |key: &str| description.get(key).map_or("", String::as_str);
-    let endpoints = text("lanEndpoints").split_whitespace();
+pub fn of(domain: &str, description: &Description, style: Style) -> Result<String, ZoneError> {
+    let endpoints = description.lan_endpoints.split_whitespace();
     let endpoints: Vec<SocketAddr> = endpoints.filter_map(|it| it.parse().ok()).collect();
     let advertise = match endpoints.as_slice() {
-        [] => Some(url(text("peerEndpoint"))?),
+        [] => Some(url(&description.peer_endpoint)?),
         _ => None,
     };
+    let id = description.cluster_id.parse::<ClusterId>();
     let listing = Listing {
-        cluster_id: text("clusterID")
-            .parse::<ClusterId>()
-            .map_err(|error| ZoneError::Identity(error.to_string()))?,
-        name: ClusterName::neutralise(text("clusterName")),
+        cluster_id: id.map_err(|error| ZoneError::Identity(error.to_string()))?,
+        name: ClusterName::neutralise(&description.cluster_name),
         port: endpoints.first().map_or(0, SocketAddr::port),
         addresses: endpoints.iter().map(SocketAddr::ip).collect(),
         advertise,
-        key: text("fingerprint").parse().ok(),
+        key: description.fingerprint.parse().ok(),
     };
     Ok(render(domain, &listing, style))
 }
@@ -46,13 +41,13 @@ mod tests {
     fn a_machine_is_listed_with_all_its_addresses() {
         let described = |endpoint: &str, lan: &str| {
             let id = "1f0f9d3a-5b8c-5d5e-9a51-4f1a2b3c4d5e";
-            let said = [
-                ("clusterID", id),
-                ("peerEndpoint", endpoint),
-                ("lanEndpoints", lan),
-            ];
-            let said = said.map(|(key, text)| (key.to_owned(), text.to_owned()));
-            of("example.com", &said.into(), Style::Rfc6763)
+            let said = Description {
+                cluster_id: id.to_owned(),
+                peer_endpoint: endpoint.to_owned(),
+                lan_endpoints: lan.to_owned(),
+                ..Description::default()
+            };
+            of("example.com", &said, Style::Rfc6763)
         };
         let zone = described("", "[2001:db8::5]:5870 10.1.2.3:5870").unwrap();
         for record in ["AAAA 2001:db8::5", "A 10.1.2.3", "SRV 0 0 5870 "] {

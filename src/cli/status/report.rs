@@ -1,6 +1,6 @@
 //! What `status` says, made of the objects.
 
-use std::{collections::BTreeMap, net::Ipv4Addr};
+use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
@@ -18,6 +18,7 @@ use crate::{
         output::{self, Tone, tint},
         peers,
     },
+    daemon::Description,
     telemetry::escape,
 };
 
@@ -38,11 +39,9 @@ pub(in crate::cli) struct Report {
     /// Why the daemon is not ready, if it is not.
     #[serde(skip_serializing_if = "Option::is_none")]
     not_ready: Option<String>,
-    /// What the daemon says about itself: clusterName, clusterID, version, peerEndpoint,
-    /// tunnelPort, tunnelAddress, apiServer, publicKey; dnsZone and dnsProblem where it is to be
-    /// listed in a zone.
+    /// What the daemon says about itself.
     #[serde(flatten)]
-    description: BTreeMap<String, String>,
+    description: Description,
     /// How this cluster itself does.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     conditions: Vec<Condition>,
@@ -98,7 +97,7 @@ impl Report {
     /// Puts together what was read.
     pub(super) fn new(
         not_ready: Option<String>,
-        description: BTreeMap<String, String>,
+        description: Description,
         clusters: &[ForeignCluster],
         tunnels: &[TunnelEndpoint],
     ) -> Self {
@@ -145,15 +144,12 @@ impl Report {
 
     /// Returns the DNS domain that the daemon is listed in, if it is to be and is.
     pub(in crate::cli) fn listed_in(&self) -> Option<&str> {
-        let well = self
-            .description
-            .get("dnsProblem")
-            .is_some_and(String::is_empty);
-        let zone = self
-            .description
-            .get("dnsZone")
-            .filter(|zone| well && !zone.is_empty());
-        zone.map(String::as_str)
+        let Description {
+            dns_zone,
+            dns_problem,
+            ..
+        } = &self.description;
+        (dns_problem.is_empty() && !dns_zone.is_empty()).then_some(dns_zone)
     }
 
     /// Writes the report for people: what is not well comes first.
@@ -192,26 +188,27 @@ impl Report {
 
     /// Says why this cluster is not listed in the DNS domain where it should be.
     fn listing_line(&self) -> Option<String> {
-        let say = |key: &str| self.description.get(key).filter(|text| !text.is_empty());
-        let (zone, problem) = (say("dnsZone")?, say("dnsProblem")?);
-        let text = format!("this cluster is not listed in the DNS domain {zone}: {problem}");
+        let Description {
+            dns_zone,
+            dns_problem,
+            ..
+        } = &self.description;
+        if dns_zone.is_empty() || dns_problem.is_empty() {
+            return None;
+        }
+        let text =
+            format!("this cluster is not listed in the DNS domain {dns_zone}: {dns_problem}");
         Some(line(Tone::Care, &text))
     }
 
     fn myself(&self) -> String {
-        let say = |key: &str| self.description.get(key).map_or("-", String::as_str);
-        let mut line = format!(
-            "{}   {}   {}",
-            say("clusterName"),
-            say("clusterID"),
-            say("peerEndpoint")
-        );
-        if let Some(address) = self
-            .description
-            .get("tunnelAddress")
-            .filter(|text| !text.is_empty())
-        {
-            line = format!("{line}   tunnel {address} (udp {})", say("tunnelPort"));
+        let own = &self.description;
+        let mut line = [&own.cluster_name, &own.cluster_id, &own.peer_endpoint]
+            .map(|text| if text.is_empty() { "-" } else { text })
+            .join("   ");
+        if !own.tunnel_address.is_empty() {
+            let (address, port) = (&own.tunnel_address, &own.tunnel_port);
+            line = format!("{line}   tunnel {address} (udp {port})");
         }
         escape(&line) + "\n"
     }

@@ -26,14 +26,9 @@ fn a_peered_cluster_is_well_and_has_an_address() {
 #[test]
 fn a_zone_that_does_not_list_us_is_told() {
     let mut report = report(&[cluster("milan", true, Some(Phase::Peered), &[])]);
-    let mut say =
-        |key: &str, text: &str| report.description.insert(key.to_owned(), text.to_owned());
-    say("dnsZone", "a.test");
-    say("dnsProblem", "");
+    report.description.dns_zone = "a.test".to_owned();
     assert!(report.text().starts_with("√ all is well"));
-    report
-        .description
-        .insert("dnsProblem".to_owned(), "TSIG key rejected".to_owned());
+    report.description.dns_problem = "TSIG key rejected".to_owned();
     let complaint = "‼ this cluster is not listed in the DNS domain a.test: TSIG key rejected\n";
     assert!(report.text().starts_with(complaint), "{}", report.text());
 }
@@ -150,19 +145,19 @@ fn a_cluster_that_was_denied_is_as_it_should_be() {
 }
 
 fn report(clusters: &[ForeignCluster]) -> Report {
-    let description = [
-        ("clusterName", "rome"),
-        ("clusterID", "aa"),
-        ("peerEndpoint", "https://10.77.0.1:5870"),
-        ("tunnelAddress", "10.244.0.1"),
-        ("tunnelPort", "5871"),
-    ];
-    let description = description.map(|(key, value)| (key.to_owned(), value.to_owned()));
+    let description = Description {
+        cluster_name: "rome".to_owned(),
+        cluster_id: "aa".to_owned(),
+        peer_endpoint: "https://10.77.0.1:5870".to_owned(),
+        tunnel_address: "10.244.0.1".to_owned(),
+        tunnel_port: "5871".to_owned(),
+        ..Description::default()
+    };
     let mut tunnel = TunnelEndpoint::default();
     tunnel.spec.cluster_id = "bb".to_owned();
     tunnel.spec.pod_cidr = "10.244.0.0/16".to_owned();
     tunnel.status = serde_json::from_value(json!({"remoteNATPodCIDR": "10.71.0.0/16"})).ok();
-    Report::new(None, description.into(), clusters, &[tunnel])
+    Report::new(None, description, clusters, &[tunnel])
 }
 
 fn cluster(
