@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep};
 use super::{
     Failure,
     args::{Status, StatusOutput},
-    connection::{connect, explain},
+    connection::connect,
     output, peers,
 };
 use crate::{
@@ -85,32 +85,66 @@ pub(super) async fn description(client: &Client) -> Result<Description, Failure>
 
 /// Reads everything that the status is made of.
 pub(super) async fn look(client: &Client) -> Result<Report, Failure> {
-    let ready = axum::http::Request::get("/readyz")
-        .body(Vec::new())
-        .expect("a constant path makes a request");
-    let ready = match client.request_text(ready).await {
-        Ok(_) => None,
-        Err(kube::Error::Api(status)) => Some(status.message.clone()),
-        Err(error) => return Err(explain(&error)),
-    };
-    let description = description(client).await?;
+    let all = ListParams::default();
     let tunnels: Api<TunnelEndpoint> = Api::all(client.clone());
-    let tunnels = tunnels
-        .list(&ListParams::default())
-        .await
-        .map_err(|error| explain(&error))?;
+    let tunnels = tunnels.list(&all).await?;
     let domains: Api<SearchDomain> = Api::all(client.clone());
-    let domains = domains
-        .list(&ListParams::default())
-        .await
-        .map_err(|error| explain(&error))?;
-    let clusters = peers::list(client).await?;
+    let domains = domains.list(&all).await?;
     let policy: Api<ClusterConfig> = Api::all(client.clone());
-    let policy = policy.get_opt(labels::CLUSTER_CONFIG).await;
-    let policy = policy.map_err(|error| explain(&error))?;
+    let policy = policy.get_opt(labels::CLUSTER_CONFIG).await?;
     let own = policy.and_then(|policy| policy.status);
-    let report = Report::new(ready, description, &clusters, &tunnels.items);
+    let clusters = peers::list(client).await?;
+    let report = Report::new(description(client).await?, &clusters, &tunnels.items);
     Ok(report
         .with_conditions(own.unwrap_or_default().conditions)
         .with_search_domains(&domains.items))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{io, sync::Arc};
+
+    use axum::http::Response;
+    use kube::{api::PostParams, client::Body};
+    use serde_json::json;
+
+    use super::*;
+    use crate::{
+        api::{self, ForeignCluster},
+        kubeapi::{KubeApi, Options},
+    };
+
+    /// An API that shows objects and tells this account nothing else.
+    async fn reticent() -> Client {
+        let options = Options::in_memory(Arc::new(jiff::Timestamp::now), api::crds());
+        let client = KubeApi::open(options).await.unwrap().client();
+        let cluster = json!({
+            "metadata": {"name": "milan"},
+            "spec": {"join": true, "authUrl": "https://milan:5870"},
+            "status": {"phase": "Peered"},
+        });
+        let cluster: ForeignCluster = serde_json::from_value(cluster).unwrap();
+        let clusters: Api<ForeignCluster> = Api::all(client.clone());
+        let way = PostParams::default();
+        clusters.create(&way, &cluster).await.unwrap();
+        let service = tower::service_fn(move |request: axum::http::Request<Body>| {
+            let client = client.clone();
+            async move {
+                if request.uri().path() == "/readyz" {
+                    let refusal = json!({"kind": "Status", "code": 403, "status": "Failure",
+                        "reason": "Forbidden", "message": "no"});
+                    let body = Body::from(refusal.to_string().into_bytes());
+                    return Ok(Response::builder().status(403).body(body).unwrap());
+                }
+                client.send(request).await.map_err(io::Error::other)
+            }
+        });
+        Client::new(service, labels::NAMESPACE)
+    }
+
+    #[tokio::test]
+    async fn what_the_api_tells_of_itself_is_not_about_the_daemon() {
+        let report = look(&reticent().await).await.unwrap();
+        assert_eq!(report.missing(), None);
+    }
 }

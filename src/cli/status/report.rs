@@ -36,9 +36,6 @@ const ROAD: [&str; 6] = [
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(in crate::cli) struct Report {
-    /// Why the daemon is not ready, if it is not.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    not_ready: Option<String>,
     /// What the daemon says about itself.
     #[serde(flatten)]
     description: Description,
@@ -96,13 +93,11 @@ pub(in crate::cli) struct Peer {
 impl Report {
     /// Puts together what was read.
     pub(super) fn new(
-        not_ready: Option<String>,
         description: Description,
         clusters: &[ForeignCluster],
         tunnels: &[TunnelEndpoint],
     ) -> Self {
         Self {
-            not_ready,
             description,
             conditions: Vec::new(),
             search_domains: Vec::new(),
@@ -127,9 +122,6 @@ impl Report {
 
     /// Says what is missing until everything that is asked for is peered.
     pub(super) fn missing(&self) -> Option<String> {
-        if let Some(reason) = &self.not_ready {
-            return Some(format!("the daemon is not ready: {reason}"));
-        }
         let wanted = self
             .peers
             .iter()
@@ -164,18 +156,11 @@ impl Report {
     }
 
     fn health(&self) -> String {
-        let daemon = self.not_ready.iter().map(|reason| {
-            let text = format!("the daemon is not ready: {reason}");
-            line(Tone::Bad, &text)
-        });
         let domains = self.search_domains.iter().filter_map(Search::line);
         let peers = self.peers.iter().filter_map(Peer::line);
         let conditions = self.conditions.iter().filter_map(condition_line);
-        let all = daemon
-            .chain(self.listing_line())
-            .chain(conditions)
-            .chain(domains)
-            .chain(peers);
+        let listing = self.listing_line().into_iter();
+        let all = listing.chain(conditions).chain(domains).chain(peers);
         let lines: String = all.collect();
         if !lines.is_empty() {
             return lines;

@@ -157,7 +157,7 @@ fn report(clusters: &[ForeignCluster]) -> Report {
     tunnel.spec.cluster_id = "bb".to_owned();
     tunnel.spec.pod_cidr = "10.244.0.0/16".to_owned();
     tunnel.status = serde_json::from_value(json!({"remoteNATPodCIDR": "10.71.0.0/16"})).ok();
-    Report::new(None, description, clusters, &[tunnel])
+    Report::new(description, clusters, &[tunnel])
 }
 
 fn cluster(
