@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{Api, Client, api::ListParams};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use super::{
     Failure,
@@ -23,11 +23,13 @@ pub(super) use report::Report;
 
 /// How often `--wait` looks. A look is a handful of requests to this machine.
 const LOOK: Duration = Duration::from_millis(200);
+/// How long the first look may take, however short the patience: `--wait=0s` looks once.
+const FIRST_LOOK: Duration = Duration::from_secs(1);
 
 /// Prints the state once, or waits until everything that is asked for is peered.
 pub(super) async fn status(options: Status) -> Result<(), Failure> {
     let report = match options.wait {
-        Some(patience) => wait(&options, patience).await?,
+        Some(patience) => wait(async || look_alive(&options).await, patience).await?,
         None => look_alive(&options).await?,
     };
     let text = match options.output {
@@ -47,21 +49,32 @@ pub(super) async fn status(options: Status) -> Result<(), Failure> {
     }
 }
 
-/// Looks until all is well or the time is over. A daemon that is still starting is waited for.
-async fn wait(options: &Status, patience: Duration) -> Result<Report, Failure> {
-    let deadline = Instant::now() + patience;
-    loop {
-        let outcome = look_alive(options).await;
+/// Looks until all is well or the time is over, and returns what was seen last. A daemon that is still
+/// starting is waited for.
+async fn wait(
+    mut look: impl AsyncFnMut() -> Result<Report, Failure>,
+    patience: Duration,
+) -> Result<Report, Failure> {
+    let start = Instant::now();
+    let deadline = start + patience;
+    let mut end = deadline.max(start + FIRST_LOOK);
+    let mut last = Err(Failure::Unreachable(format!(
+        "nothing was heard of the daemon within {patience:?}: look at its log, or start it with landbridge run"
+    )));
+    while let Ok(outcome) = timeout_at(end, look()).await {
         let settled = match &outcome {
             Ok(report) => report.missing().is_none(),
             Err(Failure::Usage(_)) => true,
             Err(Failure::NotSo(_) | Failure::Unreachable(_)) => false,
         };
+        last = outcome;
         if settled || Instant::now() >= deadline {
-            return outcome;
+            break;
         }
+        end = deadline;
         sleep(LOOK.min(deadline - Instant::now())).await;
     }
+    last
 }
 
 /// Makes sure that a daemon lives, and reads everything.
@@ -146,5 +159,27 @@ mod tests {
     async fn what_the_api_tells_of_itself_is_not_about_the_daemon() {
         let report = look(&reticent().await).await.unwrap();
         assert_eq!(report.missing(), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_waits_no_longer_than_was_said() {
+        let patience = Duration::from_secs(3);
+        let began = Instant::now();
+        let silent = wait(async || std::future::pending().await, patience).await;
+        assert!(matches!(silent, Err(Failure::Unreachable(_))), "{silent:?}");
+        let nobody = || Report::new(Description::default(), &[], &[]);
+        let mut looks = 0;
+        let then_silent = async || {
+            looks += 1;
+            if looks > 2 {
+                std::future::pending::<()>().await;
+            }
+            Ok(nobody())
+        };
+        let seen = wait(then_silent, patience).await;
+        assert_eq!(seen.unwrap(), nobody());
+        assert_eq!(began.elapsed(), patience * 2);
+        wait(async || Ok(nobody()), Duration::ZERO).await.unwrap();
+        assert_eq!(began.elapsed(), patience * 2);
     }
 }
