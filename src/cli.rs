@@ -20,6 +20,7 @@ mod kubeconfig;
 mod man;
 mod output;
 mod peers;
+mod prompt;
 mod run;
 mod status;
 mod token;
@@ -99,7 +100,7 @@ fn dispatch(arguments: Arguments) -> Result<(), Failure> {
         Verb::Block(options) => wait_for(deny::block(options)),
         Verb::Token(options) => wait_for(token::token(options.verb)),
         Verb::FleetSecret(options) => fleet_secret::fleet_secret(&options),
-        Verb::Identity(options) => identity::identity(options.verb),
+        Verb::Identity(options) => wait_for(identity::identity(options.verb)),
         Verb::Kubeconfig(options) => kubeconfig::kubeconfig(&options),
         Verb::Crd(options) => crd::crd(&options),
         Verb::Dns(options) => wait_for(dns::dns(options)),
@@ -143,7 +144,7 @@ fn filter_of_environment() -> Option<Filter> {
     }
 }
 
-/// Runs a verb that talks to the daemon.
+/// Runs a verb that waits for the daemon or for a person.
 fn wait_for(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -12,6 +12,9 @@ use nix::{
 };
 use tempfile::TempDir;
 
+#[path = "cli/prompt.rs"]
+mod prompt;
+
 #[test]
 fn help_names_every_verb_and_the_exit_codes() {
     let output = landbridge(&["--help"]);

@@ -2,18 +2,17 @@
 
 use std::{
     fs,
-    io::{self, BufRead as _, IsTerminal as _, Read as _, Write as _},
+    io::{BufRead, Read as _, Write as _},
     os::unix::fs::OpenOptionsExt as _,
     path::Path,
 };
 
-use nix::sys::termios::{LocalFlags, SetArg, tcgetattr, tcsetattr};
 use zeroize::Zeroizing;
 
 use super::{
     Failure,
     args::{IdentityVerb, Passphrase},
-    output,
+    output, prompt,
 };
 use crate::{config::Config, daemon::identity};
 
@@ -21,7 +20,7 @@ use crate::{config::Config, daemon::identity};
 const SIZE_LIMIT: u64 = 64 * 1024;
 
 /// Does what the verb says.
-pub(super) fn identity(verb: IdentityVerb) -> Result<(), Failure> {
+pub(super) async fn identity(verb: IdentityVerb) -> Result<(), Failure> {
     match verb {
         IdentityVerb::Show(options) => {
             let shown = identity::show(&load(&options)?).map_err(not_so)?;
@@ -30,7 +29,7 @@ pub(super) fn identity(verb: IdentityVerb) -> Result<(), Failure> {
         IdentityVerb::Export(options) => {
             let config = load(&options.settings)?;
             let shown = identity::show(&config).map_err(not_so)?;
-            let passphrase = passphrase(&options.passphrase, true)?;
+            let passphrase = passphrase(&options.passphrase, true).await?;
             let sealed = identity::export(&config, &passphrase).map_err(not_so)?;
             write(&options.file, &sealed)?;
             output::print(&format!(
@@ -42,7 +41,7 @@ pub(super) fn identity(verb: IdentityVerb) -> Result<(), Failure> {
         IdentityVerb::Import(options) => {
             let config = load(&options.settings)?;
             let sealed = read(&options.file)?;
-            let passphrase = passphrase(&options.passphrase, false)?;
+            let passphrase = passphrase(&options.passphrase, false).await?;
             let shown = identity::import(&config, &sealed, &passphrase, options.replace);
             let shown = shown.map_err(not_so)?;
             output::print(&format!("this machine is {}\n", shown.cluster_id))?;
@@ -88,39 +87,24 @@ fn read(path: &Path) -> Result<Zeroizing<String>, Failure> {
 }
 
 /// Takes the passphrase from a file, from a person, or from standard input.
-fn passphrase(options: &Passphrase, is_new: bool) -> Result<Zeroizing<String>, Failure> {
+async fn passphrase(options: &Passphrase, is_new: bool) -> Result<Zeroizing<String>, Failure> {
     if let Some(path) = &options.passphrase_file {
         let text = read(path)?;
         return Ok(Zeroizing::new(
             text.trim_end_matches(['\r', '\n']).to_owned(),
         ));
     }
-    let first = ask("passphrase:")?;
-    if is_new && io::stdin().is_terminal() && *ask("again:")? != *first {
+    let first = prompt::ask("passphrase", line).await?;
+    if is_new && prompt::is_person() && *prompt::ask("again", line).await? != *first {
         return Err(Failure::Usage("the two passphrases differ".to_owned()));
     }
     Ok(first)
 }
 
-/// Reads a line; what a person types is not shown.
-fn ask(what: &str) -> Result<Zeroizing<String>, Failure> {
-    let stdin = io::stdin();
-    let shown = stdin
-        .is_terminal()
-        .then(|| tcgetattr(&stdin).ok())
-        .flatten();
-    if let Some(shown) = &shown {
-        output::remark(what);
-        let mut hidden = shown.clone();
-        hidden.local_flags.remove(LocalFlags::ECHO);
-        // A terminal that cannot hide it still takes it.
-        let _ = tcsetattr(&stdin, SetArg::TCSAFLUSH, &hidden);
-    }
+/// Reads a line.
+fn line(input: impl BufRead) -> Result<Zeroizing<String>, Failure> {
     let mut line = Zeroizing::new(String::new());
-    let read = stdin.lock().take(SIZE_LIMIT).read_line(&mut line);
-    if let Some(shown) = &shown {
-        let _ = tcsetattr(&stdin, SetArg::TCSAFLUSH, shown);
-    }
+    let read = input.take(SIZE_LIMIT).read_line(&mut line);
     read.map_err(|error| Failure::Usage(format!("cannot read a passphrase: {error}")))?;
     Ok(Zeroizing::new(
         line.trim_end_matches(['\r', '\n']).to_owned(),

@@ -15,7 +15,7 @@ use super::{
     Failure,
     args::{Named, TokenCreate, TokenList, TokenRevoke, TokenVerb},
     connection::{connect, explain},
-    fleet_secret, output, peers,
+    fleet_secret, output, peers, prompt,
 };
 use crate::api::{
     ClusterId, labels,
@@ -170,10 +170,7 @@ async fn store(options: Named) -> Result<(), Failure> {
     let cluster = peers::find(&client, &options.name).await?;
     let name = cluster.name_any();
     let id = peers::proven_id(&cluster)?;
-    if std::io::stdin().is_terminal() {
-        output::remark(&format!("the token of {name}:"));
-    }
-    let text = read(std::io::stdin().lock())?;
+    let text = prompt::ask(&format!("the token of {name}"), read).await?;
     let secret = format!("remote-token-{id}");
     let patch = Patch::Apply(json!({
         "apiVersion": "v1",
