@@ -12,6 +12,8 @@ use nix::{
 };
 use tempfile::TempDir;
 
+#[path = "cli/demo.rs"]
+mod demo;
 #[path = "cli/prompt.rs"]
 mod prompt;
 

@@ -2,7 +2,7 @@
 
 use std::{
     env, fs, io,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, ExitStatus},
     thread,
 };
@@ -24,6 +24,8 @@ use crate::cli::Failure;
 const MARK: &str = "LANDBRIDGE_DEMO_INSIDE";
 /// Where `ip netns` keeps its names.
 const NAMESPACES: &str = "/run/netns";
+/// Where distributions put `nft`, beside what PATH says.
+const DIRECTORIES: [&str; 4] = ["/usr/sbin", "/sbin", "/usr/local/sbin", "/usr/bin"];
 
 /// Returns whether this process is the one inside.
 pub(super) fn is_inside() -> bool {
@@ -33,6 +35,7 @@ pub(super) fn is_inside() -> bool {
 /// Makes the namespaces, runs this program again as process 1 of them, and returns its exit code.
 pub(super) fn run_inside() -> Result<i32, Failure> {
     need("ip", "iproute2")?;
+    need_packet_rules()?;
     enter().map_err(|error| refused("namespaces cannot be made", error))?;
     // Ctrl-C is for the process inside: it cleans up, and we wait for it.
     interrupt()
@@ -139,6 +142,18 @@ fn need(program: &str, package: &str) -> Result<(), Failure> {
             "{program} cannot be run ({error}): install {package}"
         ))),
     }
+}
+
+/// Checks that the daemons will find `nft`; an ordinary user's `PATH` may not lead to it.
+fn need_packet_rules() -> Result<(), Failure> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let mut directories = env::split_paths(&path).chain(DIRECTORIES.map(PathBuf::from));
+    if directories.any(|directory| directory.join("nft").is_file()) {
+        return Ok(());
+    }
+    Err(Failure::NotSo(
+        "the program nft is not installed, which the tunnels need: install nftables".to_owned(),
+    ))
 }
 
 /// Runs commands of `ip`, all in one process, in a network namespace or in the outermost one.
