@@ -49,8 +49,9 @@ use crate::{
     peer::{listener, tls::Credentials},
 };
 
-/// How long the tasks may take to end; the whole shutdown stays below 10 s.
-const FAREWELL: Duration = Duration::from_secs(7);
+/// How long the tasks may take to end. With the API's time after that, one second for the runtime and one for
+/// the log the whole shutdown takes 10 s at most.
+const FAREWELL: Duration = Duration::from_secs(6);
 /// How long the embedded API may take to end after that.
 const API_FAREWELL: Duration = Duration::from_secs(2);
 /// How often the leaf certificate is looked at; it is renewed days before its end.
