@@ -134,6 +134,41 @@ fn the_written_map_names_every_room() {
     }
 }
 
+#[test]
+fn every_task_is_in_both_tables() {
+    let text = read(&source().join("daemon/run.rs"));
+    let code = production(&text);
+    let starts = code.split("tasks.start(").skip(1);
+    let mut started: BTreeSet<&str> = starts
+        .map(|call| call.split('"').nth(1).expect("a task has a name"))
+        .collect();
+    assert!(started.len() > 15, "{started:?}");
+    // It ends after all others, and is none of theirs.
+    started.insert("API on loopback");
+    let map = read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("ARCHITECTURE.md"));
+    for written in [text.replace("//! ", ""), map] {
+        let (_, table) = written.split_once("\n| task |").expect("a table of tasks");
+        let rows = table.lines().skip(2).take_while(|row| row.starts_with('|'));
+        let first = rows.filter_map(|row| row.split('|').nth(1));
+        let named: Vec<String> = first.map(without_brackets).collect();
+        let named: BTreeSet<&str> = named
+            .iter()
+            .flat_map(|cell| cell.split(','))
+            .map(str::trim)
+            .collect();
+        assert_eq!(named, started);
+    }
+}
+
+/// Returns a text without what stands in brackets.
+fn without_brackets(text: &str) -> String {
+    let mut parts = text.split('(');
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |all, part| {
+        all + part.split_once(')').map_or("", |(_, rest)| rest)
+    })
+}
+
 /// Lists the rooms that a text imports through `crate::`, with the line of each.
 fn imports(text: &str) -> Vec<(usize, String)> {
     let mut found = Vec::new();

@@ -3,11 +3,11 @@
 //! | task | ends when |
 //! | --- | --- |
 //! | API on loopback (embedded only) | everything else has ended |
-//! | policy, fleet secret, networks, announcement, description, leaf rotation | shutdown |
+//! | policy, fleet secret, networks, announcement, description, leaf certificates | shutdown |
 //! | LAN discovery | shutdown, after its goodbye |
-//! | how LAN discovery does | shutdown |
-//! | search in DNS domains | shutdown |
-//! | our records in a DNS zone | shutdown, after they are withdrawn |
+//! | LAN health | shutdown |
+//! | SearchDomains | shutdown |
+//! | publication | shutdown, after our records are withdrawn |
 //! | roster, ForeignClusters, PeeringRequests, tokens, suspicions | shutdown |
 //! | tunnels | shutdown, after interface, routes and rules are gone |
 //! | peer endpoint | shutdown, after running requests |
