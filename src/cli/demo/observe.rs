@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::Ipv4Addr,
-    sync::mpsc::{Receiver, Sender, channel},
+    sync::mpsc::{Receiver, SyncSender, sync_channel},
     thread,
     time::Duration,
 };
@@ -23,6 +23,9 @@ use crate::{
 
 /// How often a cluster is looked at. The API is in the same machine.
 const LOOK: Duration = Duration::from_millis(50);
+
+/// How many news may wait to be told; there are a few dozen in all.
+const UNTOLD: usize = 64;
 
 /// Something that happened in a cluster.
 #[derive(Debug)]
@@ -48,10 +51,9 @@ pub(super) enum What {
     Interrupted,
 }
 
-/// Starts to watch all clusters, and for Ctrl-C. There are a few dozen news in all, so the channel
-/// needs no bound.
+/// Starts to watch all clusters, and for Ctrl-C. Who has news waits while many are not told yet.
 pub(super) fn start(members: &[Member]) -> Receiver<News> {
-    let (sender, receiver) = channel();
+    let (sender, receiver) = sync_channel(UNTOLD);
     for member in members {
         let (member, sender) = (member.clone(), sender.clone());
         thread::spawn(move || {
@@ -112,7 +114,7 @@ fn block_on<F: Future>(work: F) -> Result<F::Output, Failure> {
     Ok(runtime.block_on(work))
 }
 
-async fn interrupted(sender: &Sender<News>) {
+async fn interrupted(sender: &SyncSender<News>) {
     let signals = (
         unix::signal(unix::SignalKind::interrupt()),
         unix::signal(unix::SignalKind::terminate()),
@@ -132,7 +134,7 @@ async fn interrupted(sender: &Sender<News>) {
 }
 
 /// Tells what is new in a cluster until nobody listens.
-async fn watch(member: &Member, sender: &Sender<News>) {
+async fn watch(member: &Member, sender: &SyncSender<News>) {
     let tell = |what| {
         let cluster = member.name.clone();
         sender.send(News { cluster, what }).is_ok()
