@@ -14,6 +14,8 @@ use tempfile::TempDir;
 
 #[path = "cli/demo.rs"]
 mod demo;
+#[path = "cli/https.rs"]
+mod https;
 #[path = "cli/prompt.rs"]
 mod prompt;
 
