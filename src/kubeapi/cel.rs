@@ -1,5 +1,7 @@
 //! The rules of a schema in CEL (`x-kubernetes-validations`), compiled once for each kind.
 
+mod limits;
+
 use super::{
     bounds::quote,
     items::{Identity, standing},
@@ -7,7 +9,7 @@ use super::{
     refusal::FieldError,
     tree::Tree,
 };
-use kube::core::cel::{CompiledSchema, ValidationError, Validator, compile_schema};
+use kube::core::cel::{CompiledSchema, ValidationError, Validator};
 use serde_json::Value;
 use std::collections::BTreeMap;
 
@@ -55,6 +57,8 @@ impl CelRules {
 struct Node {
     /// Its own rules, and the schema of what they read.
     own: Option<CompiledSchema>,
+    /// Why its own rules are not read.
+    refused: Option<String>,
     fields: BTreeMap<String, Self>,
     /// Of what has a name that is no field's.
     others: Option<Box<Self>>,
@@ -74,9 +78,15 @@ impl Node {
         let fields = fields.into_iter().flatten();
         let branches = ["allOf", "anyOf", "oneOf"].into_iter();
         let branches = branches.filter_map(|keyword| schema.field(keyword).as_array());
-        let rules = schema.get(KEYWORD).is_some();
+        let rules = schema.get(KEYWORD);
+        let own = rules.map(|_| limits::read(&without_rules_below(schema)));
+        let (own, refused) = own.map_or((None, None), |own| match own {
+            Ok(own) => (Some(own), None),
+            Err(refused) => (None, Some(refused)),
+        });
         let node = Self {
-            own: rules.then(|| compile_schema(&without_rules_below(schema))),
+            own,
+            refused,
             fields: fields
                 .filter_map(|(name, field)| Some((name.clone(), Self::of(field)?)))
                 .collect(),
@@ -86,7 +96,8 @@ impl Node {
             identity: Identity::of(|keyword| schema.get(keyword)).map(Identity::into_owned),
             atomic: schema.text("x-kubernetes-map-type") == "atomic",
         };
-        (node.own.is_some() || node.below().next().is_some()).then_some(node)
+        let rules = node.own.is_some() || node.refused.is_some();
+        (rules || node.below().next().is_some()).then_some(node)
     }
 
     fn below(&self) -> impl Iterator<Item = &Self> {
@@ -100,7 +111,8 @@ impl Node {
     }
 
     fn mistake(&self) -> Option<String> {
-        let own = self.own.as_ref().and_then(mistake);
+        let refused = self.refused.clone();
+        let own = refused.or_else(|| self.own.as_ref().and_then(mistake));
         own.or_else(|| self.below().find_map(Self::mistake))
     }
 

@@ -298,3 +298,14 @@ async fn a_definition_that_cannot_be_served_says_so_and_keeps_its_objects() {
     assert!(!there("held"));
     assert_eq!(read(&api, BOATS).await, None);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_rule_of_very_many_operators_is_refused() {
+    let api = open().await;
+    let mut sums = boats(&[version("v1", true, true)]);
+    let rule = format!("{}1 == 1", "1+".repeat(100_000));
+    sums["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["x-kubernetes-validations"] =
+        json!([{"rule": rule}]);
+    let answer = send(&api, "POST", &format!("{PATH}?dryRun=All"), sums).await;
+    assert!(complaint(&answer).contains("operators"), "{answer:?}");
+}
