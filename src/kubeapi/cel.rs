@@ -57,6 +57,8 @@ impl CelRules {
 struct Node {
     /// Its own rules, and the schema of what they read.
     own: Option<CompiledSchema>,
+    /// How deep the loops of its own rules are in each other.
+    loops: u32,
     /// Why its own rules are not read.
     refused: Option<String>,
     fields: BTreeMap<String, Self>,
@@ -85,6 +87,7 @@ impl Node {
             Err(refused) => (None, Some(refused)),
         });
         let node = Self {
+            loops: own.as_ref().map_or(0, limits::loops),
             own,
             refused,
             fields: fields
@@ -165,7 +168,9 @@ impl Node {
     ) {
         let kept = state.kept || state.old == Some(state.now);
         let state = State { kept, ..state };
-        if let Some(own) = &self.own {
+        if limits::are_too_many(self.loops, state.now, state.old) {
+            errors.extend((!kept).then(|| unaffordable(state.now, path)));
+        } else if let Some(own) = &self.own {
             errors.extend(evaluate(own, validator, state, path));
         }
         for branch in &self.branches {
@@ -253,6 +258,17 @@ fn complaint(error: &ValidationError, value: &Value, path: Path<'_>) -> FieldErr
         field,
         reason,
         message: format!("{start}: {}", error.message),
+    }
+}
+
+/// What a client is told of a value that is too large for its rules.
+fn unaffordable(value: &Value, path: Path<'_>) -> FieldError {
+    let why = "validation failed due to running out of cost budget, no further validation rules will be run";
+    let message = format!("Invalid value: {}: {why}", shown(value, ""));
+    FieldError {
+        field: path.to_string(),
+        reason: "FieldValueInvalid",
+        message,
     }
 }
 

@@ -309,3 +309,23 @@ async fn a_rule_of_very_many_operators_is_refused() {
     let answer = send(&api, "POST", &format!("{PATH}?dryRun=All"), sums).await;
     assert!(complaint(&answer).contains("operators"), "{answer:?}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_rule_goes_through_no_list_that_is_very_long() {
+    let api = open().await;
+    let mut counted = boats(&[version("v1", true, true)]);
+    counted["spec"]["versions"][0]["schema"]["openAPIV3Schema"] = json!({"type": "object",
+        "properties": {"l": {"type": "array", "items": {"type": "integer"}}},
+        "x-kubernetes-validations": [{"rule": "!has(self.l) || self.l.map(x, x).size() >= 0"}]});
+    assert_eq!(send(&api, "POST", PATH, counted).await.0, 201);
+    let boat = |name: &str, length: usize| {
+        json!({"apiVersion": "sea.test/v1", "kind": "Boat", "metadata": {"name": name},
+            "l": (0..length).collect::<Vec<_>>()})
+    };
+    let (code, told) = send(&api, "POST", "/apis/sea.test/v1/boats", boat("a", 500)).await;
+    assert_eq!(code, 201, "{told}");
+    let begin = std::time::Instant::now();
+    let answer = send(&api, "POST", "/apis/sea.test/v1/boats", boat("b", 150_000)).await;
+    assert!(complaint(&answer).contains("cost budget"), "{answer:?}");
+    assert!(begin.elapsed().as_secs() < 10);
+}
