@@ -116,7 +116,7 @@ impl Case<'_> {
             remove(&mut object, "status");
         }
         dress(self.resource, &mut object, None, self.now);
-        let mut warnings = self.normalise(&mut object)?;
+        let mut warnings = self.normalise(None, &mut object)?;
         self.check(None, &object, Vec::new(), Part::Main)?;
         self.track(None, &mut object, Part::Main);
         warnings.extend(naming::finalizer_warnings(&object, None));
@@ -145,7 +145,7 @@ impl Case<'_> {
         let mut mistakes = self.check_identity(old, &mut object)?;
         self.keep_other_parts(old, &mut object, part);
         dress(self.resource, &mut object, Some(old), self.now);
-        let mut warnings = self.normalise(&mut object)?;
+        let mut warnings = self.normalise(Some(old), &mut object)?;
         mistakes.extend(moved_role(self.resource, old, &object));
         mistakes.extend(self.check_sealed(old, &object));
         self.check(Some(old), &object, mistakes, part)?;
@@ -175,10 +175,17 @@ impl Case<'_> {
         }
     }
 
-    fn normalise(&self, object: &mut Value) -> Result<Vec<String>, Refusal> {
-        let unknown = normalise(self.catalog.schema(self.resource), object);
+    /// Brings an object into the form of its schema, and tells what the schema does not know; but not what it
+    /// does not know of the old state either, which it once knew.
+    fn normalise(&self, old: Option<&Value>, object: &mut Value) -> Result<Vec<String>, Refusal> {
+        let schema = self.catalog.schema(self.resource);
+        let unknown = normalise(schema, object);
+        let old = old.filter(|_| !unknown.is_empty()).cloned();
+        let dropped = old.map(|mut old| normalise(schema, &mut old));
+        let dropped = dropped.unwrap_or_default();
         let unknown = unknown
             .iter()
+            .filter(|field| !dropped.contains(field))
             .map(|field| format!("unknown field \"{field}\""));
         let duplicates = self
             .duplicates

@@ -329,3 +329,34 @@ async fn a_rule_goes_through_no_list_that_is_very_long() {
     assert!(complaint(&answer).contains("cost budget"), "{answer:?}");
     assert!(begin.elapsed().as_secs() < 10);
 }
+
+/// A version whose boats have these fields, all of them texts.
+fn version_with(fields: &[&str]) -> Value {
+    let mut version = version("v1", true, true);
+    let fields = fields.iter();
+    let fields: serde_json::Map<_, _> = fields
+        .map(|field| ((*field).to_owned(), json!({"type": "string"})))
+        .collect();
+    version["schema"]["openAPIV3Schema"] = json!({"type": "object",
+        "properties": {"spec": {"type": "object", "properties": fields}}});
+    version
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_schema_dropped_does_not_lock_an_object() {
+    let api = open().await;
+    send(&api, "POST", PATH, boats(&[version_with(&["a", "old"])])).await;
+    let boat = json!({"apiVersion": "sea.test/v1", "kind": "Boat", "metadata": {"name": "a"},
+        "spec": {"a": "1", "old": "2"}});
+    let boats = "/apis/sea.test/v1/boats";
+    assert_eq!(send(&api, "POST", boats, boat).await.0, 201);
+    assert_eq!(give(&api, &[version_with(&["a"])]).await.0, 200);
+    let strict = format!("{boats}/a?fieldValidation=Strict");
+    let labels = json!({"metadata": {"labels": {"k": "v"}}});
+    let unknown = json!({"spec": {"other": "3"}});
+    let (code, told) = send(&api, "PATCH", &strict, unknown).await;
+    assert_eq!(code, 400, "{told}");
+    let (code, told) = send(&api, "PATCH", &strict, labels).await;
+    assert_eq!(code, 200, "{told}");
+    assert_eq!(told["spec"], json!({"a": "1"}));
+}
