@@ -8,8 +8,12 @@ use super::{
     refusal::FieldError,
     tree::Tree,
 };
+use regex::Regex;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
+
+/// Where the objects of a kind may be.
+const SCOPES: [&str; 2] = ["Cluster", "Namespaced"];
 
 /// What says where the objects of a definition are, and what they are.
 const IMMUTABLE: &[&str] = &["scope", "names.kind", "group", "names.plural"];
@@ -44,6 +48,7 @@ pub(super) fn check(catalog: &Catalog, old: Option<&Value>, object: &Value) -> V
         errors.push(FieldError::invalid("spec.group", group, why));
     }
     check_versions(object, &mut errors);
+    check_shape(spec, old.map(|old| old.field("spec")), &mut errors);
     check_rules(spec, old.map(|old| old.field("spec")), &mut errors);
     check_conversion(spec, old.map(|old| old.field("spec")), &mut errors);
     for path in IMMUTABLE {
@@ -56,6 +61,68 @@ pub(super) fn check(catalog: &Catalog, old: Option<&Value>, object: &Value) -> V
         }
     }
     errors
+}
+
+/// Refuses what would be served in another way than it was meant. As everywhere, what is as it was is let be.
+fn check_shape(spec: &Value, old: Option<&Value>, errors: &mut Vec<FieldError>) {
+    let changed = |field: &str| old.is_none_or(|old| old.field(field) != spec.field(field));
+    let scope = spec.field("scope");
+    if changed("scope") && !SCOPES.iter().any(|known| scope == known) {
+        let supported = SCOPES.map(|scope| format!("{scope:?}"));
+        let scope = scope.to_string();
+        errors.push(FieldError::unsupported("spec.scope", &scope, &supported));
+    }
+    if !changed("versions") {
+        return;
+    }
+    let versions = spec.field("versions").as_array();
+    let versions = versions.map_or(&[][..], Vec::as_slice);
+    let names = versions.iter().map(|version| version.text("name"));
+    let unique: BTreeSet<&str> = names.collect();
+    if unique.len() < versions.len() {
+        let why = "must contain unique version names";
+        errors.push(FieldError::invalid("spec.versions", &json!(unique), why));
+    }
+    let known = old.map_or(&Value::Null, |old| old.field("versions"));
+    for (index, version) in versions.iter().enumerate() {
+        let path = format!("spec.versions[{index}].schema.openAPIV3Schema");
+        let schema = version.field("schema").field("openAPIV3Schema");
+        let known = known.as_array().into_iter().flatten();
+        let mut known = known.filter(|known| known.field("name") == version.field("name"));
+        if known.any(|known| known.field("schema") == version.field("schema")) {
+            continue;
+        }
+        if schema.is_null() {
+            errors.push(FieldError::required(&path, "schemas are required"));
+        }
+        check_patterns(schema, &path, errors);
+    }
+}
+
+/// Refuses patterns in a schema that no text could be held against.
+fn check_patterns(schema: &Value, path: &str, errors: &mut Vec<FieldError>) {
+    if !schema.is_object() || errors.len() >= COMPLAINTS {
+        return;
+    }
+    let pattern = schema.field("pattern");
+    if let Some(Err(error)) = pattern.as_str().map(Regex::new) {
+        let why = format!("must be a valid regular expression, but isn't: {error}");
+        let field = format!("{path}.pattern");
+        errors.push(FieldError::invalid(&field, pattern, why));
+    }
+    let fields = schema.field("properties").as_object();
+    for (name, field) in fields.into_iter().flatten() {
+        check_patterns(field, &format!("{path}.properties[{name}]"), errors);
+    }
+    for keyword in ["items", "additionalProperties", "not"] {
+        check_patterns(schema.field(keyword), &format!("{path}.{keyword}"), errors);
+    }
+    for keyword in ["allOf", "anyOf", "oneOf"] {
+        let parts = schema.field(keyword).as_array().into_iter().flatten();
+        for (index, part) in parts.enumerate() {
+            check_patterns(part, &format!("{path}.{keyword}[{index}]"), errors);
+        }
+    }
 }
 
 /// Refuses a conversion that is left out here: clients would read fields of another version. What is as

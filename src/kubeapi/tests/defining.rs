@@ -360,3 +360,35 @@ async fn what_a_schema_dropped_does_not_lock_an_object() {
     assert_eq!(code, 200, "{told}");
     assert_eq!(told["spec"], json!({"a": "1"}));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_definition_says_whole_things() {
+    let api = open().await;
+    let mut scope = boats(&[version("v1", true, true)]);
+    scope["spec"]["scope"] = json!("namespaced");
+    let mut bare = version("v1", true, true);
+    bare.as_object_mut().unwrap().remove("schema");
+    let twice = [version("v1", true, true), version("v1", true, false)];
+    let mut pattern = version_with(&["a"]);
+    let fields = &mut pattern["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"];
+    fields["a"]["pattern"] = json!("(");
+    for (definition, wanted) in [
+        (
+            scope,
+            "spec.scope: Unsupported value: \"namespaced\": supported values: \"Cluster\", \"Namespaced\"",
+        ),
+        (
+            boats(&[bare]),
+            "spec.versions[0].schema.openAPIV3Schema: Required value: schemas are required",
+        ),
+        (boats(&twice), "must contain unique version names"),
+        (
+            boats(&[pattern]),
+            "spec.versions[0].schema.openAPIV3Schema.properties[spec].properties[a].pattern: Invalid value: \"(\": must be a valid regular expression, but isn't: ",
+        ),
+    ] {
+        let answer = send(&api, "POST", PATH, definition).await;
+        let found = complaint(&answer);
+        assert!(found.contains(wanted), "{found}");
+    }
+}
