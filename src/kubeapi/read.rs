@@ -151,7 +151,12 @@ impl Server {
             Refusal::bad_request(format!("invalid resource version: {}", not_a_number(text)))
         })?;
         self.must_have_reached(wanted)?;
-        let exact = parameters.get("resourceVersionMatch") == "Exact";
+        // Without a word, a page is of exactly the revision that it names, as it always was.
+        let exact = match parameters.get("resourceVersionMatch") {
+            "Exact" => true,
+            "" => wanted > 0 && !matches!(parameters.get("limit"), "" | "0"),
+            _ => false,
+        };
         Ok(exact.then_some(wanted))
     }
 

@@ -387,3 +387,32 @@ async fn the_oldest_of_many_updaters_become_one() {
     let fields: Vec<&str> = ancient.keys().map(String::as_str).collect();
     assert_eq!(fields, [".", "f:k0", "f:k1", "f:k2", "f:k3"]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_page_of_a_revision_shows_that_revision() {
+    let api = open().await;
+    let maps = "/api/v1/namespaces/default/configmaps";
+    let mut first = String::new();
+    for name in ["a", "b", "c"] {
+        let (_, made) = send(&api, "POST", maps, json!({"metadata": {"name": name}})).await;
+        if first.is_empty() {
+            made["metadata"]["resourceVersion"]
+                .as_str()
+                .unwrap()
+                .clone_into(&mut first);
+        }
+    }
+    for (parameters, revision, count) in [
+        ("limit=10", first.as_str(), 1),
+        ("limit=10&resourceVersionMatch=NotOlderThan", &first, 3),
+        ("limit=10", "0", 3),
+        ("limit=0", &first, 3),
+    ] {
+        let path = format!("{maps}?{parameters}&resourceVersion={revision}");
+        let list = read(&api, &path).await.unwrap();
+        let found = list["items"].as_array().unwrap().len();
+        assert_eq!(found, count, "{path}");
+        let told = &list["metadata"]["resourceVersion"];
+        assert_eq!(told == first.as_str(), count == 1, "{path}");
+    }
+}
