@@ -69,7 +69,7 @@ impl Patch {
         match self {
             Self::Merge(patch) => json_patch::merge(&mut patched, patch),
             Self::Json(patch) => carry_out(patch, &mut patched)?,
-            Self::Strategic(patch, keys) => strategic::merge(&mut patched, patch, keys),
+            Self::Strategic(patch, keys) => strategic::merge(&mut patched, patch, keys)?,
         }
         Ok(patched)
     }

@@ -1,6 +1,6 @@
 //! Strategic merge patches, which merge lists of built-in kinds by a key.
 
-use crate::kubeapi::tree::Tree;
+use crate::kubeapi::{bounds::quote, refusal::Refusal, tree::Tree};
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,24 +8,35 @@ use std::collections::{BTreeMap, BTreeSet};
 const FINALIZERS: (&str, &str) = ("metadata.finalizers", "");
 
 /// Carries out a patch; `keys` are the lists that are merged, and what their items are known by.
-pub(super) fn merge(object: &mut Value, patch: &Value, keys: &[(&str, &str)]) {
-    merge_fields(object, patch, &[keys, &[FINALIZERS]].concat());
+pub(super) fn merge(
+    object: &mut Value,
+    patch: &Value,
+    keys: &[(&str, &str)],
+) -> Result<(), Refusal> {
+    merge_fields(object, patch, &[keys, &[FINALIZERS]].concat())
 }
 
-fn merge_fields(target: &mut Value, patch: &Value, keys: &[(&str, &str)]) {
+fn merge_fields(target: &mut Value, patch: &Value, keys: &[(&str, &str)]) -> Result<(), Refusal> {
     let Some(changes) = patch.as_object() else {
         *target = patch.clone();
-        return;
+        return Ok(());
     };
-    if changes.get("$patch").and_then(Value::as_str) == Some("replace") {
-        *target = without_directives(changes);
-        return;
+    if let Some(directive) = changes.get("$patch") {
+        *target = match directive.as_str() {
+            Some("replace") => without_directives(changes),
+            Some("delete") => Value::Object(Map::new()),
+            _ => {
+                let why = format!("unknown patch type {} in map", quote(directive));
+                return Err(Refusal::bad_request(why));
+            }
+        };
+        return Ok(());
     }
     if !target.is_object() {
         *target = Value::Object(Map::new());
     }
     let Some(fields) = target.as_object_mut() else {
-        return;
+        return Ok(());
     };
     for (name, change) in changes {
         if name.starts_with('$') {
@@ -40,11 +51,11 @@ fn merge_fields(target: &mut Value, patch: &Value, keys: &[(&str, &str)]) {
                 let list = fields
                     .entry(name)
                     .or_insert_with(|| Value::Array(Vec::new()));
-                merge_list(list, items, key);
+                merge_list(list, items, key)?;
             }
             _ => {
                 let field = fields.entry(name).or_insert(Value::Null);
-                merge_fields(field, change, &below(keys, name));
+                merge_fields(field, change, &below(keys, name))?;
             }
         }
     }
@@ -56,6 +67,7 @@ fn merge_fields(target: &mut Value, patch: &Value, keys: &[(&str, &str)]) {
             }
         }
     }
+    Ok(())
 }
 
 /// What the items of the list in this field are known by, if it is merged.
@@ -73,12 +85,12 @@ fn below<'a>(keys: &[(&'a str, &'a str)], name: &str) -> Vec<(&'a str, &'a str)>
     within.collect()
 }
 
-fn merge_list(list: &mut Value, items: &[Value], key: &str) {
+fn merge_list(list: &mut Value, items: &[Value], key: &str) -> Result<(), Refusal> {
     if !list.is_array() {
         *list = Value::Array(Vec::new());
     }
     let Some(list) = list.as_array_mut() else {
-        return;
+        return Ok(());
     };
     if items.iter().any(|item| item.field("$patch") == "replace") {
         *list = items
@@ -86,7 +98,7 @@ fn merge_list(list: &mut Value, items: &[Value], key: &str) {
             .filter(|item| item.field("$patch") != "replace")
             .cloned()
             .collect();
-        return;
+        return Ok(());
     }
     let mut places: BTreeMap<String, usize> = BTreeMap::new();
     for (place, item) in list.iter().enumerate() {
@@ -98,7 +110,7 @@ fn merge_list(list: &mut Value, items: &[Value], key: &str) {
         if item.field("$patch") == "delete" {
             gone.insert(name);
         } else if let Some(known) = places.get(&name).and_then(|place| list.get_mut(*place)) {
-            merge_fields(known, item, &[]);
+            merge_fields(known, item, &[])?;
         } else {
             places.insert(name, list.len());
             list.push(
@@ -110,6 +122,7 @@ fn merge_list(list: &mut Value, items: &[Value], key: &str) {
     if !gone.is_empty() {
         list.retain(|item| !gone.contains(&text_of(item.field(key))));
     }
+    Ok(())
 }
 
 /// A value as a text that only equal ones have.
@@ -174,7 +187,7 @@ mod tests {
 
     fn strategic(object: &Value, patch: &Value) -> Value {
         let mut patched = object.clone();
-        merge(&mut patched, patch, KEYS);
+        merge(&mut patched, patch, KEYS).unwrap();
         patched
     }
 
@@ -234,6 +247,12 @@ mod tests {
         );
         assert_eq!(patched["metadata"]["finalizers"], json!(["b"]));
         assert_eq!(patched["data"], json!({"y": "2"}));
+        let emptied = strategic(&object, &json!({"data": {"$patch": "delete"}}));
+        assert_eq!(emptied["data"], json!({}));
+        let unknown = json!({"data": {"$patch": "merge"}});
+        let mut object = object;
+        let refusal = merge(&mut object, &unknown, KEYS).unwrap_err();
+        assert_eq!(refusal.status()["code"], 400);
         assert_eq!(
             patched["spec"]["parts"],
             json!([{"key": "b"}, {"key": "a"}])
