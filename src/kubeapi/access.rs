@@ -2,8 +2,10 @@
 
 mod escalation;
 mod impersonation;
+mod shape;
 
 pub(super) use escalation::{gathering_role, moved_role};
+pub(super) use shape::{misshapen, name_groups};
 
 use super::{Server, catalog::Resource, refusal::Refusal, routes::Target, tree::Tree};
 use serde_json::Value;

@@ -3,7 +3,7 @@
 mod identity;
 
 use super::{
-    access::{gathering_role, moved_role},
+    access::{gathering_role, misshapen, moved_role},
     bounds::COMPLAINTS,
     cascade::is_ending,
     catalog::{Catalog, Resource, Role},
@@ -217,6 +217,7 @@ impl Case<'_> {
             self.resource,
         ));
         errors.extend(gathering_role(self.resource, old, object));
+        errors.extend(misshapen(self.resource, old, object));
         let name = &name_of(old.unwrap_or(object));
         errors.extend(validate(self.catalog.schema(self.resource), object, old));
         if errors.is_empty()

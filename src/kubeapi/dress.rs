@@ -1,6 +1,7 @@
 //! What the server itself writes into objects of some kinds, and takes out of all.
 
 use super::{
+    access::name_groups,
     admission::name_of,
     cascade::OWN_FINALIZER,
     catalog::{Resource, Role},
@@ -18,6 +19,7 @@ pub(super) fn dress(
     now: jiff::Timestamp,
 ) {
     tidy(object);
+    name_groups(resource, object);
     match resource.role {
         Role::Namespace => {
             let name = name_of(object);

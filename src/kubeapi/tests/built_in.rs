@@ -260,3 +260,88 @@ async fn a_role_that_would_gather_the_rules_of_others_is_refused() {
     let plain = json!({"metadata": {"name": "a"}, "rules": [], "aggregationRule": null});
     assert_eq!(send(&api, "POST", CLUSTER_ROLES, plain).await.0, 201);
 }
+
+const RBAC: &str = "/apis/rbac.authorization.k8s.io/v1";
+
+/// Creates a binding of these subjects to this role.
+async fn bind(api: &KubeApi, kind: &str, role: Value, subjects: Value) -> (u16, Value) {
+    let path = match kind {
+        "RoleBinding" => format!("{RBAC}/namespaces/default/rolebindings"),
+        _ => format!("{RBAC}/clusterrolebindings"),
+    };
+    let binding =
+        json!({"metadata": {"generateName": "b-"}, "roleRef": role, "subjects": subjects});
+    send(api, "POST", &path, binding).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_binding_need_not_say_of_which_group_its_role_and_subjects_are() {
+    let api = open().await;
+    let subjects = json!([{"kind": "User", "name": "u"}, {"kind": "Group", "name": "g"},
+        {"kind": "ServiceAccount", "name": "s", "namespace": "default"}]);
+    let role = json!({"kind": "ClusterRole", "name": "cluster-admin"});
+    let (code, made) = bind(&api, "RoleBinding", role, subjects).await;
+    assert_eq!(code, 201, "{made}");
+    let group = "rbac.authorization.k8s.io";
+    assert_eq!(made["roleRef"]["apiGroup"], group);
+    let subjects = made["subjects"].as_array().unwrap().iter();
+    let groups: Vec<_> = subjects.map(|subject| &subject["apiGroup"]).collect();
+    assert_eq!(groups, [&json!(group), &json!(group), &Value::Null]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn roles_and_bindings_say_what_they_are_about() {
+    let api = open().await;
+    let role = || json!({"kind": "ClusterRole", "name": "cluster-admin"});
+    let robot = json!([{"kind": "Robot", "name": "r"}]);
+    let account = json!([{"kind": "ServiceAccount", "name": "s"}]);
+    for (kind, role, subjects, wanted) in [
+        (
+            "RoleBinding",
+            role(),
+            robot,
+            "subjects[0].kind: Unsupported value: \"Robot\": supported values: \"ServiceAccount\", \"User\", \"Group\"",
+        ),
+        (
+            "ClusterRoleBinding",
+            role(),
+            account,
+            "subjects[0].namespace: Required value",
+        ),
+        (
+            "ClusterRoleBinding",
+            json!({"kind": "Role", "name": "r"}),
+            json!([]),
+            "roleRef.kind: Unsupported value: \"Role\": supported values: \"ClusterRole\"",
+        ),
+    ] {
+        let (code, told) = bind(&api, kind, role, subjects).await;
+        assert_eq!(code, 422, "{told}");
+        assert!(
+            told["message"].as_str().unwrap().ends_with(wanted),
+            "{told}"
+        );
+    }
+    for (rule, wanted) in [
+        (
+            json!({"verbs": ["get"], "resources": ["pods"]}),
+            "rules[0].apiGroups: Required value: resource rules must supply at least one api group",
+        ),
+        (
+            json!({"verbs": ["get"], "apiGroups": [""]}),
+            "rules[0].resources: Required value: resource rules must supply at least one resource",
+        ),
+        (
+            json!({"verbs": [], "nonResourceURLs": ["*"]}),
+            "rules[0].verbs: Required value: verbs must contain at least one value",
+        ),
+    ] {
+        let role = json!({"metadata": {"name": "r"}, "rules": [rule]});
+        let (code, told) = send(&api, "POST", &format!("{RBAC}/clusterroles"), role).await;
+        assert_eq!(code, 422, "{told}");
+        assert!(
+            told["message"].as_str().unwrap().ends_with(wanted),
+            "{told}"
+        );
+    }
+}
