@@ -1,7 +1,8 @@
 //! Server-side apply: an object that says what its applier wants to own, merged into the live one.
 
 use super::{
-    body,
+    admission::Strictness,
+    body::{self, Parsed},
     bounds::{COMPLAINTS, quote},
     fields::FieldSet,
     managed::{Manager, Managers, Operation, Setting, take, write},
@@ -22,6 +23,8 @@ pub(super) struct Application {
     object: Value,
     manager: Manager,
     force: bool,
+    /// Keys that stood twice in it.
+    duplicates: Vec<String>,
 }
 
 impl Application {
@@ -33,10 +36,17 @@ impl Application {
         manager: &str,
         force: bool,
     ) -> Result<Self, Refusal> {
-        let mut object = match serde_json::from_slice(bytes) {
-            Ok(object) => object,
-            Err(_) => body::yaml(bytes)
-                .map_err(|error| Refusal::bad_request(format!("error decoding YAML: {error}")))?,
+        let Parsed {
+            mut object,
+            duplicates,
+        } = match body::json(bytes) {
+            Ok(parsed) => parsed,
+            Err(_) => Parsed {
+                object: body::yaml(bytes).map_err(|error| {
+                    Refusal::bad_request(format!("error decoding YAML: {error}"))
+                })?,
+                duplicates: Vec::new(),
+            },
         };
         let resource = setting.resource;
         let (version, kind) = (object.text("apiVersion"), object.text("kind"));
@@ -70,7 +80,22 @@ impl Application {
             object,
             manager: Manager::new(manager, Operation::Apply, resource, setting.part),
             force,
+            duplicates,
         })
+    }
+
+    /// The keys that stood twice in the applied object, of which nobody who is strict wants the last to
+    /// count.
+    pub(super) fn duplicates(&self, strictness: Strictness) -> Result<&[String], Refusal> {
+        if strictness != Strictness::Strict || self.duplicates.is_empty() {
+            return Ok(&self.duplicates);
+        }
+        let told = self.duplicates.iter();
+        let told: Vec<String> = told
+            .map(|key| format!("key {key:?} already set in map"))
+            .collect();
+        let why = format!("error strict decoding YAML: {}", told.join(", "));
+        Err(Refusal::bad_request(why))
     }
 
     /// The object that is created when there is none.

@@ -178,7 +178,8 @@ pub(super) fn yaml(bytes: &[u8]) -> Result<Value, String> {
     serde_saphyr::from_str(text).map_err(|error| format!("yaml parse error: {error}"))
 }
 
-fn json(bytes: &[u8]) -> serde_json::Result<Parsed> {
+/// Reads JSON, of whatever it is.
+pub(super) fn json(bytes: &[u8]) -> serde_json::Result<Parsed> {
     let duplicates = RefCell::new(Vec::new());
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
     let object = Node {

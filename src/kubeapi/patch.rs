@@ -2,7 +2,13 @@
 
 mod strategic;
 
-use super::{apply, bounds, catalog::Resource, refusal::Refusal};
+use super::{
+    apply,
+    body::{self, Parsed},
+    bounds,
+    catalog::Resource,
+    refusal::Refusal,
+};
 use json_patch::PatchOperation as Operation;
 use serde_json::{Map, Value};
 
@@ -26,16 +32,16 @@ pub(super) enum Patch {
 }
 
 impl Patch {
-    /// Reads a patch of the content type that the request names.
+    /// Reads a patch of the content type that the request names; tells the keys that stand twice in it, too.
     pub(super) fn parse(
         content_type: &str,
         bytes: &[u8],
         resource: &Resource,
-    ) -> Result<Self, Refusal> {
+    ) -> Result<(Self, Vec<String>), Refusal> {
         let media = content_type.split(';').next().unwrap_or_default().trim();
         match (media, resource.rules.merge_keys) {
             (JSON, _) => serde_json::from_slice(bytes)
-                .map(Self::Json)
+                .map(|patch| (Self::Json(patch), Vec::new()))
                 .map_err(|error| {
                     let is_object = serde_json::from_slice::<Map<String, Value>>(bytes).is_ok();
                     let why = if is_object {
@@ -47,8 +53,14 @@ impl Patch {
                     };
                     Refusal::bad_request(format!("error decoding patch: {why}"))
                 }),
-            (MERGE, _) => object(bytes).map(Self::Merge),
-            (STRATEGIC, Some(keys)) => object(bytes).map(|patch| Self::Strategic(patch, keys)),
+            (MERGE, _) => {
+                let Parsed { object, duplicates } = object(bytes)?;
+                Ok((Self::Merge(object), duplicates))
+            }
+            (STRATEGIC, Some(keys)) => {
+                let Parsed { object, duplicates } = object(bytes)?;
+                Ok((Self::Strategic(object, keys), duplicates))
+            }
             (_, Some(_)) => Err(Refusal::unsupported_media(&[
                 JSON,
                 MERGE,
@@ -75,10 +87,10 @@ impl Patch {
     }
 }
 
-fn object(bytes: &[u8]) -> Result<Value, Refusal> {
-    let patch: Value = serde_json::from_slice(bytes)
+fn object(bytes: &[u8]) -> Result<Parsed, Refusal> {
+    let patch = body::json(bytes)
         .map_err(|error| Refusal::bad_request(format!("error decoding patch: {error}")))?;
-    if patch.is_object() {
+    if patch.object.is_object() {
         Ok(patch)
     } else {
         Err(Refusal::bad_request(

@@ -166,9 +166,11 @@ impl Server {
         if intent.applies {
             return self.apply(target, part, intent, bytes, presenter).await;
         }
-        let patch = Patch::parse(content_type, bytes, &target.resource)?;
+        let (patch, duplicates) = Patch::parse(content_type, bytes, &target.resource)?;
         let change = move |_: &Case<'_>, old: &Value| patch.apply(old);
-        let (written, warnings) = self.change(target, part, intent, &[], &change).await?;
+        let (written, warnings) = self
+            .change(target, part, intent, &duplicates, &change)
+            .await?;
         Ok(warn(written.show(StatusCode::OK, presenter), &warnings))
     }
 
@@ -187,6 +189,8 @@ impl Server {
         let case = self.case(&catalog, target, intent, &[]);
         let setting = case.setting(part);
         let applied = Application::parse(setting, bytes, name, &intent.manager, intent.force)?;
+        let duplicates = applied.duplicates(intent.strictness)?;
+        let case = Case { duplicates, ..case };
         let key = resource.key(&target.namespace, name);
         let change = |case: &Case<'_>, old: &Value| applied.apply(case.setting(part), old);
         for _ in 0..ATTEMPTS {
@@ -202,7 +206,8 @@ impl Server {
                     }
                 }
             }
-            match self.change(target, part, intent, &[], &change).await {
+            let changed = self.change(target, part, intent, duplicates, &change);
+            match changed.await {
                 Err(refusal) if refusal.is_not_found() && part == Part::Main => {}
                 changed => {
                     let (written, warnings) = changed?;

@@ -243,7 +243,8 @@ async fn the_secrets_of_a_service_account_are_merged_by_name() {
     let media_type = "application/strategic-merge-patch+json";
     let patch = named("two").to_string();
     let patch = crate::kubeapi::patch::Patch::parse(media_type, patch.as_bytes(), accounts);
-    let patched = patch.unwrap().apply(&named("one")).unwrap();
+    let (patch, _) = patch.unwrap();
+    let patched = patch.apply(&named("one")).unwrap();
     assert_eq!(patched["secrets"], both);
 }
 

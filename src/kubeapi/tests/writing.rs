@@ -416,3 +416,53 @@ async fn a_page_of_a_revision_shows_that_revision() {
         assert_eq!(told == first.as_str(), count == 1, "{path}");
     }
 }
+
+/// Sends a body as it is; returns the code, the message of a refusal and the warnings.
+async fn send_text(api: &KubeApi, path: &str, media: &str, body: &str) -> (u16, String, String) {
+    let request = Request::patch(path).header("content-type", media);
+    let request = request.body(Body::from(body.to_owned())).unwrap();
+    let answer = tower::Service::call(&mut api.clone(), request).await;
+    let (parts, body) = answer.unwrap().into_parts();
+    let bytes = axum::body::to_bytes(body, usize::MAX).await.unwrap();
+    let told: Value = serde_json::from_slice(&bytes).unwrap();
+    let warning = parts
+        .headers
+        .get("warning")
+        .map(|warning| warning.to_str().unwrap());
+    let message = told["message"].as_str().unwrap_or_default();
+    (
+        parts.status.as_u16(),
+        message.to_owned(),
+        warning.unwrap_or_default().to_owned(),
+    )
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_that_stands_twice_in_a_patch_is_refused_or_warned_of() {
+    let api = open().await;
+    let map = "/api/v1/namespaces/default/configmaps/a";
+    let apply = "application/apply-patch+yaml";
+    let twice = r#"{"apiVersion": "v1", "kind": "ConfigMap", "data": {"k": "1", "k": "2"}}"#;
+    let path = |strictness: &str| format!("{map}?fieldManager=m&fieldValidation={strictness}");
+    let (code, message, _) = send_text(&api, &path("Strict"), apply, twice).await;
+    assert_eq!(code, 400, "{message}");
+    assert!(
+        message.starts_with("error strict decoding YAML: "),
+        "{message}"
+    );
+    let (code, message, warning) = send_text(&api, &path("Warn"), apply, twice).await;
+    assert_eq!(code, 201, "{message}");
+    assert!(warning.contains("data.k"), "{warning}");
+    for media in ["merge", "strategic-merge"] {
+        let media = format!("application/{media}-patch+json");
+        let twice = r#"{"data": {"k": "3", "k": "4"}}"#;
+        let (code, message, _) = send_text(&api, &path("Strict"), &media, twice).await;
+        assert_eq!(code, 400, "{message}");
+        assert!(message.contains("duplicate field \"data.k\""), "{message}");
+        let (code, message, warning) = send_text(&api, map, &media, twice).await;
+        assert_eq!(code, 200, "{message}");
+        assert!(warning.contains("data.k"), "{warning}");
+        let (_, _, warning) = send_text(&api, &path("Ignore"), &media, twice).await;
+        assert_eq!(warning, "");
+    }
+}
