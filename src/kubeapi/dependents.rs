@@ -78,7 +78,7 @@ impl Server {
 
     /// Whether a dependent is left that says its owner must wait for it.
     fn is_blocked(&self, owner: &str) -> bool {
-        self.store.dependents(owner).iter().any(|(_, stored)| {
+        self.store.any_dependent(owner, |stored| {
             let object = stored.tree();
             let references = object.field("metadata").field("ownerReferences").as_array();
             references.into_iter().flatten().any(|reference| {
@@ -118,10 +118,8 @@ impl Server {
     /// Whether a dependent of this object is itself waiting for its dependents: they may be in a ring.
     fn waits_for(&self, object: &Value) -> bool {
         let uid = object.field("metadata").text("uid");
-        let dependents = self.store.dependents(uid);
-        dependents
-            .iter()
-            .any(|(_, stored)| is_waiting(&stored.tree()))
+        self.store
+            .any_dependent(uid, |stored| is_waiting(&stored.tree()))
     }
 
     /// Lets no owner of an object wait for it any more, as the real collector breaks rings.

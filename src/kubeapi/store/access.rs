@@ -146,6 +146,17 @@ impl Store {
             .collect()
     }
 
+    /// Whether one of the objects that name this uid as an owner is such a one.
+    pub(in crate::kubeapi) fn any_dependent(
+        &self,
+        owner: &str,
+        is_such: impl Fn(&Stored) -> bool,
+    ) -> bool {
+        let state = self.live.lock();
+        let mut keys = state.dependents.get(owner).into_iter().flatten();
+        keys.any(|key| state.objects.get(key).is_some_and(|stored| is_such(stored)))
+    }
+
     /// Every uid that some object names as an owner.
     pub(in crate::kubeapi) fn owners(&self) -> Vec<String> {
         let state = self.live.lock();

@@ -50,6 +50,27 @@ async fn many_writers_get_one_revision_each() {
     assert_eq!(revisions, (1..=200).collect::<Vec<_>>());
 }
 
+#[tokio::test]
+async fn no_dependent_is_looked_at_after_the_first_that_will_do() {
+    let store = open(Box::new(Memory::default()));
+    for number in 0..100 {
+        let mut write = create(&format!("g/kinds//o{number}"));
+        write.object["metadata"]["ownerReferences"] = json!([{"uid": "1"}]);
+        assert!(store.write(write).await.is_ok());
+    }
+    let looked = AtomicUsize::new(0);
+    let look = |such| {
+        looked.fetch_add(1, Ordering::Relaxed);
+        such
+    };
+    assert!(store.any_dependent("1", |_| look(true)));
+    assert_eq!(looked.swap(0, Ordering::Relaxed), 1);
+    assert!(!store.any_dependent("1", |_| look(false)));
+    assert_eq!(looked.swap(0, Ordering::Relaxed), 100);
+    assert!(!store.any_dependent("2", |_| look(true)));
+    assert_eq!(looked.load(Ordering::Relaxed), 0);
+}
+
 /// A backend that waits for a word before its first commit, and counts them.
 struct Slow {
     memory: Memory,
