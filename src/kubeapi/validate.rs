@@ -1,5 +1,7 @@
 //! Checks an object against its schema and names every field that is wrong.
 
+mod format;
+
 use super::{
     bounds::{COMPLAINTS, quote},
     items::{Identity, standing},
@@ -9,7 +11,6 @@ use super::{
     refusal::FieldError,
     schema::Schema,
 };
-use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::Value;
 use std::collections::BTreeSet;
 
@@ -166,14 +167,9 @@ fn check_text(schema: Schema<'_>, text: &str, path: Path<'_>, errors: &mut Vec<F
     {
         wrong(format!("should match '{pattern}'"));
     }
-    match schema.get("format").and_then(Value::as_str) {
-        Some("date-time") if text.parse::<jiff::Timestamp>().is_err() => {
-            wrong(format!("must be of type date-time: \"{}\"", quote(&text)));
-        }
-        Some("byte") if STANDARD.decode(text).is_err() => {
-            wrong("must be of type byte: it is no base64".to_owned());
-        }
-        _ => {}
+    let format = schema.get("format").and_then(Value::as_str);
+    if let Some(format) = format.filter(|format| !format::has(format, text)) {
+        wrong(format!("must be of type {format}: \"{}\"", quote(&text)));
     }
 }
 
@@ -380,6 +376,33 @@ mod tests {
             (json!(true), 1),
         ] {
             assert_eq!(errors(&schema, &value).len(), wrong, "{value}");
+        }
+    }
+
+    #[test]
+    fn texts_have_the_form_that_their_format_names() {
+        for (format, good, bad) in [
+            ("ipv4", "10.0.0.1", "abc"),
+            ("ipv6", "fd00::1", "10.0.0.1"),
+            ("cidr", "10.0.0.0/8", "10.0.0.0"),
+            ("mac", "01:23:45:67:89:ab", "01:23:45"),
+            ("uuid", "123e4567-e89b-12d3-a456-426614174000", "123e4567"),
+            ("date", "2024-02-29", "2023-02-29"),
+            ("date", "2024-02-28", "2024-02-28T00:00:00"),
+            ("date-time", "2024-02-29T00:00:00Z", "2024-02-29"),
+            ("duration", "1h30m", "soon"),
+            ("duration", "1.5s", "5"),
+            ("duration", "3 days", ""),
+            ("uri", "https://a.b/c?d", "a.b"),
+            ("uri", "/a", ""),
+            ("byte", "YQ==", "?"),
+        ] {
+            let schema = json!({"type": "string", "format": format});
+            assert_eq!(errors(&schema, &json!(good)), [], "{format} {good}");
+            let found = errors(&schema, &json!(bad));
+            assert_eq!(found.len(), 1, "{format} {bad}");
+            let wanted = format!("must be of type {format}: {bad:?}");
+            assert!(found[0].2.ends_with(&wanted), "{found:?}");
         }
     }
 
