@@ -6,7 +6,7 @@ use super::{
     openapi::OpenApi,
     protobuf::Message,
     refusal::Subject,
-    schema::{Components, Node, Schema, built_in_documents, complete},
+    schema::{Components, Node, Schema, built_in_documents, complete, with_names},
     selector::SelectableField,
     table::Column,
 };
@@ -349,7 +349,8 @@ fn from_version(
         .as_ref()
         .is_some_and(|subresources| subresources.status.is_some());
     let cel = CelRules::of(&schema);
-    let schema = complete(schema);
+    let given = schema;
+    let schema = complete(given.clone());
     let offered = version.selectable_fields.iter().flatten();
     let extra = offered.filter_map(|field| SelectableField::new(&field.json_path, ""));
     Resource {
@@ -380,7 +381,7 @@ fn from_version(
         columns: Column::of_definition(version.additional_printer_columns.as_deref()),
         selectable: selectable(extra),
         cel,
-        node: Node::read(&schema),
+        node: Node::read(&with_names(&schema, &given)),
         schema,
         message: None,
         storage: format!("{}/{}/", spec.group, names.plural),

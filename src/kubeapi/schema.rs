@@ -6,6 +6,7 @@ mod node;
 pub(super) use built_in::{built_in_documents, reference};
 pub(super) use node::Node;
 
+use crate::kubeapi::tree::Tree;
 use node::Additional;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
@@ -160,6 +161,27 @@ impl<'a> Schema<'a> {
         }
         !self.structural || self.kind() != Some("object")
     }
+}
+
+/// A complete schema as objects are held against it: with what the one of the CRD says of their names, which
+/// is all that it may say of their metadata.
+pub(super) fn with_names(complete: &Value, given: &Value) -> Value {
+    let mut held = complete.clone();
+    let fields = given
+        .field("properties")
+        .field("metadata")
+        .field("properties");
+    let names = ["name", "generateName"].into_iter();
+    let names: Map<String, Value> = names
+        .filter_map(|name| Some((name.to_owned(), fields.get(name)?.clone())))
+        .collect();
+    if let Some(root) = held.as_object_mut().filter(|_| !names.is_empty()) {
+        let all = root.entry("allOf").or_insert_with(|| json!([]));
+        if let Some(all) = all.as_array_mut() {
+            all.push(json!({"properties": {"metadata": {"properties": names}}}));
+        }
+    }
+    held
 }
 
 /// The schema of a CRD with the fields that every object has.

@@ -39,7 +39,7 @@ fn check(
         return;
     }
     check_choice(schema, value, path, errors);
-    check_combination(schema, value, path, errors);
+    check_combination(schema, value, old, path, errors);
     if let Some(text) = value.as_str() {
         check_text(schema, text, path, errors);
     } else if let Some(number) = value.as_f64() {
@@ -109,6 +109,7 @@ fn check_choice(schema: Schema<'_>, value: &Value, path: Path<'_>, errors: &mut 
 fn check_combination(
     schema: Schema<'_>,
     value: &Value,
+    old: Option<&Value>,
     path: Path<'_>,
     errors: &mut Vec<FieldError>,
 ) {
@@ -119,7 +120,7 @@ fn check_combination(
     };
     if let Some(parts) = schema.alternatives("allOf") {
         for part in parts {
-            check(part, value, None, path, errors);
+            check(part, value, old, path, errors);
         }
     }
     if let Some(mut parts) = schema.alternatives("anyOf")

@@ -392,3 +392,17 @@ async fn a_definition_says_whole_things() {
         assert!(found.contains(wanted), "{found}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_schema_may_bound_the_names_of_its_objects() {
+    let api = open().await;
+    let mut named = version("v1", true, true);
+    named["schema"]["openAPIV3Schema"]["properties"] = json!({"metadata": {"type": "object", "properties": {"name": {"type": "string", "maxLength": 3}}}});
+    assert_eq!(send(&api, "POST", PATH, boats(&[named])).await.0, 201);
+    let boat = |name: &str| json!({"apiVersion": "sea.test/v1", "kind": "Boat", "metadata": {"name": name}});
+    let boats = "/apis/sea.test/v1/boats";
+    assert_eq!(send(&api, "POST", boats, boat("abc")).await.0, 201);
+    let answer = send(&api, "POST", boats, boat("abcd")).await;
+    let wanted = "metadata.name in body should be at most 3 chars long";
+    assert!(complaint(&answer).contains(wanted), "{answer:?}");
+}
