@@ -401,10 +401,15 @@ pub(super) fn check_name(field: &str, name: &str) -> Option<FieldError> {
     })
 }
 
-/// What is wrong with the names of sent managers.
-pub(super) fn check_names(managers: &Value) -> impl Iterator<Item = FieldError> {
+/// What is wrong with the names of sent managers; those that there were before are let be.
+pub(super) fn check_names(managers: &Value, old: &Value) -> impl Iterator<Item = FieldError> {
+    let old = old.as_array().map_or(&[][..], Vec::as_slice);
     let managers = managers.as_array().into_iter().flatten().enumerate();
     managers.filter_map(|(index, manager)| {
+        let name = manager.field("manager");
+        if old.iter().any(|known| known.field("manager") == name) {
+            return None;
+        }
         let field = format!("metadata.managedFields[{index}].manager");
         check_name(&field, manager.text("manager"))
     })

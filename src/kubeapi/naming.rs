@@ -87,13 +87,14 @@ pub(super) fn check_metadata(
         let changed = old.is_none_or(|old| old.field(name) != now);
         if changed { now } else { &Value::Null }
     };
+    let managers = old.map_or(&Value::Null, |old| old.field("managedFields"));
     let mistakes = check_name(metadata.text("name"), resource)
         .into_iter()
         .chain(check_labels(metadata.field("labels")))
         .chain(check_annotations(metadata.field("annotations")))
         .chain(check_finalizers(changed("finalizers")))
         .chain(check_owners(changed("ownerReferences")))
-        .chain(managed::check_names(changed("managedFields")));
+        .chain(managed::check_names(changed("managedFields"), managers));
     mistakes.take(COMPLAINTS).collect()
 }
 

@@ -87,3 +87,23 @@ async fn an_apply_without_effect_writes_nothing() {
         assert_eq!((code, again), (200, made));
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_manager_with_a_long_name_of_before_locks_nothing() {
+    let api = open().await;
+    let path = format!("{MAPS}/a");
+    let (_, mut made) = apply(&api, &path, "one", &map(1, "x")).await;
+    made["metadata"]["managedFields"][0]["manager"] = json!("m".repeat(200));
+    let key = "/configmaps/default/a";
+    let stored = api.server.store.get(key).unwrap();
+    let write = store::Write {
+        key: key.to_owned(),
+        expected: store::Expectation::Revision(stored.revision),
+        object: made,
+        deletes: false,
+    };
+    assert!(api.server.store.write(write).await.is_ok());
+    let more = json!({"apiVersion": "v1", "kind": "ConfigMap", "data": {"other": "y"}});
+    let (code, told) = apply(&api, &path, "two", &more).await;
+    assert_eq!(code, 200, "{told}");
+}
