@@ -154,8 +154,10 @@ impl Server {
     ) -> Result<(), Refusal> {
         let catalog = self.catalog();
         let options = DeleteOptions::default();
+        let unserved = self.unserved_kinds();
         let held = catalog
             .resources()
+            .chain(&unserved)
             .filter(|resource| resource.namespaced && resource.verbs == Verbs::All);
         // Another run may have ended it meanwhile, and somebody have made it anew.
         let stays = || {
@@ -168,7 +170,10 @@ impl Server {
                 return Ok(());
             }
             let (found, _) = self.store.list(&resource.prefix(namespace), None);
-            let mut objects = self.with_kinds(found);
+            let found = found.into_iter();
+            let mut objects: Vec<_> = found
+                .map(|(_, stored)| (Arc::clone(resource), stored.value()))
+                .collect();
             let all = objects.len();
             objects.retain(|(_, object)| !is_ending(object));
             remaining |= objects.len() < all;

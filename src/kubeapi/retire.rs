@@ -54,6 +54,20 @@ impl Server {
         !is_defined && catalog.by_key(key).is_none()
     }
 
+    /// The kinds of definitions that cannot be served, whose objects stay all the same.
+    pub(super) fn unserved_kinds(&self) -> Vec<Arc<Resource>> {
+        let catalog = self.catalog();
+        let Some(definitions) = catalog.by_role(Role::Definition) else {
+            return Vec::new();
+        };
+        let (found, _) = self.store.list(&definitions.prefix(""), None);
+        let definitions = found.into_iter().map(|(_, stored)| stored.tree());
+        definitions
+            .filter(|definition| catalog.by_key(&storage_of(definition)).is_none())
+            .filter_map(|definition| kind_of(&definition))
+            .collect()
+    }
+
     /// What those of the keys begin with that are of no kind, for each such kind. Kinds that a definition made have
     /// a group with a dot; what else is not known may be a built-in one of a later program.
     pub(super) fn gone_kinds<'a>(&self, keys: impl Iterator<Item = &'a str>) -> Vec<String> {

@@ -406,3 +406,23 @@ async fn a_schema_may_bound_the_names_of_its_objects() {
     let wanted = "metadata.name in body should be at most 3 chars long";
     assert!(complaint(&answer).contains(wanted), "{answer:?}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_namespace_takes_with_it_what_cannot_be_served() {
+    let boats_in = "/apis/sea.test/v1/namespaces/team/boats";
+    let api = open_after(async |api| {
+        let mut definition = boats(&[version("v1", true, true)]);
+        definition["spec"]["scope"] = json!("Namespaced");
+        send(api, "POST", PATH, definition).await;
+        let team = json!({"metadata": {"name": "team"}});
+        send(api, "POST", "/api/v1/namespaces", team).await;
+        let boat = json!({"apiVersion": "sea.test/v1", "kind": "Boat", "metadata": {"name": "a"}});
+        assert_eq!(send(api, "POST", boats_in, boat).await.0, 201);
+        break_boats(api).await;
+    })
+    .await;
+    let team = "/api/v1/namespaces/team";
+    send(&api, "DELETE", team, Value::Null).await;
+    assert_eq!(read(&api, team).await, None);
+    assert!(api.server.store.get("sea.test/boats/team/a").is_none());
+}
