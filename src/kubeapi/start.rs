@@ -7,6 +7,7 @@ use super::{
     catalog::{Catalog, Resource, Role, check_definition},
     chores::Chores,
     definition, dress,
+    retire::storage_of,
     store::{Expectation, Rejected, Store, Write},
 };
 use crate::kubeapi::tree::Tree;
@@ -73,7 +74,13 @@ impl Server {
         };
         for (key, stored) in self.store.list(&kinds.prefix(""), None).0 {
             let object = stored.tree();
-            let mistake = definition::mistake_of(&object);
+            // What is in the catalog was looked at when it came there.
+            let served = catalog.by_key(&storage_of(&object)).is_some();
+            let mistake = if served {
+                None
+            } else {
+                definition::mistake_of(&object)
+            };
             if let Some(reason) = &mistake {
                 let name = name_of(&object);
                 tracing::warn!(%name, %reason, "A definition cannot be served; change or delete it");
