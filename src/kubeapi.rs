@@ -197,6 +197,8 @@ struct Server {
     /// Held while a definition is stored and its kind is not served yet.
     defining: tokio::sync::RwLock<()>,
     clock: Clock,
+    /// Where the ends of names that are made come from.
+    suffix: naming::Suffix,
     /// When objects with a lifetime were last looked through, in Unix seconds.
     expired_at: AtomicI64,
     /// Whether a deletion is left half done, because the disk was full.

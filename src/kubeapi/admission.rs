@@ -75,6 +75,7 @@ pub(super) struct Case<'a> {
     /// Keys that stood twice in the body.
     pub(super) duplicates: &'a [String],
     pub(super) origin: Origin<'a>,
+    pub(super) suffix: naming::Suffix,
 }
 
 /// Where the fields of a write come from.
@@ -111,7 +112,7 @@ impl Case<'_> {
         ] {
             metadata.remove(field);
         }
-        naming::settle_name(metadata);
+        naming::settle_name(metadata, self.suffix);
         if !self.resource.rules.status_at_creation {
             remove(&mut object, "status");
         }

@@ -13,6 +13,9 @@ use std::{collections::BTreeSet, fmt::Write};
 
 const SUFFIX_LETTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
 
+/// Where the ends of names that are made come from.
+pub(super) type Suffix = fn() -> String;
+
 /// A prefix is cut so that the name is not longer than a label.
 const LONGEST_PREFIX: usize = 58;
 
@@ -47,8 +50,22 @@ pub(super) fn time(now: jiff::Timestamp) -> Value {
     json!(now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
 }
 
+/// Whether an object is to be given a name.
+pub(super) fn is_nameless(metadata: &Value) -> bool {
+    metadata.text("name").is_empty() && !metadata.text("generateName").is_empty()
+}
+
+/// The end of a name that is made: five letters by chance.
+pub(super) fn suffix() -> String {
+    let letters = random::<5>().map(|byte| {
+        let index = usize::from(byte) % SUFFIX_LETTERS.len();
+        char::from(SUFFIX_LETTERS.get(index).copied().unwrap_or(b'x'))
+    });
+    letters.iter().collect()
+}
+
 /// Gives an object with a `generateName` its name.
-pub(super) fn settle_name(metadata: &mut Map<String, Value>) {
+pub(super) fn settle_name(metadata: &mut Map<String, Value>, suffix: Suffix) {
     let text = |field: &str| {
         metadata
             .get(field)
@@ -56,12 +73,8 @@ pub(super) fn settle_name(metadata: &mut Map<String, Value>) {
             .unwrap_or_default()
     };
     if text("name").is_empty() && !text("generateName").is_empty() {
-        let letters = random::<5>().map(|byte| {
-            let index = usize::from(byte) % SUFFIX_LETTERS.len();
-            char::from(SUFFIX_LETTERS.get(index).copied().unwrap_or(b'x'))
-        });
         let prefix = text("generateName").chars().take(LONGEST_PREFIX);
-        let name: String = prefix.chain(letters).collect();
+        let name: String = prefix.collect::<String>() + &suffix();
         metadata.insert("name".to_owned(), json!(name));
     }
 }
@@ -255,7 +268,7 @@ mod tests {
     #[test]
     fn a_generated_name_is_no_longer_than_a_label() {
         let mut object = json!({"generateName": "a".repeat(300)});
-        settle_name(object.as_object_mut().unwrap());
+        settle_name(object.as_object_mut().unwrap(), suffix);
         let name = object.text("name");
         assert!(
             name.len() == 63 && name.starts_with(&"a".repeat(58)),

@@ -6,7 +6,7 @@ use super::{
     admission::{Case, Origin, Strictness, name_of},
     catalog::{Catalog, Resource, Role, check_definition},
     chores::Chores,
-    definition, dress,
+    definition, dress, naming,
     retire::storage_of,
     store::{Expectation, Rejected, Store, Write},
 };
@@ -33,6 +33,7 @@ impl Server {
             catalog: RwLock::new(Arc::new(catalog)),
             defining: tokio::sync::RwLock::new(()),
             clock: options.clock,
+            suffix: naming::suffix,
             expired_at: AtomicI64::new(i64::MIN),
             unfinished: AtomicBool::new(false),
         })
@@ -191,6 +192,7 @@ impl Server {
             now: (self.clock)(),
             duplicates: &[],
             origin: Origin::Sent("landbridge"),
+            suffix: self.suffix,
         };
         let key = resource.key("", &name);
         let known = self.store.get(&key);

@@ -10,6 +10,7 @@ use super::{
     catalog::{Resource, Role},
     chores::{Chore, Chores},
     intent::Intent,
+    naming,
     patch::Patch,
     present::{Presenter, as_shown, as_stored, shown},
     refusal::Refusal,
@@ -22,10 +23,13 @@ use axum::{
     http::{HeaderValue, Response, StatusCode, header},
 };
 use serde_json::Value;
-use std::sync::Arc;
+use std::{mem::take, sync::Arc};
 
 /// How often a write is tried again when others write the same object meanwhile.
 pub(super) const ATTEMPTS: usize = 16;
+
+/// How many names are tried for an object that is to be given one, as with a real server.
+const NAMES: usize = 8;
 
 /// How long the warnings of an answer are together at most, as those of a real server.
 const WARNING_BYTES: usize = 4 * 1_024;
@@ -61,15 +65,44 @@ impl Server {
         presenter: Presenter<'_>,
     ) -> Result<Response<Body>, Refusal> {
         let resource = &target.resource;
-        let parsed = body::parse_for(resource, content_type, bytes)?;
+        let Parsed {
+            mut object,
+            duplicates,
+        } = body::parse_for(resource, content_type, bytes)?;
         if resource.namespaced && target.namespace.is_empty() {
             return Err(Refusal::bad_request(
                 "an empty namespace may not be set during creation",
             ));
         }
         let catalog = self.catalog();
-        let case = self.case(&catalog, target, intent, &parsed.duplicates);
-        let admitted = case.admit_new(parsed.object)?;
+        let case = self.case(&catalog, target, intent, &duplicates);
+        let nameless = naming::is_nameless(object.field("metadata"));
+        let mut tries = if nameless { NAMES } else { 1 };
+        let (written, warnings) = loop {
+            tries -= 1;
+            let object = if tries > 0 {
+                object.clone()
+            } else {
+                take(&mut object)
+            };
+            match self.create_one(&case, target, intent, object).await {
+                Err(refusal) if tries > 0 && refusal.is_already_exists() => {}
+                made => break made?,
+            }
+        };
+        let answer = written.show(StatusCode::CREATED, presenter);
+        Ok(warn(answer, &warnings))
+    }
+
+    async fn create_one(
+        &self,
+        case: &Case<'_>,
+        target: &Target,
+        intent: &Intent,
+        object: Value,
+    ) -> Result<(Written, Vec<String>), Refusal> {
+        let resource = &target.resource;
+        let admitted = case.admit_new(object)?;
         let name = name_of(&admitted.object);
         if let Some(wanted) = target.name.as_deref().filter(|wanted| *wanted != name) {
             return Err(Refusal::misnamed(&name, wanted));
@@ -77,10 +110,7 @@ impl Server {
         self.check_namespace(target, &name)?;
         let warnings = admitted.warnings.clone();
         let written = self.insert(resource, target, intent, admitted).await?;
-        Ok(warn(
-            written.show(StatusCode::CREATED, presenter),
-            &warnings,
-        ))
+        Ok((written, warnings))
     }
 
     async fn insert(
@@ -314,6 +344,7 @@ impl Server {
             strictness: intent.strictness,
             now: (self.clock)(),
             duplicates,
+            suffix: self.suffix,
             origin: if intent.applies {
                 Origin::Applied
             } else {

@@ -466,3 +466,25 @@ async fn a_key_that_stands_twice_in_a_patch_is_refused_or_warned_of() {
         assert_eq!(warning, "");
     }
 }
+
+/// Makes one name eight times, and then another.
+fn unlucky() -> String {
+    static MADE: AtomicI64 = AtomicI64::new(0);
+    let made = MADE.fetch_add(1, Ordering::Relaxed);
+    if made < 8 { "first" } else { "other" }.to_owned()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_name_that_is_taken_is_made_again() {
+    let mut api = open().await;
+    Arc::get_mut(&mut api.server).unwrap().suffix = unlucky;
+    let maps = "/api/v1/namespaces/default/configmaps";
+    let map = json!({"metadata": {"generateName": "map-"}});
+    for wanted in ["map-first", "map-other"] {
+        let (code, made) = send(&api, "POST", maps, map.clone()).await;
+        assert_eq!(code, 201, "{made}");
+        assert_eq!(made["metadata"]["name"], wanted);
+    }
+    let (code, told) = send(&api, "POST", maps, map).await;
+    assert_eq!(code, 409, "{told}");
+}
