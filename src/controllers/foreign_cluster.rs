@@ -281,7 +281,10 @@ async fn carry_out(
         }
         Step::FillIdentity(id, name) => contact::fill_identity(context, object, &id, &name).await?,
         Step::SetTrust(mode, by) => projection::set_trust(context, object, mode, by).await?,
-        Step::Disown => projection::disown(context, object).await?,
+        Step::ForgetPolicy | Step::Disown => {
+            let is_owned = step == Step::Disown;
+            projection::untie(context, object, is_owned).await?;
+        }
         Step::Forget => projection::forget(context, object).await?,
         Step::DismissRequest => projection::dismiss_request(context, object).await?,
         Step::WriteAdvertisement(offer, answer) => {

@@ -274,6 +274,8 @@ pub enum Step {
     FillIdentity(ClusterId, ClusterName),
     /// Write `spec.trustMode`, and by what the peer was let in if it was.
     SetTrust(TrustMode, Option<Evidence>),
+    /// Take away the note that policy wanted the join: whoever joins the peer again is a person.
+    ForgetPolicy,
     /// Take away the SearchDomains with which the object would go.
     Disown,
     /// Ask to be accepted.

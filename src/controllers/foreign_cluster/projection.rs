@@ -101,20 +101,23 @@ pub(super) async fn set_trust(
     write_unless_outdated(&objects(context), object, patch, action).await
 }
 
-/// Takes away the SearchDomains with which an object would be deleted.
-pub(super) async fn disown(context: &Context, object: &ForeignCluster) -> Result<(), Error> {
-    let mut owners = object.owner_references().to_vec();
-    owners.retain(|owner| owner.kind != SearchDomain::kind(&()));
-    let mut patch = version_of(object);
-    let wish = json!({ "metadata": { "ownerReferences": owners } });
-    json_patch::merge(&mut patch, &wish);
-    write_unless_outdated(
-        &objects(context),
-        object,
-        patch,
-        "write the owners of a ForeignCluster",
-    )
-    .await
+/// Takes away the SearchDomains with which an object would be deleted, or the note that policy wanted
+/// the join, unless somebody has written the object meanwhile.
+pub(super) async fn untie(
+    context: &Context,
+    object: &ForeignCluster,
+    is_owned: bool,
+) -> Result<(), Error> {
+    let mut patch = if is_owned {
+        let mut owners = object.owner_references().to_vec();
+        owners.retain(|owner| owner.kind != SearchDomain::kind(&()));
+        json!({"metadata": {"ownerReferences": owners}})
+    } else {
+        json!({"metadata": {"annotations": {labels::JOINED_BY: null}}})
+    };
+    json_patch::merge(&mut patch, &version_of(object));
+    let action = "write the owners or notes of a ForeignCluster";
+    write_unless_outdated(&objects(context), object, patch, action).await
 }
 
 /// The part of a patch that has it refused when the object has changed since.

@@ -16,6 +16,9 @@ pub(super) fn steps(view: &View<'_>, steps: &mut Vec<Step>) {
     if view.is_let_in_no_more() {
         steps.push(Step::SetTrust(view.object.spec.trust_mode, None));
     }
+    if !view.object.spec.join && view.is_joined_by_policy() {
+        steps.push(Step::ForgetPolicy);
+    }
     // A refusal outlives the SearchDomain that found whom it is for.
     if view.denied && view.has_search_domain() {
         steps.push(Step::Disown);

@@ -315,7 +315,17 @@ fn only_what_discovery_made_and_nothing_holds_is_forgotten() {
         |model| model.object.spec.incoming_peering_enabled = IncomingPeering::Yes,
         |model| model.object.spec.trust_mode = TrustMode::Trusted,
         |model| trusted_by(model, reason::TOKEN),
-        |model| model.facts.config.discovery_config.autojoin = false,
+        |model| model.object.metadata.annotations = None,
+        |model| {
+            model.object.spec.discovery_type = DiscoveryType::Wan;
+            model.object.metadata.annotations = None;
+        },
+        |model| {
+            model.peer.answers = false;
+            model.object.spec.join = false;
+            run(model);
+            model.object.spec.join = true;
+        },
         |model| {
             model.object.status = Some(model.plan().status);
             model.object.spec.join = false;
@@ -340,7 +350,6 @@ fn only_what_discovery_made_and_nothing_holds_is_forgotten() {
     }
     // A switch that is off now was not off when policy decided.
     let mut model = Model::found();
-    note(&mut model, labels::JOINED_BY, labels::POLICY);
     model.facts.config.discovery_config.autojoin = false;
     model.peer.answers = false;
     model.lose();

@@ -362,12 +362,14 @@ impl<'a> View<'a> {
                 Some(reason::FLEET_SECRET | reason::TLSA | reason::WEB_PKI)
             );
         let left = !spec.join && self.status.timeline.contains_key(STAGE_JOIN_REQUESTED);
-        let annotations = self.object.metadata.annotations.as_ref();
-        let noted = annotations.is_some_and(|all| all.contains_key(JOINED_BY));
-        // What a SearchDomain wants joined is not known here, nor what policy wanted then.
-        let policy = noted || policy::autojoin(&self.facts.config.discovery_config, trusted);
-        let joined = spec.join && spec.discovery_type == DiscoveryType::Lan && !policy;
+        let joined = spec.join && !self.is_joined_by_policy();
         let_in || left || joined || spec.incoming_peering_enabled == IncomingPeering::Yes
+    }
+
+    /// Whether it stands on the object that policy wanted the join, now or before it was left.
+    pub(crate) fn is_joined_by_policy(&self) -> bool {
+        let annotations = self.object.metadata.annotations.as_ref();
+        annotations.is_some_and(|all| all.contains_key(JOINED_BY))
     }
 
     /// When the object of a visitor has had its time: nobody has decided anything about it, and it

@@ -13,7 +13,11 @@ async fn what_is_taken_off_an_object_leaves_the_rest() {
     let context = context().await;
     let object = milan(&context).await;
     let metadata = json!({
-        "annotations": {labels::TRUSTED_BY: "FleetSecret", "other": "stays"},
+        "annotations": {
+            labels::TRUSTED_BY: "FleetSecret",
+            labels::JOINED_BY: labels::POLICY,
+            "other": "stays",
+        },
         "ownerReferences": [
             {"apiVersion": "v1", "kind": "SearchDomain", "name": "a", "uid": "a"},
             {"apiVersion": "v1", "kind": "Place", "name": "b", "uid": "b"},
@@ -23,9 +27,13 @@ async fn what_is_taken_off_an_object_leaves_the_rest() {
     let api = objects(&context);
     let before = api.patch("milan", &managed(), &patch).await.unwrap();
     // Who has read an older version writes nothing.
-    disown(&context, &object).await.unwrap();
-    assert_eq!(api.get("milan").await.unwrap(), before);
-    disown(&context, &before).await.unwrap();
+    for is_owned in [true, false] {
+        untie(&context, &object, is_owned).await.unwrap();
+        assert_eq!(api.get("milan").await.unwrap(), before);
+    }
+    untie(&context, &before, true).await.unwrap();
+    let object = api.get("milan").await.unwrap();
+    untie(&context, &object, false).await.unwrap();
     let object = api.get("milan").await.unwrap();
     let mode = object.spec.trust_mode;
     set_trust(&context, &object, mode, None).await.unwrap();

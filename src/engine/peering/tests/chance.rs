@@ -19,6 +19,7 @@ fn any_spec() -> impl Strategy<Value = ForeignClusterSpec> {
     ];
     let source = prop_oneof![
         Just(DiscoveryType::Lan),
+        Just(DiscoveryType::Wan),
         Just(DiscoveryType::Manual),
         Just(DiscoveryType::IncomingPeering),
     ];

@@ -73,8 +73,11 @@ impl Model {
             expired: None,
             source: DiscoveryType::Lan,
         };
+        let mut object = ForeignCluster::new("milan", spec);
+        let noted = (labels::JOINED_BY.to_owned(), labels::POLICY.to_owned());
+        object.metadata.annotations = Some([noted].into());
         Self {
-            object: ForeignCluster::new("milan", spec),
+            object,
             facts: facts(start, neighbour),
             peer: Peer {
                 answers: true,
@@ -164,8 +167,14 @@ impl Model {
             }
             Step::SetTrust(mode, by) => {
                 self.object.spec.trust_mode = *mode;
+                let annotations = self.object.metadata.annotations.get_or_insert_default();
+                annotations.remove(labels::TRUSTED_BY);
                 let by = by.map(|by| (labels::TRUSTED_BY.to_owned(), by.reason().to_owned()));
-                self.object.metadata.annotations = by.map(|by| BTreeMap::from([by]));
+                annotations.extend(by);
+            }
+            Step::ForgetPolicy => {
+                let annotations = self.object.metadata.annotations.as_mut();
+                annotations.map(|all| all.remove(labels::JOINED_BY));
             }
             Step::Disown => self.object.metadata.owner_references = None,
             Step::Forget => self.gone = true,
