@@ -1,17 +1,21 @@
 //! One ForeignCluster per cluster id, whoever finds the cluster first.
 
 mod handover;
+mod standing;
 
 use std::{collections::BTreeMap, time::Duration};
 
-use jiff::Timestamp;
 use kube::{
     Api, ResourceExt as _,
     api::{ListParams, ObjectMeta, Patch},
 };
 use serde_json::json;
 
-pub(super) use self::handover::fill_identity;
+pub use self::standing::{claimed_id, standing};
+pub(super) use self::{
+    handover::fill_identity,
+    standing::{is_denied, precedence, verdict},
+};
 use super::{
     Context, Error, creating, managed, peering_request::admitted, search_domain::belonging,
 };
@@ -51,32 +55,9 @@ pub struct Newcomer {
     pub evidence: Option<Evidence>,
 }
 
-/// Finds the ForeignCluster of a cluster id; of several, the one that stands for the cluster.
+/// Finds the ForeignCluster that stands for a cluster.
 pub async fn find(context: &Context, id: &ClusterId) -> Result<Option<ForeignCluster>, Error> {
-    Ok(list(context)
-        .await?
-        .into_iter()
-        .filter(|object| claimed_id(object).as_ref() == Some(id))
-        .min_by_key(precedence))
-}
-
-/// Which of several objects of one cluster stands for it, the least first: what is being taken down,
-/// until it is gone, then the oldest.
-pub(super) fn precedence(object: &ForeignCluster) -> (bool, Option<Timestamp>, String) {
-    let leaves = object.metadata.deletion_timestamp.is_some() && !object.finalizers().is_empty();
-    let made = object.creation_timestamp().map(|made| made.0);
-    (!leaves, made, object.name_any())
-}
-
-/// Returns the id that an object claims.
-pub fn claimed_id(object: &ForeignCluster) -> Option<ClusterId> {
-    object
-        .spec
-        .cluster_identity
-        .as_ref()?
-        .cluster_id
-        .parse()
-        .ok()
+    Ok(standing(list(context).await?, id))
 }
 
 /// Makes sure that a cluster has its ForeignCluster, and returns it.
@@ -86,14 +67,10 @@ pub fn claimed_id(object: &ForeignCluster) -> Option<ClusterId> {
 pub async fn enrol(context: &Context, newcomer: &Newcomer) -> Result<ForeignCluster, Error> {
     let _alone = context.enrolment.lock().await;
     let objects = list(context).await?;
-    let present = objects
-        .iter()
-        .find(|object| claimed_id(object).as_ref() == Some(&newcomer.cluster_id))
-        .or_else(|| {
-            objects
-                .iter()
-                .find(|object| is_same_place(object, newcomer))
-        });
+    let present = standing(&objects, &newcomer.cluster_id).or_else(|| {
+        let mut objects = objects.iter();
+        objects.find(|object| is_same_place(object, newcomer))
+    });
     match present {
         Some(present) => update(context, present, newcomer).await,
         None => create(context, &objects, newcomer).await,
@@ -352,6 +329,7 @@ mod tests {
     };
 
     use futures::future::BoxFuture;
+    use jiff::Timestamp;
     use kube::api::{PatchParams, PostParams};
     use tokio::sync::watch;
 

@@ -29,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Context, Error,
     context::changes,
-    enrolment::{claimed_id, precedence},
+    enrolment::{claimed_id, standing},
     is_not_found, managed,
     status::difference,
 };
@@ -102,11 +102,8 @@ pub async fn run(context: Arc<Context>, shutdown: CancellationToken) {
 }
 
 fn object_of(store: &Store<ForeignCluster>, cluster_id: &str) -> Option<ObjectRef<ForeignCluster>> {
-    let objects = store.state().into_iter();
-    objects
-        .filter(|object| claimed_id(object).is_some_and(|id| id.as_str() == cluster_id))
-        .min_by_key(|object| precedence(object))
-        .map(|object| ObjectRef::from_obj(object.as_ref()))
+    let id = cluster_id.parse().ok()?;
+    standing(store.state(), &id).map(|object| ObjectRef::from_obj(object.as_ref()))
 }
 
 async fn reconcile(object: Arc<ForeignCluster>, context: Arc<Context>) -> Result<Action, Error> {

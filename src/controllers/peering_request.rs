@@ -122,10 +122,11 @@ async fn say(
         message: text.to_owned(),
         ..ForeignSession::default()
     };
-    let Some(object) = enrolment::find(context, id).await? else {
+    let objects = enrolment::list(context).await?;
+    let Some(admitted) = enrolment::verdict(context, &objects, id) else {
         return Ok(message("the cluster is not known here"));
     };
-    match admitted(context, &object) {
+    match admitted {
         Trust::Accepted(_) => {}
         Trust::Waiting if context.suspicions.twin().is_some() => {
             return Ok(message(

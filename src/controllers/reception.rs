@@ -1,14 +1,14 @@
 //! How a peer that comes to us is received: who it is, whether it may come in.
 
-use std::sync::Arc;
+use std::{borrow::Borrow, sync::Arc};
 
 use futures::future::BoxFuture;
-use kube::ResourceExt as _;
+use kube::{ResourceExt as _, runtime::reflector::Store};
 use tokio::time::Instant;
 
 use super::{
     Context, Error,
-    enrolment::{self, Newcomer, claimed_id},
+    enrolment::{self, Newcomer, is_denied, standing, verdict},
     peering_request::admitted,
     suspicions::Place,
 };
@@ -95,7 +95,11 @@ impl FrontDesk {
             evidence: showing.evidence,
         };
         let object = enrolment::enrol(context, &newcomer).await?;
-        let admitted = admitted(context, &object);
+        let admitted = if is_denied(&objects, id) {
+            Trust::Refused
+        } else {
+            admitted(context, &object)
+        };
         let nonce = self.agree_on_code(session, peer, &request, &admitted);
         context.neighbours.note_visit(id.clone(), context.now());
         // The peer is there, so a try that was put off may happen now.
@@ -133,14 +137,12 @@ impl FrontDesk {
         let (context, id) = (&self.context, &request.cluster_id);
         let policy = context.policy().auth_config;
         let mut showing = Showing::default();
-        let present = objects
-            .iter()
-            .find(|it| claimed_id(it).as_ref() == Some(id));
-        if present.is_none() && came(objects).count() >= VISITORS {
+        let is_new = standing(objects, id).is_none();
+        if is_new && came(objects).count() >= VISITORS {
             showing.refusal = Some(refused("too many clusters have come here"));
             return Ok(showing);
         }
-        if present.is_some_and(|object| object.spec.is_denied()) {
+        if is_denied(objects, id) {
             return Ok(showing);
         }
         let fleet = context.fleet_secret();
@@ -150,9 +152,7 @@ impl FrontDesk {
             showing.proof = Some(secret.proof(Role::Foreign, id, own_id, &session.exporter));
             showing.evidence = Some(Evidence::FleetSecret);
         }
-        let is_in = known
-            || policy.allow_empty_token
-            || present.is_some_and(|object| admitted(context, object).is_accepted());
+        let is_in = known || policy.allow_empty_token || is_let_in(context, objects, id);
         if request.shows_token() {
             let tokens = &context.tokens;
             let redeemed = tokens.redeem(context, session, request, !is_in).await?;
@@ -172,7 +172,7 @@ impl FrontDesk {
                 "a token is needed: landbridge token create makes one at the peer",
             ));
         }
-        let is_stranger = present.is_none() && showing.evidence.is_none() && !is_in;
+        let is_stranger = is_new && showing.evidence.is_none() && !is_in;
         if showing.refusal.is_none() && is_stranger && is_crowded(context, objects) {
             showing.refusal = Some(refused(
                 "too many clusters wait for a person here; try again later",
@@ -213,6 +213,11 @@ impl FrontDesk {
         let (exporter, id) = (session.exporter, &peer.cluster_id);
         approvals.begin(exporter, id, commitment, Instant::now())
     }
+}
+
+/// Whether a cluster is accepted by its objects.
+fn is_let_in<T: Borrow<ForeignCluster>>(context: &Context, objects: &[T], id: &ClusterId) -> bool {
+    verdict(context, objects, id).is_some_and(|it| it.is_accepted())
 }
 
 /// The objects of clusters that came to us.
@@ -328,18 +333,8 @@ impl Reception for FrontDesk {
 
     /// Whether a cluster is accepted by all that the controller sees of it.
     fn is_known_accepted(&self, id: &ClusterId) -> bool {
-        let Some(seen) = self.context.seen.get() else {
-            return false;
-        };
-        let of_it = |object: &ForeignCluster| {
-            let identity = object.spec.cluster_identity.as_ref();
-            identity.is_some_and(|identity| identity.cluster_id == id.as_str())
-        };
-        let is_in = |object: &ForeignCluster| admitted(&self.context, object).is_accepted();
-        seen.find(|object| of_it(object) && is_in(object)).is_some()
-            && seen
-                .find(|object| of_it(object) && !is_in(object))
-                .is_none()
+        let seen = self.context.seen.get().map(Store::state);
+        seen.is_some_and(|seen| is_let_in(&self.context, &seen, id))
     }
 
     fn accepted<'a>(&'a self, id: &'a ClusterId) -> BoxFuture<'a, Result<bool, Undecided>> {
@@ -351,10 +346,7 @@ impl Reception for FrontDesk {
                 tracing::debug!(peer = %id, %error, "A peer's right could not be looked up");
                 Undecided
             })?;
-            let of_it = |object: &&ForeignCluster| claimed_id(object).as_ref() == Some(id);
-            let mut of_it = objects.iter().filter(of_it).peekable();
-            Ok(of_it.peek().is_some()
-                && of_it.all(|object| admitted(&self.context, object).is_accepted()))
+            Ok(is_let_in(&self.context, &objects, id))
         })
     }
 }

@@ -3,13 +3,19 @@
 use std::time::Duration;
 
 use k8s_openapi::api::events::v1::Event;
-use kube::{Api, api::ListParams};
-use landbridge::api::foreign_cluster::Phase;
+use kube::{
+    Api, ResourceExt as _,
+    api::{DeleteParams, ListParams, PostParams},
+};
+use landbridge::api::{
+    ForeignCluster,
+    foreign_cluster::{Phase, TrustMode},
+};
 use serde_json::json;
 
 use crate::{
     invariants, reference,
-    world::{Setup, World, history},
+    world::{Setup, TTL, World, history},
 };
 
 const SOON: Duration = Duration::from_secs(10);
@@ -64,18 +70,35 @@ fn strangers_who_ask_each_other_are_told_the_digits_that_stand() {
 }
 
 #[test]
+fn a_copy_that_nobody_has_approved_ends_nothing() {
+    history(37, vec![Setup::stranger(); 2], async |world: &mut World| {
+        peer_by_hand(world).await;
+        let found = world.view(0, 1).unwrap();
+        let mut copy = ForeignCluster::new("a-copy", found.spec.clone());
+        copy.spec.trust_mode = TrustMode::Untrusted;
+        let api: Api<ForeignCluster> = Api::all(world.clusters[0].client());
+        world.sleep(Duration::from_mins(1)).await;
+        api.create(&PostParams::default(), &copy).await.unwrap();
+        for _ in 0..60 {
+            world.sleep(Duration::from_secs(1)).await;
+            assert_eq!(world.phase(1, 0), Some(Phase::Peered));
+            let present = api.get(&found.name_any()).await.unwrap();
+            let phase = present.status.unwrap().phase;
+            assert_eq!(phase, Some(Phase::Peered));
+        }
+        let copied = api.get("a-copy").await.unwrap();
+        assert_eq!(copied.spec, copy.spec);
+        assert_eq!(copied.status.unwrap().phase, Some(Phase::Waiting));
+    });
+}
+
+#[test]
 fn what_a_person_takes_back_ends_at_the_other_side_too() {
     for (seed, deletes) in [(34, false), (35, true)] {
         let setups = vec![Setup::stranger(); 2];
         history(seed, setups, async move |world: &mut World| {
             world.allow("Tunnel down");
-            let wait = |world: &World| are(world, Phase::Waiting);
-            world.until("both wait", SOON, wait).await;
-            for (at, of) in world.pairs() {
-                assert!(world.say(at, of, json!({"trustMode": "Trusted"})).await);
-            }
-            let peer = |world: &World| are(world, Phase::Peered);
-            world.until("both peered", SOON, peer).await;
+            peer_by_hand(world).await;
             if deletes {
                 assert!(world.delete(1, 0).await);
             } else {
@@ -86,6 +109,17 @@ fn what_a_person_takes_back_ends_at_the_other_side_too() {
             invariants::hold(world).await;
         });
     }
+}
+
+/// Has a person approve each of two strangers.
+async fn peer_by_hand(world: &mut World) {
+    let wait = |world: &World| are(world, Phase::Waiting);
+    world.until("both wait", SOON, wait).await;
+    for (at, of) in world.pairs() {
+        assert!(world.say(at, of, json!({"trustMode": "Trusted"})).await);
+    }
+    let peer = |world: &World| are(world, Phase::Peered);
+    world.until("both peered", SOON, peer).await;
 }
 
 fn are(world: &World, phase: Phase) -> bool {

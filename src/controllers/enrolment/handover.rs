@@ -6,7 +6,7 @@ use kube::{
 };
 use serde_json::json;
 
-use super::{claimed_id, list};
+use super::{list, standing};
 use crate::{
     api::{
         ClusterId, ClusterName, ForeignCluster,
@@ -28,9 +28,8 @@ pub(in crate::controllers) async fn fill_identity(
     let _alone = context.enrolment.lock().await;
     let api: Api<ForeignCluster> = Api::all(context.client.clone());
     let objects = list(context).await?;
-    let other = objects
-        .iter()
-        .find(|other| claimed_id(other).as_ref() == Some(id) && other.uid() != object.uid());
+    let others = objects.iter().filter(|other| other.uid() != object.uid());
+    let other = standing(others, id);
     let mut spec = json!({
         "clusterIdentity": {
             "clusterID": id,
@@ -99,7 +98,7 @@ mod tests {
     use crate::{
         api::labels::reason,
         controllers::enrolment::{
-            Newcomer, context, enrol,
+            Newcomer, claimed_id, context, enrol,
             tests::{newcomer, trusted_place},
         },
         engine::policy::Evidence,

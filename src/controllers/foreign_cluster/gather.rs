@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::Ipv4Addr,
+    sync::Arc,
 };
 
 use ipnet::Ipv4Net;
@@ -10,7 +11,7 @@ use k8s_openapi::api::{
     coordination::v1::Lease,
     core::v1::{ConfigMap, Node},
 };
-use kube::{Api, ResourceExt as _, api::ListParams};
+use kube::{Api, ResourceExt as _, api::ListParams, runtime::reflector::Store};
 use nix::net::if_::if_nametoindex;
 use tokio::time::Instant;
 
@@ -22,7 +23,7 @@ use crate::{
     },
     controllers::{
         Context, Error,
-        enrolment::{claimed_id, precedence},
+        enrolment::{claimed_id, precedence, standing},
     },
     engine::{
         addressing::{self, Ground, Remap},
@@ -85,12 +86,13 @@ async fn rival(
     object: &ForeignCluster,
     id: &ClusterId,
 ) -> Result<Option<String>, Error> {
-    let precedes = |other: &ForeignCluster| {
-        claimed_id(other).as_ref() == Some(id)
-            && other.uid() != object.uid()
-            && precedence(other) < precedence(object)
+    let preceding = |others: Vec<Arc<ForeignCluster>>| {
+        let others = others.into_iter();
+        standing(others.filter(|other| other.uid() != object.uid()), id)
+            .filter(|other| precedence(other) < precedence(object))
     };
-    let Some(seen) = context.seen.get().and_then(|seen| seen.find(precedes)) else {
+    let seen = context.seen.get().map(Store::state).unwrap_or_default();
+    let Some(seen) = preceding(seen) else {
         return Ok(None);
     };
     // It may be gone by now.
@@ -98,7 +100,8 @@ async fn rival(
         .get_opt(&seen.name_any())
         .await
         .map_err(Error::api("read a ForeignCluster"))?;
-    Ok(present.filter(precedes).map(|other| other.name_any()))
+    let present = present.map(Arc::new).into_iter().collect();
+    Ok(preceding(present).map(|other| other.name_any()))
 }
 
 /// The numbers that the system gives the interfaces of an object's places at present.
