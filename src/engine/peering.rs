@@ -350,9 +350,7 @@ fn check_again(view: &View<'_>) -> Timestamp {
     if view.needs_contact() && view.connected.is_none() {
         moments.extend(view.facts.link.retry_at);
     }
-    if let Some(answer) = view.pending_answer() {
-        moments.insert(answer.ask_again);
-    }
+    moments.extend(view.asks_again());
     if let Some(session) = &view.facts.link.session {
         moments.insert(session.heard + view.patience());
     }

@@ -93,6 +93,20 @@ fn a_copy_that_nobody_has_approved_ends_nothing() {
 }
 
 #[test]
+fn who_has_accepted_a_stranger_is_forgotten_when_it_dies() {
+    history(38, vec![Setup::stranger(); 2], async |world: &mut World| {
+        let wait = |world: &World| are(world, Phase::Waiting);
+        world.until("both wait", SOON, wait).await;
+        assert!(world.say(1, 0, json!({"trustMode": "Trusted"})).await);
+        world.sleep(SOON).await;
+        assert_eq!(world.phase(0, 1), Some(Phase::Waiting));
+        world.crash(1).await;
+        let goes = |world: &World| world.view(0, 1).is_none();
+        world.until("it is forgotten", TTL * 2, goes).await;
+    });
+}
+
+#[test]
 fn what_a_person_takes_back_ends_at_the_other_side_too() {
     for (seed, deletes) in [(34, false), (35, true)] {
         let setups = vec![Setup::stranger(); 2];

@@ -252,6 +252,13 @@ impl<'a> View<'a> {
         (self.wants_join() && answer.decision != Decision::Accepted).then_some(answer)
     }
 
+    /// When the peer is asked again, while its answer or ours is not yet a yes.
+    pub(crate) fn asks_again(&self) -> Option<Timestamp> {
+        let answer = self.facts.link.answer.as_ref()?;
+        let waits = answer.decision != Decision::Accepted || !self.trust.is_accepted();
+        (self.wants_join() && waits).then_some(answer.ask_again)
+    }
+
     /// Whether to ask the peer to accept us.
     pub(crate) fn should_ask(&self) -> bool {
         let Some(answer) = &self.facts.link.answer else {
@@ -259,7 +266,8 @@ impl<'a> View<'a> {
         };
         let is_time = self.has_come(answer.ask_again, LONGEST_REFUSAL);
         match answer.decision {
-            Decision::Accepted => false,
+            // Without a session nothing else tells that the peer is there, and what it shows may change.
+            Decision::Accepted => !self.trust.is_accepted() && is_time,
             Decision::Waiting => is_time,
             Decision::Refused | Decision::EmptyRefused => {
                 let asked_by_user =
