@@ -5,7 +5,7 @@
 //! their codes agree. So what counts is each beginning, however it ends.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -36,6 +36,8 @@ const BEGINNINGS: (Rate, Rate) = (
 /// For how long a person is told that none could begin. Whoever stands in between stops once two codes
 /// agree, and nobody would look before.
 const WITHHELD: Duration = Duration::from_hours(24);
+/// How many codes are kept. A code belongs to the session of its peer, whatever becomes of the object.
+const CODES: usize = 1024;
 /// How long an exchange may take.
 const LIFETIME: Duration = Duration::from_mins(1);
 
@@ -47,7 +49,8 @@ pub(crate) struct Approvals(Mutex<State>);
 struct State {
     /// As few as may begin in the lifetime of one.
     exchanges: BTreeMap<[u8; 32], Exchange>,
-    codes: BTreeMap<ClusterId, String>,
+    /// The last code of each peer, the oldest first.
+    codes: VecDeque<(ClusterId, String)>,
     as_foreign: Buckets,
     as_home: Buckets,
 }
@@ -57,7 +60,7 @@ impl Default for State {
         let full = Buckets::new(BEGINNINGS.0, BEGINNINGS.1, Instant::now());
         Self {
             exchanges: BTreeMap::new(),
-            codes: BTreeMap::new(),
+            codes: VecDeque::new(),
             as_foreign: full.clone(),
             as_home: full,
         }
@@ -109,17 +112,22 @@ impl Approvals {
         let Some(exchange) = state.exchanges.remove(exporter) else {
             return;
         };
+        state.codes.retain(|(peer, _)| *peer != home.cluster_id);
         if revealed.keeps(&exchange.commitment) {
             let code = code((home, revealed), (foreign, exchange.nonce), exporter);
-            state.codes.insert(home.cluster_id.clone(), code);
-        } else {
-            state.codes.remove(&home.cluster_id);
+            if state.codes.len() >= CODES {
+                state.codes.pop_front();
+            }
+            state.codes.push_back((home.cluster_id.clone(), code));
         }
     }
 
     /// Returns the code of the last session in which a peer came to us.
     pub(crate) fn code(&self, peer: &ClusterId) -> Option<String> {
-        self.lock().codes.get(peer).cloned()
+        let state = self.lock();
+        let mut codes = state.codes.iter();
+        let (_, code) = codes.find(|(home, _)| home == peer)?;
+        Some(code.clone())
     }
 
     /// Tells whether we may begin an exchange with a peer that we ask.
@@ -139,11 +147,6 @@ impl Approvals {
         let both = [&state.as_foreign, &state.as_home];
         both.iter()
             .any(|one| one.ran_out(peer.as_str(), WITHHELD, now))
-    }
-
-    /// Forgets the code of a peer; how often it has begun is remembered.
-    pub(crate) fn forget(&self, peer: &ClusterId) {
-        self.lock().codes.remove(peer);
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -192,6 +195,21 @@ mod tests {
             None,
             "an exchange is good for one try"
         );
+    }
+
+    #[test]
+    fn so_many_codes_are_kept_and_the_newest() {
+        let approvals = Approvals::default();
+        let (foreign, now) = (cluster(b"foreign"), Instant::now());
+        let homes: Vec<_> = (0..=CODES).map(|it| cluster(&it.to_be_bytes())).collect();
+        for (minute, home) in (0..).zip(&homes) {
+            let (own, now) = (Nonce::generate().unwrap(), now + SECOND * 60 * minute);
+            approvals.begin([7; 32], &home.cluster_id, own.commitment(), now);
+            approvals.finish(&[7; 32], home, &foreign, own);
+        }
+        let is_kept = |home: &Proven| approvals.code(&home.cluster_id).is_some();
+        assert_eq!(homes.iter().position(is_kept), Some(1));
+        assert_eq!(approvals.lock().codes.len(), CODES);
     }
 
     #[test]

@@ -185,7 +185,6 @@ fn forget(context: &Context, object: &ForeignCluster) {
     context.links.forget(&object.name_any());
     context.events.forget(&object.name_any());
     if let Some(id) = claimed_id(object) {
-        context.approvals.forget(&id);
         wake_others(context, object, &id);
     }
     look_again(context, object);

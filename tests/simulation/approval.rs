@@ -107,6 +107,22 @@ fn who_has_accepted_a_stranger_is_forgotten_when_it_dies() {
 }
 
 #[test]
+fn both_show_one_code_after_a_deletion() {
+    history(39, vec![Setup::stranger(); 2], async |world: &mut World| {
+        let agree = |world: &World| {
+            let [here, there] = [code(world, 0, 1), code(world, 1, 0)];
+            here.is_some() && here == there
+        };
+        world.until("both show digits", SOON, agree).await;
+        let ids = [world.clusters[0].id(), world.clusters[1].id()];
+        let (higher, lower) = if ids[0] < ids[1] { (1, 0) } else { (0, 1) };
+        assert!(world.delete(higher, lower).await);
+        world.sleep(Duration::from_mins(1)).await;
+        assert!(agree(world), "{}", world.describe());
+    });
+}
+
+#[test]
 fn what_a_person_takes_back_ends_at_the_other_side_too() {
     for (seed, deletes) in [(34, false), (35, true)] {
         let setups = vec![Setup::stranger(); 2];
