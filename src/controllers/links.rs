@@ -13,12 +13,13 @@ use std::{
     time::Duration,
 };
 
+use jiff::Timestamp;
 use kube::{Api, ResourceExt as _, runtime::reflector::ObjectRef};
 use tokio::{sync::mpsc, task::AbortHandle};
 
 use super::Clock;
 use crate::{
-    api::{ClusterId, ForeignCluster, PeeringRequest},
+    api::{ClusterId, ClusterName, ForeignCluster, PeeringRequest},
     engine::{
         backoff::Backoff,
         peering::{Answer, Connected, Failure, LONGEST_RETRY, Link, Session},
@@ -174,7 +175,7 @@ impl Links {
     }
 
     /// Notes why the URLs did not answer, and when to try again.
-    pub fn failed(&self, name: &str, failures: BTreeMap<String, Failure>, now: jiff::Timestamp) {
+    pub fn failed(&self, name: &str, failures: BTreeMap<String, Failure>, now: Timestamp) {
         let mut entries = self.lock();
         let entry = entries.entry(name.to_owned()).or_default();
         entry.link.failures = failures;
@@ -182,7 +183,7 @@ impl Links {
     }
 
     /// Notes that the connection failed in use, and when to try again.
-    pub fn broken(&self, name: &str, failure: Failure, now: jiff::Timestamp) {
+    pub fn broken(&self, name: &str, failure: Failure, now: Timestamp) {
         let mut entries = self.lock();
         let entry = entries.entry(name.to_owned()).or_default();
         if let Some(connected) = &entry.link.connected {
@@ -222,7 +223,7 @@ impl Links {
     }
 
     /// Has a peer that refused us asked again soon, because it was heard of.
-    pub(crate) fn ask_soon(&self, name: &str, now: jiff::Timestamp) {
+    pub(crate) fn ask_soon(&self, name: &str, now: Timestamp) {
         if let Some(answer) = self
             .lock()
             .get_mut(name)
@@ -230,6 +231,20 @@ impl Links {
         {
             answer.ask_again = answer.ask_again.min(now + ASK_SOON);
         }
+    }
+
+    /// Has a busy peer asked again at a later time, if it has answered us under our name before: what
+    /// it said stands.
+    pub(crate) fn put_off(&self, name: &str, own_name: &ClusterName, time: Timestamp) -> bool {
+        let mut entries = self.lock();
+        let answer = entries.get_mut(name).and_then(|it| it.link.answer.as_mut());
+        let Some(answer) = answer.filter(|answer| answer.introduced == *own_name) else {
+            return false;
+        };
+        answer.ask_again = time;
+        // What a person wants meanwhile has been tried.
+        answer.recorded = false;
+        true
     }
 
     /// Notes what the peer answered.
@@ -351,7 +366,7 @@ impl Entry {
         self.connection = None;
     }
 
-    fn postpone(&mut self, now: jiff::Timestamp) {
+    fn postpone(&mut self, now: Timestamp) {
         let wait = self.backoff.next(super::context::chance());
         let wait = jiff::SignedDuration::try_from(wait).unwrap_or(LONGEST_RETRY);
         self.link.retry_at = Some(now + wait);

@@ -3,6 +3,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use jiff::{SignedDuration, Timestamp};
 use kube::{
     Api, ResourceExt as _,
     api::{DeleteParams, ObjectMeta, Patch, PostParams},
@@ -37,7 +38,7 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// How much later each further place of a peer is dialled than the one before.
 const HEAD_START: Duration = Duration::from_millis(100);
 /// How soon a peer that waits for a person is asked again.
-const ASK_AGAIN_WAITING: jiff::SignedDuration = jiff::SignedDuration::from_secs(3);
+const ASK_AGAIN_WAITING: SignedDuration = SignedDuration::from_secs(3);
 
 /// Dials the places side by side until one proves the right key; the better ones have a head start. A
 /// connection that stands is given up when the session goes on on the new one.
@@ -159,8 +160,18 @@ pub(super) async fn identify(context: &Arc<Context>, object: &ForeignCluster) {
         .and_then(|answer| answer.code);
     match introduce(context, &connection, code).await {
         Ok(answer) => context.links.answered(&name, answer),
+        Err(ConnectError::Busy { retry_after })
+            if context
+                .links
+                .put_off(&name, &context.own_name(), until(context, retry_after)) => {}
         Err(error) => context.links.broken(&name, failure(&error), context.now()),
     }
+}
+
+/// When a busy peer wants to be asked again.
+fn until(context: &Context, retry_after: Duration) -> Timestamp {
+    let pause = SignedDuration::try_from(retry_after).unwrap_or(LONGEST_REFUSAL);
+    context.now() + pause.min(LONGEST_REFUSAL)
 }
 
 /// Introduces us on a connection and reads the answer. While a person has to decide there, the

@@ -21,7 +21,7 @@ async fn the_changes_of_a_peer_are_taken_ten_a_second_after_the_first_fifty() {
     let connection = Arc::new(hasty_peer(&id));
     links.adopt("milan", connected(&connection), connection);
     let request = PeeringRequest::new(id.as_str(), PeeringRequestSpec::default());
-    links.watch("milan", &id, request, Arc::new(jiff::Timestamp::now));
+    links.watch("milan", &id, request, Arc::new(Timestamp::now));
     let mut before = 0;
     for (seconds, least, most) in [(1, 55, 65), (10, 95, 105), (60, 595, 605)] {
         tokio::time::sleep(Duration::from_secs(seconds)).await;
@@ -44,7 +44,7 @@ async fn a_session_that_the_peer_ends_at_once_does_not_begin_again_at_once() {
     let begun = tokio::time::Instant::now();
     while begun.elapsed() < Duration::from_mins(1) {
         let request = PeeringRequest::new(id.as_str(), PeeringRequestSpec::default());
-        links.watch("milan", &id, request, Arc::new(jiff::Timestamp::now));
+        links.watch("milan", &id, request, Arc::new(Timestamp::now));
         sessions += 1;
         while links.facts("milan").session.is_some() {
             tokio::time::sleep(Duration::from_millis(10)).await;
@@ -60,7 +60,7 @@ async fn sessions_that_break_as_they_begin_are_begun_ever_more_rarely() {
     let begun = tokio::time::Instant::now();
     let clock: Clock = Arc::new(move || {
         let passed = jiff::SignedDuration::try_from(begun.elapsed()).unwrap();
-        jiff::Timestamp::UNIX_EPOCH + passed
+        Timestamp::UNIX_EPOCH + passed
     });
     let mut sessions = 0;
     while begun.elapsed() < Duration::from_mins(5) {

@@ -120,6 +120,37 @@ async fn a_peer_is_believed_the_token_that_it_gave_us_and_no_other() {
     }
 }
 
+#[tokio::test]
+async fn a_peer_that_is_busy_is_asked_later_on_the_same_connection() {
+    let context = context().await;
+    let object = ForeignCluster::new("milan", ForeignClusterSpec::default());
+    let ask = async |peer: Connection| {
+        let connection = Arc::new(peer);
+        let present = context.links.facts("milan").answer;
+        let connected = connected(&connection);
+        context.links.adopt("milan", connected, connection);
+        if let Some(answer) = present {
+            context.links.answered("milan", answer);
+        }
+        identify(&context, &object).await;
+        context.links.facts("milan")
+    };
+    let link = ask(answering(429)).await;
+    assert!(link.connected.is_none(), "nothing is known of it yet");
+    let link = ask(deciding(json!({"decision": "Accepted"}))).await;
+    assert!(link.answer.is_some());
+    context.links.recorded("milan");
+    let link = ask(answering(429)).await;
+    assert!(link.connected.is_some() && link.failures.is_empty());
+    let answer = link.answer.unwrap();
+    let after = answer.ask_again.duration_since(context.now());
+    assert!(after >= SignedDuration::from_secs(1), "{after:?}");
+    assert_eq!(
+        (answer.decision, answer.recorded),
+        (Decision::Accepted, false)
+    );
+}
+
 /// A peer that decides so.
 fn deciding(answer: serde_json::Value) -> Connection {
     let service = tower::service_fn(move |_: Request<Body>| {
