@@ -462,6 +462,8 @@ fn a_manual_accept_policy_waits_for_a_person() {
                 .await
                 .unwrap();
             world.until("peered", SOON, all_peered).await;
+            let accepted = api.get(&name).await.unwrap().status.unwrap();
+            assert!(accepted.vk_created && accepted.vnode_reference.is_some());
             invariants::hold(world).await;
         },
     );

@@ -99,9 +99,8 @@ fn offer_steps(view: &View<'_>, steps: &mut Vec<Step>) {
         }
         return;
     };
-    let answered = present
-        .and_then(|one| one.status.as_ref())
-        .map_or(Acceptance::Undecided, |status| status.advertisement_status);
+    let status = present.and_then(|one| one.status.as_ref());
+    let answered = status.map_or(Acceptance::Undecided, |it| it.advertisement_status);
     // A defect was refused by us: what comes after it is a person's to answer.
     let had_defect = present.is_some_and(|one| offer::bounds::defect(&one.spec.offer).is_some());
     let decided = if had_defect {
@@ -115,7 +114,10 @@ fn offer_steps(view: &View<'_>, steps: &mut Vec<Step>) {
         decided,
         offered,
     );
-    if present.is_none_or(|one| one.spec.offer != *offered) || answered != answer {
+    // A person who answers writes the answer alone.
+    let is_told = status.is_some_and(|it| it.vk_created == (answer == Acceptance::Accepted));
+    let is_same = present.is_some_and(|one| one.spec.offer == *offered);
+    if !is_same || answered != answer || !is_told {
         steps.push(Step::WriteAdvertisement(Box::new(offered.clone()), answer));
     }
 }

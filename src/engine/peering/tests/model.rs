@@ -256,6 +256,7 @@ impl Model {
                 let mut advertisement = Advertisement::new("advertisement", spec);
                 advertisement.status = Some(AdvertisementStatus {
                     advertisement_status: *answer,
+                    vk_created: *answer == Acceptance::Accepted,
                     ..AdvertisementStatus::default()
                 });
                 facts.advertisement = Some(advertisement);
