@@ -175,6 +175,29 @@ fn a_refusal_is_told_before_what_a_person_here_could_do() {
 }
 
 #[test]
+fn why_a_wish_is_not_followed_is_told() {
+    let ways: [Way; 4] = [
+        (reason::NOT_JOINED, |model| model.object.spec.join = false),
+        (reason::BLOCKED, |model| {
+            model.object.spec.incoming_peering_enabled = IncomingPeering::No;
+        }),
+        (reason::OWN_IDENTITY, |model| {
+            model.facts.own.cluster_id = "foreign".parse().unwrap();
+        }),
+        (reason::LEAVING, Model::delete),
+    ];
+    for (expected, change) in ways {
+        let mut model = Model::found();
+        change(&mut model);
+        let said = model.plan().status.conditions;
+        let outgoing = said
+            .iter()
+            .find(|one| one.type_ == condition::OUTGOING_PEERED);
+        assert_eq!(outgoing.expect("it is always said").reason, expected);
+    }
+}
+
+#[test]
 fn what_let_a_peer_in_stands_in_condition_trusted() {
     type Setting = fn(&mut Model);
     let ways: [(&str, Setting); 8] = [
@@ -596,3 +619,4 @@ fn a_node_whose_amounts_the_api_writes_in_another_way_rests() {
         assert_eq!(run(&mut model), steps, "{written}");
     }
 }
+

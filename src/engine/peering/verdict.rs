@@ -18,6 +18,8 @@ use crate::{
 
 /// The longest text from a peer that goes into a message.
 const MESSAGE_LIMIT: usize = 256;
+/// Why nothing is peered with ourselves.
+const OWN: &str = "this is our own cluster id";
 /// Why a cluster is refused.
 const DENIED: &str = "spec.incomingPeeringEnabled is No";
 
@@ -125,8 +127,7 @@ fn reachable(view: &View<'_>) -> Verdict {
         return verdict;
     }
     if view.is_own() {
-        let message = "this is our own cluster id";
-        return verdict(kind, false, reason::OWN_IDENTITY, message);
+        return verdict(kind, false, reason::OWN_IDENTITY, OWN);
     }
     if view.invalid_id.is_some() {
         let message = "spec.clusterIdentity.clusterID is no id, so it is not dialled";
@@ -258,8 +259,14 @@ fn outgoing_peered(view: &View<'_>) -> Verdict {
     if !view.wants_join() {
         return if view.owes_withdrawal() {
             no(reason::LEAVING, "the peering is being taken down")
-        } else {
+        } else if !view.object.spec.join {
             no(reason::NOT_JOINED, "spec.join is false")
+        } else if view.denied {
+            no(reason::BLOCKED, DENIED)
+        } else if view.is_own() {
+            no(reason::OWN_IDENTITY, OWN)
+        } else {
+            no(reason::LEAVING, "the object is being deleted")
         };
     }
     // Whether a person here accepts it does not matter to whom it has refused.
