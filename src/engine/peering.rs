@@ -344,6 +344,11 @@ pub fn plan(object: &ForeignCluster, facts: &Facts, now: Timestamp) -> Plan {
     }
 }
 
+/// The moment so long after another one. One that an object tells may be the last that there is.
+fn after(moment: Timestamp, time: SignedDuration) -> Timestamp {
+    moment.checked_add(time).unwrap_or(Timestamp::MAX)
+}
+
 /// The earliest moment at which time alone changes the plan.
 fn check_again(view: &View<'_>) -> Timestamp {
     let mut moments = BTreeSet::from([view.now + RESYNC]);
@@ -355,7 +360,8 @@ fn check_again(view: &View<'_>) -> Timestamp {
         moments.insert(session.heard + view.patience());
     }
     if view.facts.node.is_some() && view.session().is_some() {
-        moments.insert(view.facts.lease_renewed.unwrap_or(view.now) + LEASE_RENEWAL);
+        let renewed = view.facts.lease_renewed.unwrap_or(view.now);
+        moments.insert(after(renewed, LEASE_RENEWAL));
     }
     if let Some(expired) = view.expired {
         moments.insert(expired + GRACE);

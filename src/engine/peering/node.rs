@@ -7,7 +7,7 @@ use k8s_openapi::{
     apimachinery::pkg::api::resource::Quantity,
 };
 
-use super::{LEASE_RENEWAL, Step, View};
+use super::{LEASE_RENEWAL, Step, View, after};
 use crate::{
     api::{
         advertisement::Offer,
@@ -76,7 +76,7 @@ pub(super) fn steps(view: &View<'_>, steps: &mut Vec<Step>) {
     let due = view
         .facts
         .lease_renewed
-        .is_none_or(|renewed| view.has_come(renewed + LEASE_RENEWAL, LEASE_RENEWAL));
+        .is_none_or(|renewed| view.has_come(after(renewed, LEASE_RENEWAL), LEASE_RENEWAL));
     if due && view.session().is_some() {
         steps.push(Step::RenewLease);
     }

@@ -620,3 +620,16 @@ fn a_node_whose_amounts_the_api_writes_in_another_way_rests() {
     }
 }
 
+#[test]
+fn a_moment_that_is_no_moment_any_more_is_survived() {
+    let mut model = Model::peered();
+    model.facts.lease_renewed = Some(Timestamp::MAX);
+    assert_eq!(run(&mut model), ["RenewLease"]);
+    let mut model = Model::peered();
+    model.object.metadata.creation_timestamp = Some(Time(Timestamp::MAX));
+    model.object.spec.discovery_type = DiscoveryType::IncomingPeering;
+    model.object.spec.join = false;
+    run(&mut model);
+    model.object.metadata.deletion_timestamp = Some(Time(Timestamp::MAX));
+    run(&mut model);
+}

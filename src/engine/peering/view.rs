@@ -5,7 +5,7 @@ use kube::Resource as _;
 
 use super::{
     Answer, Connected, Facts, GRACE, IDLE_VISIT, LONGEST_REFUSAL, REAPPEARANCE, SILENCE,
-    SILENCE_OF_THE_LOST, WITHDRAWAL_DEADLINE,
+    SILENCE_OF_THE_LOST, WITHDRAWAL_DEADLINE, after,
     status::{STAGE_JOIN_REQUESTED, STAGE_PEERED},
 };
 use crate::{
@@ -172,7 +172,7 @@ impl<'a> View<'a> {
     pub(crate) fn withdrawal_deadline(&self) -> Option<Timestamp> {
         let deleted = self.object.metadata.deletion_timestamp.as_ref()?;
         self.owes_withdrawal()
-            .then_some(deleted.0 + WITHDRAWAL_DEADLINE)
+            .then_some(after(deleted.0, WITHDRAWAL_DEADLINE))
     }
 
     /// Whether the end of the object waits for a withdrawal: until the deadline of a deletion, and
@@ -389,7 +389,7 @@ impl<'a> View<'a> {
         }
         let made = self.object.metadata.creation_timestamp.as_ref()?.0;
         let came = self.facts.visited.unwrap_or(self.facts.started);
-        Some(made.max(came) + IDLE_VISIT)
+        Some(after(made.max(came), IDLE_VISIT))
     }
 
     /// The six digits to compare, while a person has to decide here or there.
