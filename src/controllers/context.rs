@@ -231,8 +231,8 @@ impl Neighbours {
         self.lock_visits().get(id).copied()
     }
 
-    /// Forgets that a peer came to us whose object is gone.
-    pub(crate) fn forget_visit(&self, id: &ClusterId) {
+    /// Forgets that a peer came to us whose object is gone, and where it was when it is not there.
+    pub(crate) fn forget_absent(&self, id: &ClusterId) {
         self.lock_visits().remove(id);
     }
 
@@ -242,6 +242,10 @@ impl Neighbours {
         self.lock_visits().remove(id);
     }
 
+        let mut known = self.lock();
+        if known.get(id).is_some_and(|it| it.expired.is_some()) {
+            known.remove(id);
+        }
     /// Asks for a peer whose object is gone to be found anew, if it is still there.
     pub(crate) fn look_again(&self, id: ClusterId) {
         self.lock_forgotten().insert(id);

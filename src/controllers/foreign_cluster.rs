@@ -118,7 +118,9 @@ async fn reconcile(object: Arc<ForeignCluster>, context: Arc<Context>) -> Result
             .await
             .map_err(Error::api("read a ForeignCluster"))?;
         let Some(present) = present else {
-            forget(&context, &object);
+            let (uid, id) = (object.uid(), claimed_id(&object));
+            forget(&context, &name, uid.as_deref(), id.as_ref());
+            look_again(&context, &object);
             return Ok(Action::await_change());
         };
         if context.links.replaces(&name, present.uid()) {
@@ -181,20 +183,16 @@ impl std::fmt::Debug for Kind<'_> {
     }
 }
 
-fn forget(context: &Context, object: &ForeignCluster) {
-    context.links.forget(&object.name_any());
-    context.events.forget(&object.name_any());
-    if let Some(id) = claimed_id(object) {
-        wake_others(context, object, &id);
-    }
-    look_again(context, object);
-}
-
-/// Has the other objects of a cluster looked at: one of them stands for it now.
-fn wake_others(context: &Context, gone: &ForeignCluster, id: &ClusterId) {
-    let all = context.seen.get().map(Store::state).unwrap_or_default();
-    for other in all {
-        if claimed_id(&other).as_ref() == Some(id) && other.name_any() != gone.name_any() {
+/// Forgets an object that is gone, and has the other objects of its cluster looked at: one of them
+/// stands for it now.
+pub(super) fn forget(context: &Context, name: &str, uid: Option<&str>, id: Option<&ClusterId>) {
+    context.links.forget(name, uid);
+    context.events.forget(name);
+    let Some(id) = id else {
+        return;
+    };
+    for other in context.seen.get().map(Store::state).unwrap_or_default() {
+        if claimed_id(&other).as_ref() == Some(id) && other.name_any() != name {
             context.links.nudge(&other.name_any());
         }
     }

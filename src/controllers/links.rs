@@ -320,9 +320,15 @@ impl Links {
         }
     }
 
-    /// Forgets a peer whose object is gone.
-    pub fn forget(&self, name: &str) {
-        self.lock().remove(name);
+    /// Forgets a peer whose object is gone, unless another object has its name by now.
+    pub(crate) fn forget(&self, name: &str, uid: Option<&str>) {
+        let mut entries = self.lock();
+        if entries
+            .get(name)
+            .is_some_and(|entry| entry.uid.as_deref() == uid)
+        {
+            entries.remove(name);
+        }
     }
 
     /// Wakes the controller for one object.

@@ -16,11 +16,12 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+use self::known::News;
 use super::{
     Context, Error,
     context::chance,
     enrolment::{self, Newcomer},
-    foreign_cluster::{SideBySide, reach},
+    foreign_cluster::{self, SideBySide, reach},
     search_domain,
     suspicions::{Place, is_misuse, note_misuse},
 };
@@ -84,7 +85,7 @@ pub async fn run(
     shutdown: CancellationToken,
 ) {
     context.suspicions.set_boot(&boot);
-    let mut known = known::follow(context.client.clone());
+    let mut news = known::follow(context.client.clone());
     let mut suspects = context.links.suspected();
     let mut search = Search {
         roster: Roster::new(context.own.cluster_id.clone(), boot, Bounds::default()),
@@ -110,7 +111,7 @@ pub async fn run(
                 None => return,
             },
             Some(Ok(asked)) = probes.join_next() => search.take_proof(&asked).await,
-            Some(known) = known.next() => search.take_known(known),
+            Some(news) = news.next() => search.take_news(news),
             Some(peer) = next_suspect(&mut suspects) => search.verify(&peer),
             forgotten = search.context.neighbours.forgotten() => search.forget(&forgotten),
             () = tokio::time::sleep_until(Instant::now() + wait) => {
@@ -175,14 +176,26 @@ impl Search {
         }
     }
 
-    fn take_known(&mut self, known: BTreeSet<ClusterId>) {
+    fn take_news(&mut self, News { known, gone }: News) {
+        for (name, trace) in gone {
+            // It may be gone without a look of its controller.
+            foreign_cluster::forget(
+                &self.context,
+                &name,
+                trace.uid.as_deref(),
+                trace.id.as_ref(),
+            );
+        }
+        if known == self.known {
+            return;
+        }
         if let Some(lan) = &self.lan {
             lan.set_known(known.clone());
         }
         // What was made of a cluster may be gone without a word of ours.
         let gone: BTreeSet<ClusterId> = self.known.difference(&known).cloned().collect();
         for id in &gone {
-            self.context.neighbours.forget_visit(id);
+            self.context.neighbours.forget_absent(id);
         }
         self.forget(&gone);
         self.roster.set_known(known.clone());

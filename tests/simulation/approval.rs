@@ -93,6 +93,28 @@ fn a_copy_that_nobody_has_approved_ends_nothing() {
 }
 
 #[test]
+fn a_copy_takes_over_at_once_when_what_stood_for_its_cluster_is_deleted() {
+    let mut setup = Setup::stranger();
+    setup.policy.discovery_config.autojoin = false;
+    history(40, vec![setup; 2], async |world: &mut World| {
+        let found = |world: &World| are(world, Phase::Discovered);
+        world.until("both found", SOON, found).await;
+        world.sleep(SOON).await;
+        let copy = ForeignCluster::new("a-copy", world.view(0, 1).unwrap().spec);
+        let name = world.view(0, 1).unwrap().name_any();
+        let api: Api<ForeignCluster> = Api::all(world.clusters[0].client());
+        api.create(&PostParams::default(), &copy).await.unwrap();
+        world.sleep(SOON).await;
+        let copied = api.get("a-copy").await.unwrap();
+        assert_eq!(copied.status.unwrap().phase, Some(Phase::Waiting));
+        let parameters = DeleteParams::default();
+        api.delete(&name, &parameters).await.unwrap();
+        world.until("the copy is looked at", SOON, found).await;
+        assert_eq!(world.view(0, 1).unwrap().name_any(), "a-copy");
+    });
+}
+
+#[test]
 fn who_has_accepted_a_stranger_is_forgotten_when_it_dies() {
     history(38, vec![Setup::stranger(); 2], async |world: &mut World| {
         let wait = |world: &World| are(world, Phase::Waiting);

@@ -16,8 +16,33 @@ use crate::{
     controllers::enrolment::claimed_id,
 };
 
-/// Returns the ids of all ForeignClusters, again whenever they change.
-pub(super) fn follow(client: Client) -> BoxStream<'static, BTreeSet<ClusterId>> {
+/// What changed among the ForeignClusters.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct News {
+    /// The ids of all of them.
+    pub(super) known: BTreeSet<ClusterId>,
+    /// What was deleted, by name.
+    pub(super) gone: BTreeMap<String, Trace>,
+}
+
+/// What is remembered of an object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Trace {
+    pub(super) uid: Option<String>,
+    pub(super) id: Option<ClusterId>,
+}
+
+impl Trace {
+    fn of(object: &ForeignCluster) -> Self {
+        Self {
+            uid: object.uid(),
+            id: claimed_id(object),
+        }
+    }
+}
+
+/// Follows the ForeignClusters: tells when one is gone, and when there are other ids than before.
+pub(super) fn follow(client: Client) -> BoxStream<'static, News> {
     let objects = watcher(
         Api::<ForeignCluster>::all(client),
         watcher::Config::default(),
@@ -38,39 +63,43 @@ pub(super) fn follow(client: Client) -> BoxStream<'static, BTreeSet<ClusterId>> 
         .boxed()
 }
 
-/// The ids by the name of their object.
+/// The objects by their name.
 #[derive(Debug, Default)]
 struct Book {
-    ids: BTreeMap<String, ClusterId>,
-    listed: BTreeMap<String, ClusterId>,
+    present: BTreeMap<String, Trace>,
+    listed: BTreeMap<String, Trace>,
     told: BTreeSet<ClusterId>,
 }
 
 impl Book {
-    /// Takes an event; returns the ids if they are others than before.
-    fn take(&mut self, event: Event<ForeignCluster>) -> Option<BTreeSet<ClusterId>> {
+    /// Takes an event; returns what follows from it that was not told before.
+    fn take(&mut self, event: Event<ForeignCluster>) -> Option<News> {
+        let mut gone = BTreeMap::new();
         match event {
             Event::Init => self.listed.clear(),
             Event::InitApply(object) => {
-                if let Some(id) = claimed_id(&object) {
-                    self.listed.insert(object.name_any(), id);
-                }
+                self.listed.insert(object.name_any(), Trace::of(&object));
             }
-            Event::InitDone => self.ids = std::mem::take(&mut self.listed),
+            Event::InitDone => {
+                gone = std::mem::replace(&mut self.present, std::mem::take(&mut self.listed));
+                gone.retain(|name, trace| {
+                    let present = self.present.get(name);
+                    present.is_none_or(|present| present.uid != trace.uid)
+                });
+            }
             Event::Apply(object) => {
-                match claimed_id(&object) {
-                    Some(id) => self.ids.insert(object.name_any(), id),
-                    None => self.ids.remove(&object.name_any()),
-                };
+                self.present.insert(object.name_any(), Trace::of(&object));
             }
             Event::Delete(object) => {
-                self.ids.remove(&object.name_any());
+                self.present.remove(&object.name_any());
+                gone.insert(object.name_any(), Trace::of(&object));
             }
         }
-        let ids: BTreeSet<ClusterId> = self.ids.values().cloned().collect();
-        (ids != self.told).then(|| {
-            self.told.clone_from(&ids);
-            ids
+        let ids = self.present.values().filter_map(|trace| trace.id.clone());
+        let known: BTreeSet<ClusterId> = ids.collect();
+        (known != self.told || !gone.is_empty()).then(|| {
+            self.told.clone_from(&known);
+            News { known, gone }
         })
     }
 }
@@ -88,33 +117,47 @@ mod tests {
             }),
             ..ForeignClusterSpec::default()
         };
-        ForeignCluster::new(name, spec)
+        let mut object = ForeignCluster::new(name, spec);
+        object.metadata.uid = Some(format!("uid of {name}"));
+        object
     }
 
-    fn ids(texts: &[&str]) -> BTreeSet<ClusterId> {
-        let ids = texts.iter().map(|text| text.parse().expect("an id"));
-        ids.collect()
+    fn news(known: &[&str], gone: &[(&str, Option<&str>)]) -> News {
+        let gone = gone.iter().map(|&(name, id)| {
+            let trace = Trace::of(&object(name, id));
+            (name.to_owned(), trace)
+        });
+        News {
+            known: known.iter().map(|id| id.parse().expect("an id")).collect(),
+            gone: gone.collect(),
+        }
     }
 
     #[test]
-    fn the_ids_follow_the_objects_and_are_told_when_they_change() {
+    fn the_ids_follow_the_objects_and_what_goes_is_told() {
+        let (rome, milan) = (("rome", Some("rome-1")), ("by-hand", Some("milan-1")));
         let mut book = Book::default();
         for (event, told) in vec![
             (Event::Init, None),
             (Event::InitApply(object("rome", Some("rome-1"))), None),
+            (Event::InitApply(object("copy", Some("rome-1"))), None),
             (Event::InitApply(object("by-hand", None)), None),
-            (Event::InitDone, Some(ids(&["rome-1"]))),
+            (Event::InitDone, Some(news(&["rome-1"], &[]))),
             (Event::Apply(object("rome", Some("rome-1"))), None),
             (
                 Event::Apply(object("by-hand", Some("milan-1"))),
-                Some(ids(&["milan-1", "rome-1"])),
+                Some(news(&["milan-1", "rome-1"], &[])),
             ),
             (
                 Event::Delete(object("rome", Some("rome-1"))),
-                Some(ids(&["milan-1"])),
+                Some(news(&["milan-1", "rome-1"], &[rome])),
+            ),
+            (
+                Event::Delete(object("copy", Some("rome-1"))),
+                Some(news(&["milan-1"], &[("copy", Some("rome-1"))])),
             ),
             (Event::Init, None),
-            (Event::InitDone, Some(ids(&[]))),
+            (Event::InitDone, Some(news(&[], &[milan]))),
         ] {
             let shown = format!("{event:?}");
             assert_eq!(book.take(event), told, "{shown:.40}");
