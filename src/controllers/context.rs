@@ -8,9 +8,12 @@ use std::{
 
 use futures::Stream;
 use ipnet::Ipv4Net;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use kube::{Client, runtime::reflector::Store};
-use tokio::sync::{Notify, watch};
+use tokio::{
+    sync::{Notify, watch},
+    time::Instant,
+};
 
 use super::{
     approvals::Approvals, events::Events, failures::Failures, fleet::Fleet, links::Links,
@@ -51,8 +54,8 @@ pub struct Context {
     pub config: watch::Receiver<ClusterConfigSpec>,
     /// The time.
     pub clock: Clock,
-    /// When this daemon started.
-    pub started: Timestamp,
+    /// When this daemon started, by a clock that nobody sets.
+    born: Instant,
     /// The connections to peers.
     pub links: Links,
     /// What discovery says about each peer.
@@ -115,7 +118,6 @@ pub struct Parts {
 impl Context {
     /// Puts a context together. Nothing is remembered yet.
     pub fn new(parts: Parts) -> Arc<Self> {
-        let started = (parts.clock)();
         let auth_url = watch::Sender::new(parts.own.auth_url.clone());
         Arc::new(Self {
             client: parts.client,
@@ -128,7 +130,7 @@ impl Context {
             web_pki: parts.web_pki,
             config: parts.config,
             clock: parts.clock,
-            started,
+            born: Instant::now(),
             links: Links::default(),
             neighbours: Neighbours::default(),
             events: Events::default(),
@@ -146,6 +148,12 @@ impl Context {
     /// Tells the time.
     pub fn now(&self) -> Timestamp {
         (self.clock)()
+    }
+
+    /// Tells when this daemon started, by the clock as it is set now.
+    pub fn started(&self) -> Timestamp {
+        let age = SignedDuration::try_from(self.born.elapsed()).unwrap_or(SignedDuration::MAX);
+        self.now().checked_sub(age).unwrap_or(Timestamp::MIN)
     }
 
     /// Follows where another machine holds our identity: then we announce nothing and join nobody.
@@ -234,6 +242,10 @@ impl Neighbours {
     /// Forgets that a peer came to us whose object is gone, and where it was when it is not there.
     pub(crate) fn forget_absent(&self, id: &ClusterId) {
         self.lock_visits().remove(id);
+        let mut known = self.lock();
+        if known.get(id).is_some_and(|it| it.expired.is_some()) {
+            known.remove(id);
+        }
     }
 
     /// Forgets a peer.
@@ -242,10 +254,6 @@ impl Neighbours {
         self.lock_visits().remove(id);
     }
 
-        let mut known = self.lock();
-        if known.get(id).is_some_and(|it| it.expired.is_some()) {
-            known.remove(id);
-        }
     /// Asks for a peer whose object is gone to be found anew, if it is still there.
     pub(crate) fn look_again(&self, id: ClusterId) {
         self.lock_forgotten().insert(id);
@@ -291,4 +299,23 @@ pub(crate) fn chance() -> f64 {
         return 0.5;
     }
     f64::from(u32::from_le_bytes(bytes)) / (f64::from(u32::MAX) + 1.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::controllers::enrolment::context;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_clock_that_is_set_makes_the_daemon_no_older() {
+        let mut context = Arc::into_inner(context().await).unwrap();
+        let before = context.born.elapsed();
+        tokio::time::advance(std::time::Duration::from_secs(10)).await;
+        let age = SignedDuration::try_from(before).unwrap() + SignedDuration::from_secs(10);
+        for hour in [0, 1, 100_000] {
+            let now = Timestamp::UNIX_EPOCH + SignedDuration::from_hours(hour);
+            context.clock = Arc::new(move || now);
+            assert_eq!(context.started(), now - age);
+        }
+    }
 }

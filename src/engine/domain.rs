@@ -17,7 +17,7 @@ use std::{
     time::Duration,
 };
 
-pub use book::{Book, Outcome, Report};
+pub use book::{Book, HOLD, Outcome, Report};
 pub use pick::in_order;
 
 use crate::{

@@ -366,7 +366,7 @@ fn check_again(view: &View<'_>) -> Timestamp {
     if let Some(expired) = view.expired {
         moments.insert(expired + GRACE);
     } else if view.facts.neighbour.is_none() {
-        moments.insert(view.facts.started + REAPPEARANCE);
+        moments.insert(view.end_of_absence());
     }
     if let Some((_, until)) = &view.facts.misuse {
         moments.insert(*until);

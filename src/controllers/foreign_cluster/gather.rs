@@ -44,7 +44,7 @@ pub(super) async fn facts(context: &Context, object: &ForeignCluster) -> Result<
             ..context.own.clone()
         },
         config: context.policy(),
-        started: context.started,
+        started: context.started(),
         neighbour: id.as_ref().and_then(|id| context.neighbours.get(id)),
         scopes: scopes(object),
         link: context.links.facts(&object.name_any()),

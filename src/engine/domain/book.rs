@@ -17,7 +17,7 @@ const PACE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_mins(
 const SPREAD: f64 = 0.1;
 /// For how long a find holds: longer than three looks, so that a name server that is away for a
 /// while changes nothing.
-const HOLD: Duration = Duration::from_mins(16);
+pub const HOLD: Duration = Duration::from_mins(16);
 /// The most refusals that are reported.
 const REFUSALS: usize = 32;
 

@@ -13,12 +13,15 @@ use k8s_openapi::apimachinery::pkg::{
 };
 
 use super::*;
-use crate::api::{
-    ClusterName,
-    cluster_config::AcceptPolicy,
-    foreign_cluster::{AuthStatus, IncomingPeering, Phase},
-    labels::{self, condition, reason},
-    wire::Decision,
+use crate::{
+    api::{
+        ClusterName,
+        cluster_config::AcceptPolicy,
+        foreign_cluster::{AuthStatus, IncomingPeering, Phase},
+        labels::{self, condition, reason},
+        wire::Decision,
+    },
+    engine::domain,
 };
 use model::Model;
 
@@ -379,6 +382,30 @@ fn only_what_discovery_made_and_nothing_holds_is_forgotten() {
     model.now += GRACE;
     run(&mut model);
     assert!(model.gone);
+}
+
+#[test]
+fn what_was_found_before_our_start_is_missed_when_its_source_would_not_keep_it() {
+    let hold = SignedDuration::try_from(domain::HOLD).unwrap();
+    for (source, absence) in [
+        (DiscoveryType::Lan, REAPPEARANCE),
+        (DiscoveryType::Wan, hold),
+    ] {
+        let mut model = Model::found();
+        model.object.spec.discovery_type = source;
+        model.facts.neighbour = None;
+        model.peer.answers = false;
+        model.now += absence - SignedDuration::from_secs(1);
+        run(&mut model);
+        let next = model.plan().check_again;
+        assert!(next <= model.facts.started + absence, "{source:?}");
+        model.now += GRACE;
+        run(&mut model);
+        assert!(!model.gone, "{source:?}");
+        model.now += SignedDuration::from_secs(1);
+        run(&mut model);
+        assert!(model.gone, "{source:?}");
+    }
 }
 
 #[test]

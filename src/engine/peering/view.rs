@@ -17,7 +17,10 @@ use crate::{
         tunnel_endpoint,
         wire::Decision,
     },
-    engine::policy::{self, Trust},
+    engine::{
+        domain,
+        policy::{self, Trust},
+    },
 };
 
 /// An object and the facts about its peer at one moment, with what follows from them.
@@ -91,12 +94,17 @@ impl<'a> View<'a> {
         }
         match &self.facts.neighbour {
             Some(neighbour) => neighbour.expired,
-            None if self.now >= self.facts.started + REAPPEARANCE => {
-                Some(self.facts.started + REAPPEARANCE)
-            }
-            None => None,
+            None => Some(self.end_of_absence()).filter(|end| self.now >= *end),
         }
     }
+    /// Until when a peer that was known before our start is not missed: as long as its source would
+    /// keep it.
+    pub(crate) fn end_of_absence(&self) -> Timestamp {
+        let hold = SignedDuration::try_from(domain::HOLD).unwrap_or(REAPPEARANCE);
+        let is_listed = self.object.spec.discovery_type == DiscoveryType::Wan;
+        self.facts.started + if is_listed { hold } else { REAPPEARANCE }
+    }
+
 
     /// Whether discovery made the object, so that discovery may take it back.
     pub(crate) fn is_discovered(&self) -> bool {
