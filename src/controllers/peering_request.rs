@@ -174,15 +174,10 @@ async fn say(
 
 /// Whether the peer may consume what we offer.
 pub(super) fn admitted(context: &Context, object: &ForeignCluster) -> Trust {
-    if object.metadata.deletion_timestamp.is_some() || context.suspicions.twin().is_some() {
-        // Not a refusal: once the object is gone the peer may be found anew.
-        return Trust::Waiting;
-    }
+    let is_held_back =
+        object.metadata.deletion_timestamp.is_some() || context.suspicions.twin().is_some();
     let empty = context.policy().auth_config.allow_empty_token;
-    policy::admit(
-        &object.spec,
-        &policy::trust(&object.spec, None, None, empty),
-    )
+    policy::admit(&object.spec, empty, is_held_back)
 }
 
 /// Our network, with the word on how we see the peer once that is decided.

@@ -79,12 +79,18 @@ pub fn trust(
     Trust::Waiting
 }
 
-/// Decides whether a cluster may consume what we offer.
-pub fn admit(spec: &ForeignClusterSpec, trust: &Trust) -> Trust {
-    match (spec.incoming_peering_enabled, trust) {
-        (IncomingPeering::Yes, Trust::Waiting) => Trust::Accepted(reason::PINNED.to_owned()),
-        _ => trust.clone(),
+/// Decides whether a cluster may consume what we offer. Nobody may for whom all is held back: its
+/// object is being deleted, or our identity is on two machines. That is no refusal: once it is over
+/// the cluster may be found anew.
+pub fn admit(spec: &ForeignClusterSpec, allow_empty_token: bool, is_held_back: bool) -> Trust {
+    if is_held_back {
+        return Trust::Waiting;
     }
+    let trust = trust(spec, None, None, allow_empty_token);
+    if trust == Trust::Waiting && spec.incoming_peering_enabled == IncomingPeering::Yes {
+        return Trust::Accepted(reason::PINNED.to_owned());
+    }
+    trust
 }
 
 /// Decides whether the signed records of a SearchDomain let in whoever holds a key.
@@ -247,10 +253,13 @@ mod tests {
     #[test]
     fn a_person_may_admit_a_cluster_without_trusting_it() {
         let yes = spec(TrustMode::Untrusted, IncomingPeering::Yes);
-        assert!(admit(&yes, &Trust::Waiting).is_accepted());
+        assert!(admit(&yes, false, false).is_accepted());
+        assert_eq!(admit(&yes, true, true), Trust::Waiting);
         let auto = spec(TrustMode::Untrusted, IncomingPeering::Auto);
-        assert_eq!(admit(&auto, &Trust::Waiting), Trust::Waiting);
-        assert_eq!(admit(&yes, &Trust::Refused), Trust::Refused);
+        assert_eq!(admit(&auto, false, false), Trust::Waiting);
+        assert!(admit(&auto, true, false).is_accepted());
+        let no = spec(TrustMode::Trusted, IncomingPeering::No);
+        assert_eq!(admit(&no, true, false), Trust::Refused);
     }
 
     #[test]

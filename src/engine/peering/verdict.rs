@@ -20,6 +20,8 @@ use crate::{
 const MESSAGE_LIMIT: usize = 256;
 /// Why nothing is peered with ourselves.
 const OWN: &str = "this is our own cluster id";
+/// Why nothing is peered any more.
+const DELETED: &str = "the object is being deleted";
 /// Why a cluster is refused.
 const DENIED: &str = "spec.incomingPeeringEnabled is No";
 
@@ -266,7 +268,7 @@ fn outgoing_peered(view: &View<'_>) -> Verdict {
         } else if view.is_own() {
             no(reason::OWN_IDENTITY, OWN)
         } else {
-            no(reason::LEAVING, "the object is being deleted")
+            no(reason::LEAVING, DELETED)
         };
     }
     // Whether a person here accepts it does not matter to whom it has refused.
@@ -351,6 +353,9 @@ fn incoming_peered(view: &View<'_>) -> Verdict {
     }
     if let Some(verdict) = suspended(view, kind) {
         return verdict;
+    }
+    if view.deleting {
+        return no(reason::LEAVING, DELETED);
     }
     match &view.admitted {
         Trust::Accepted(_) => {

@@ -36,7 +36,9 @@ pub(crate) struct View<'a> {
     pub(crate) invalid_id: Option<String>,
     /// The connection, when it is to the right cluster.
     pub(crate) connected: Option<&'a Connected>,
+    /// Whether its identity is accepted, by what it has shown on the connection, too.
     pub(crate) trust: Trust,
+    /// Whether it may consume what we offer, as it is told where it asks for that.
     pub(crate) admitted: Trust,
     pub(crate) deleting: bool,
     pub(crate) denied: bool,
@@ -63,12 +65,9 @@ impl<'a> View<'a> {
         });
         let evidence = facts.link.answer.as_ref();
         let evidence = evidence.and_then(|answer| answer.evidence);
-        let trust = policy::trust(
-            &object.spec,
-            recorded_trust(object),
-            evidence,
-            facts.config.auth_config.allow_empty_token,
-        );
+        let empty = facts.config.auth_config.allow_empty_token;
+        let deleting = object.metadata.deletion_timestamp.is_some();
+        let is_held_back = deleting || facts.twin.is_some();
         let mut view = Self {
             object,
             facts,
@@ -76,9 +75,9 @@ impl<'a> View<'a> {
             cluster_id,
             invalid_id,
             connected,
-            admitted: policy::admit(&object.spec, &trust),
-            trust,
-            deleting: object.metadata.deletion_timestamp.is_some(),
+            trust: policy::trust(&object.spec, recorded_trust(object), evidence, empty),
+            admitted: policy::admit(&object.spec, empty, is_held_back),
+            deleting,
             denied: object.spec.is_denied(),
             expired: None,
             status,
@@ -97,6 +96,7 @@ impl<'a> View<'a> {
             None => Some(self.end_of_absence()).filter(|end| self.now >= *end),
         }
     }
+
     /// Until when a peer that was known before our start is not missed: as long as its source would
     /// keep it.
     pub(crate) fn end_of_absence(&self) -> Timestamp {
@@ -104,7 +104,6 @@ impl<'a> View<'a> {
         let is_listed = self.object.spec.discovery_type == DiscoveryType::Wan;
         self.facts.started + if is_listed { hold } else { REAPPEARANCE }
     }
-
 
     /// Whether discovery made the object, so that discovery may take it back.
     pub(crate) fn is_discovered(&self) -> bool {
@@ -160,8 +159,7 @@ impl<'a> View<'a> {
 
     /// Whether the peer may consume what we offer, and asked for it.
     pub(crate) fn serves(&self) -> bool {
-        let may = !self.deleting && !self.is_suspended();
-        self.facts.request.is_some() && self.admitted.is_accepted() && may
+        self.facts.request.is_some() && self.admitted.is_accepted()
     }
 
     /// Whether our PeeringRequest may still stand in the peer's cluster though it should not.
