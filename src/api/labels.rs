@@ -22,6 +22,9 @@ pub const LAST_UPDATE: &str = "LastUpdate";
 pub const TRUSTED_BY: &str = "discovery.liqo.io/trusted-by";
 /// Who wanted `spec.join` of a ForeignCluster, when it was not a person: [`POLICY`].
 pub const JOINED_BY: &str = "discovery.liqo.io/joined-by";
+/// What a ForeignCluster says of a cluster by JSON that makes way for one that a person wrote, until
+/// that one is known to be the cluster's.
+pub const HANDED_OVER: &str = "discovery.liqo.io/handed-over";
 /// The policy of this cluster or of a SearchDomain, when the cluster was found.
 pub const POLICY: &str = "Policy";
 /// The cluster behind a virtual node (Liqo's annotation).

@@ -4,7 +4,8 @@ use kube::{
     Api, ResourceExt as _,
     api::{DeleteParams, Patch},
 };
-use serde_json::json;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 use super::{list, standing};
 use crate::{
@@ -16,6 +17,86 @@ use crate::{
     controllers::{Context, Error, gone_is_fine, managed},
 };
 
+/// What was said of a cluster in an object that makes way. It stands on the other one from before the
+/// deletion until the identity is written there, so that it is lost at no moment.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Legacy {
+    cluster_id: ClusterId,
+    join: bool,
+    is_trusted: bool,
+    trusted_by: Option<String>,
+    incoming: IncomingPeering,
+}
+
+impl Legacy {
+    fn of(object: &ForeignCluster, id: &ClusterId) -> Self {
+        Self {
+            cluster_id: id.clone(),
+            join: object.spec.join,
+            is_trusted: object.spec.trust_mode == TrustMode::Trusted,
+            trusted_by: object.annotations().get(labels::TRUSTED_BY).cloned(),
+            incoming: object.spec.incoming_peering_enabled,
+        }
+    }
+
+    /// Reads what an earlier try has noted for the cluster.
+    fn noted(object: &ForeignCluster, id: &ClusterId) -> Option<Self> {
+        let text = object.annotations().get(labels::HANDED_OVER)?;
+        let legacy: Self = serde_json::from_str(text).ok()?;
+        (legacy.cluster_id == *id).then_some(legacy)
+    }
+
+    /// Adds what an earlier try has noted: the cluster may have come again since.
+    fn after(self, earlier: Self) -> Self {
+        let (is_trusted, trusted_by) = if earlier.is_trusted {
+            (true, earlier.trusted_by)
+        } else {
+            (self.is_trusted, self.trusted_by)
+        };
+        let incoming = match self.incoming {
+            IncomingPeering::Auto => earlier.incoming,
+            said @ (IncomingPeering::Yes | IncomingPeering::No) => said,
+        };
+        Self {
+            cluster_id: self.cluster_id,
+            join: self.join || earlier.join,
+            is_trusted,
+            trusted_by,
+            incoming,
+        }
+    }
+
+    /// The patch that notes it. A refusal holds at once, the rest once the object is known to be the
+    /// cluster's.
+    fn note(&self) -> Result<Value, Error> {
+        let text = serde_json::to_string(self)?;
+        let mut patch = json!({"metadata": {"annotations": {labels::HANDED_OVER: text}}});
+        if self.incoming == IncomingPeering::No {
+            let no = json!({"spec": {"incomingPeeringEnabled": self.incoming}});
+            json_patch::merge(&mut patch, &no);
+        }
+        Ok(patch)
+    }
+
+    /// Adds to a patch what has the object say it.
+    fn take_over(&self, object: &ForeignCluster, patch: &mut Value) {
+        let mut add = |part: Value| json_patch::merge(patch, &part);
+        if object.spec.incoming_peering_enabled == IncomingPeering::Auto {
+            add(json!({"spec": {"incomingPeeringEnabled": self.incoming}}));
+        }
+        if self.join {
+            add(json!({"spec": {"join": true}}));
+        }
+        if self.is_trusted {
+            add(json!({"spec": {"trustMode": TrustMode::Trusted}}));
+            if let Some(by) = &self.trusted_by {
+                add(json!({"metadata": {"annotations": {labels::TRUSTED_BY: by}}}));
+            }
+        }
+    }
+}
+
 /// Writes the proven identity into an object that a person wrote without one. What discovery or a
 /// visit made for the same cluster makes way; of two that people wrote, the other one's name is
 /// returned and nothing is written.
@@ -26,59 +107,54 @@ pub(in crate::controllers) async fn fill_identity(
     name: &ClusterName,
 ) -> Result<Option<String>, Error> {
     let _alone = context.enrolment.lock().await;
-    let api: Api<ForeignCluster> = Api::all(context.client.clone());
     let objects = list(context).await?;
-    let others = objects.iter().filter(|other| other.uid() != object.uid());
-    let other = standing(others, id);
-    let mut spec = json!({
-        "clusterIdentity": {
-            "clusterID": id,
-            "clusterName": Some(name).filter(|name| !name.as_str().is_empty()),
-        },
-    });
-    let mut notes = serde_json::Map::new();
-    if let Some(other) = other {
+    let (own, others): (Vec<_>, Vec<_>) = objects
+        .iter()
+        .partition(|other| other.uid() == object.uid());
+    let mut legacy = own.first().and_then(|own| Legacy::noted(own, id));
+    if let Some(other) = standing(others, id) {
         if other.spec.discovery_type == DiscoveryType::Manual {
             return Ok(Some(other.name_any()));
         }
-        // What was said of the cluster holds for it, whichever object says it: a refusal at any
-        // moment, the rest once the object is known to be the cluster's.
-        let incoming = json!({ "incomingPeeringEnabled": other.spec.incoming_peering_enabled });
-        if other.spec.is_denied() {
-            let patch = Patch::Merge(json!({ "spec": incoming }));
-            let denied = api.patch(&object.name_any(), &managed(), &patch).await;
-            gone_is_fine(denied).map_err(Error::api("deny a ForeignCluster"))?;
-        } else if object.spec.incoming_peering_enabled == IncomingPeering::Auto {
-            json_patch::merge(&mut spec, &incoming);
+        let mut left = Legacy::of(other, id);
+        if let Some(earlier) = legacy {
+            left = left.after(earlier);
         }
+        write(context, object, left.note()?).await?;
+        let api: Api<ForeignCluster> = Api::all(context.client.clone());
         let deleted = api
             .delete(&other.name_any(), &DeleteParams::default())
             .await;
         gone_is_fine(deleted).map_err(Error::api("delete a ForeignCluster"))?;
-        if other.spec.join {
-            json_patch::merge(&mut spec, &json!({ "join": true }));
-        }
-        if other.spec.trust_mode == TrustMode::Trusted {
-            json_patch::merge(&mut spec, &json!({ "trustMode": TrustMode::Trusted }));
-            let by = other.annotations().get(labels::TRUSTED_BY);
-            notes.insert(labels::TRUSTED_BY.into(), json!(by));
-        }
+        legacy = Some(left);
     }
-    let patch = json!({
+    let mut patch = json!({
         "metadata": {
             "labels": {
                 labels::CLUSTER_ID: id,
                 labels::DISCOVERY_TYPE: object.spec.discovery_type,
             },
-            "annotations": notes,
+            "annotations": { labels::HANDED_OVER: null },
         },
-        "spec": spec,
+        "spec": {
+            "clusterIdentity": {
+                "clusterID": id,
+                "clusterName": Some(name).filter(|name| !name.as_str().is_empty()),
+            },
+        },
     });
-    let patched = api
-        .patch(&object.name_any(), &managed(), &Patch::Merge(patch))
-        .await;
-    gone_is_fine(patched).map_err(Error::api("fill in the identity of a ForeignCluster"))?;
+    if let Some(legacy) = legacy {
+        legacy.take_over(object, &mut patch);
+    }
+    write(context, object, patch).await?;
     Ok(None)
+}
+
+async fn write(context: &Context, object: &ForeignCluster, patch: Value) -> Result<(), Error> {
+    let api: Api<ForeignCluster> = Api::all(context.client.clone());
+    let patch = Patch::Merge(patch);
+    let patched = api.patch(&object.name_any(), &managed(), &patch).await;
+    gone_is_fine(patched).map_err(Error::api("fill in the identity of a ForeignCluster"))
 }
 
 #[cfg(test)]
@@ -96,7 +172,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        api::labels::reason,
+        api::{ForeignClusterSpec, labels::reason},
         controllers::enrolment::{
             Newcomer, claimed_id, context, enrol,
             tests::{newcomer, trusted_place},
@@ -171,6 +247,38 @@ mod tests {
             left.iter().any(|object| object.spec.is_denied()),
             "{left:?}"
         );
+    }
+
+    #[tokio::test]
+    async fn what_was_wanted_of_a_cluster_outlives_a_handing_over_that_breaks_off() {
+        let context = context().await;
+        let found = newcomer(DiscoveryType::Lan);
+        let name = enrol(&context, &found).await.unwrap().name_any();
+        let api: Api<ForeignCluster> = Api::all(context.client.clone());
+        let said = json!({"incomingPeeringEnabled": "Yes", "join": true, "trustMode": "Trusted"});
+        let said = Patch::Merge(json!({ "spec": said }));
+        let parameters = PatchParams::default();
+        api.patch(&name, &parameters, &said).await.unwrap();
+        let mut by_hand = ForeignCluster::new("by-hand", ForeignClusterSpec::default());
+        by_hand.spec.auth_url.clone_from(&found.auth_url);
+        let by_hand = api.create(&PostParams::default(), &by_hand).await.unwrap();
+        let mut failing = Arc::into_inner(context).unwrap();
+        let client = failing.client.clone();
+        failing.client = writing_nothing_after_a_deletion(client.clone());
+        let (id, name) = (&found.cluster_id, &found.cluster_name);
+        let filled = fill_identity(&failing, &by_hand, id, name).await;
+        filled.expect_err("the last write fails");
+        let left = api.get("by-hand").await.unwrap();
+        assert_eq!(left.spec, by_hand.spec, "another one may be there");
+        failing.client = client;
+        let visit = newcomer(DiscoveryType::IncomingPeering);
+        enrol(&failing, &visit).await.unwrap();
+        fill_identity(&failing, &left, id, name).await.unwrap();
+        let object = api.get("by-hand").await.unwrap();
+        let spec = &object.spec;
+        assert!(spec.join && spec.trust_mode == TrustMode::Trusted);
+        assert_eq!(spec.incoming_peering_enabled, IncomingPeering::Yes);
+        assert!(!object.annotations().contains_key(labels::HANDED_OVER));
     }
 
     fn writing_nothing_after_a_deletion(client: kube::Client) -> kube::Client {
