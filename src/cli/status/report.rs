@@ -271,7 +271,8 @@ impl Peer {
         let network = status.and_then(|status| status.network.as_ref());
         let tunnel = tunnels
             .iter()
-            .find(|tunnel| !id.is_empty() && tunnel.spec.cluster_id == id);
+            .find(|tunnel| !id.is_empty() && tunnel.spec.cluster_id == id)
+            .filter(|_| network.is_some_and(|network| network.tunnel_endpoint.available));
         Self {
             name: cluster.name_any(),
             cluster_id: id.to_owned(),

@@ -4,7 +4,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::json;
 
 use super::*;
-use crate::api::foreign_cluster::{IncomingPeering, Network};
+use crate::api::foreign_cluster::{IncomingPeering, Network, ResourceLink};
 
 #[test]
 fn a_peered_cluster_is_well_and_has_an_address() {
@@ -21,6 +21,17 @@ fn a_peered_cluster_is_well_and_has_an_address() {
         serde_json::to_value(&report).expect("JSON")["tunnelPort"],
         json!("5871")
     );
+}
+
+#[test]
+fn an_object_beside_the_one_that_has_the_tunnel_has_no_address() {
+    let mut copy = cluster("a-copy", true, Some(Phase::Waiting), &[]);
+    copy.status.as_mut().expect("a status").network = None;
+    let peered = cluster("milan", true, Some(Phase::Peered), &[]);
+    let told = report(&[copy, peered]).text();
+    let lines = told.lines().filter(|line| line.contains("10.71.0.1"));
+    let names: Vec<_> = lines.map(|line| line.split(' ').next()).collect();
+    assert_eq!(names, [Some("milan")], "{told}");
 }
 
 #[test]
@@ -171,6 +182,10 @@ fn cluster(
     cluster.spec.join = join;
     cluster.spec.cluster_identity = serde_json::from_value(json!({"clusterID": "bb"})).ok();
     let network = Network {
+        tunnel_endpoint: ResourceLink {
+            available: true,
+            reference: None,
+        },
         rtt: Some("0.6 ms".to_owned()),
         ..Network::default()
     };
