@@ -78,6 +78,32 @@ async fn sessions_that_break_as_they_begin_are_begun_ever_more_rarely() {
     assert!((8..=60).contains(&sessions), "{sessions} in five minutes");
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_watch_that_is_over_cuts_nothing() {
+    let id = ClusterId::from_spki(b"own");
+    let links = Links::default();
+    let (present, past) = [vec![], vec!["no event\n".to_owned()]].map(saying).into();
+    let present = Arc::new(present);
+    links.adopt("milan", connected(&present), present);
+    let request = PeeringRequest::new(id.as_str(), PeeringRequestSpec::default());
+    let clock: Clock = Arc::new(Timestamp::now);
+    links.watch("milan", &id, request.clone(), Arc::clone(&clock));
+    let watch = Watch {
+        name: "milan".to_owned(),
+        own_id: id,
+        api: Api::all(past.kube_client()),
+        connection: Arc::new(past),
+        entries: Arc::clone(&links.entries),
+        nudges: links.nudges.clone(),
+        suspects: links.suspects.clone(),
+        clock,
+        opened: tokio::time::Instant::now(),
+    };
+    tokio::spawn(watch.run(request)).await.unwrap();
+    let link = links.facts("milan");
+    assert!(link.connected.is_some() && link.session.is_some());
+}
+
 /// A peer that has ten thousand changes ready at once.
 fn hasty_peer(id: &ClusterId) -> Connection {
     saying(

@@ -160,7 +160,8 @@ impl Watch {
     fn hear(&self, request: Option<PeeringRequest>) {
         let now = (self.clock)();
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(entry) = entries.get_mut(&self.name) else {
+        let entry = entries.get_mut(&self.name);
+        let Some(entry) = entry.filter(|entry| is_ours(entry)) else {
             return;
         };
         let Some(session) = entry.link.session.as_mut() else {
@@ -203,10 +204,19 @@ impl Watch {
 
     fn update(&self, change: impl FnOnce(&mut Entry)) {
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(entry) = entries.get_mut(&self.name) {
-            change(entry);
-            entry.watch = None;
-        }
+        let entry = entries.get_mut(&self.name);
+        let Some(entry) = entry.filter(|entry| is_ours(entry)) else {
+            return;
+        };
+        change(entry);
+        entry.watch = None;
         drop(self.nudges.try_send(ObjectRef::new(&self.name)));
     }
+}
+
+/// Whether the task that asks is the watch on the session of an entry. One that is over may still run
+/// when its successor stands.
+fn is_ours(entry: &Entry) -> bool {
+    let watch = entry.watch.as_ref();
+    watch.is_some_and(|watch| watch.id() == tokio::task::id())
 }
