@@ -72,6 +72,8 @@ pub(super) struct Neighbours {
     due: Option<Instant>,
     /// Until when a crowd is left alone.
     rest: Option<Instant>,
+    /// Whether somebody who is known was lost since that was asked last.
+    has_lost: bool,
 }
 
 impl Neighbours {
@@ -88,6 +90,7 @@ impl Neighbours {
             wanted: Wanted::default(),
             due: None,
             rest: None,
+            has_lost: false,
         }
     }
 
@@ -209,6 +212,12 @@ impl Neighbours {
             .flat_map(move |row| row.known_answers(now))
     }
 
+    /// Returns whether since the last call somebody who is known was lost and did not say goodbye. When
+    /// it was the network that was gone, nobody there knows that it is back.
+    pub(super) fn take_lost(&mut self) -> bool {
+        std::mem::take(&mut self.has_lost)
+    }
+
     /// Returns how many advertisements are remembered.
     pub(super) fn len(&self) -> usize {
         self.rows.len()
@@ -288,6 +297,7 @@ impl Neighbours {
                     target: target.clone(),
                     ttl,
                     expires: now + ttl,
+                    is_taken_back: false,
                     refresh: Refresh::new(now, ttl),
                 };
                 row.locate(index, location, &self.hosts);
@@ -387,6 +397,7 @@ impl Neighbours {
             return;
         };
         self.events.extend(row.farewell());
+        self.has_lost |= row.is_lost();
         self.wanted.remove(key);
         self.leave(key, row.into_hosts());
     }

@@ -112,6 +112,8 @@ struct Session<'a> {
     lines: BTreeMap<u32, Line>,
     links_due: Option<Instant>,
     anew: Anew,
+    /// When we last looked for whoever was lost, and when we do so again.
+    search: Anew,
     check_due: Instant,
 }
 
@@ -141,6 +143,7 @@ impl<'a> Session<'a> {
             lines: BTreeMap::new(),
             links_due: None,
             anew: Anew::default(),
+            search: Anew::default(),
             check_due: now + CHECK,
         };
         session.look_at_links(now)?;
@@ -206,6 +209,9 @@ impl<'a> Session<'a> {
                 self.announce(index, false, now);
             }
         }
+        if self.neighbours.take_lost() {
+            self.look_anew(now);
+        }
         if self.browse_at.is_some_and(|due| due <= now) {
             let is_first = self.browse_wait == BROWSE.0;
             self.browse_at = Some(now + self.browse_wait);
@@ -250,6 +256,7 @@ impl<'a> Session<'a> {
             self.asking.due,
             self.links_due,
             self.anew.due,
+            self.search.due,
             self.neighbours.next_timer(),
             lines.min(),
         ]
@@ -266,6 +273,9 @@ impl<'a> Session<'a> {
         }
         if self.anew.due.is_some_and(|due| due <= now) {
             self.speak_anew(now);
+        }
+        if self.search.due.is_some_and(|due| due <= now) {
+            self.look_anew(now);
         }
         self.answer_unfinished(now);
         let due = |line: &Line| line.answer.filter(|(due, _)| *due <= now);

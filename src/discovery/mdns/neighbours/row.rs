@@ -54,6 +54,8 @@ pub(super) struct Row {
     services: BTreeMap<usize, Service>,
     /// The hosts that have noted it.
     hosts: BTreeSet<Name>,
+    /// Whether what ended last was not taken back.
+    is_silent: bool,
     told: Vec<Sighting>,
     repeat_at: Instant,
     asked: Option<Instant>,
@@ -74,6 +76,7 @@ impl Row {
             is_known,
             services: BTreeMap::new(),
             hosts: BTreeSet::new(),
+            is_silent: false,
             told: Vec::new(),
             repeat_at: now + REPEAT,
             asked: None,
@@ -128,6 +131,7 @@ impl Row {
         for location in &mut service.locations {
             if location.source == source {
                 location.expires = location.expires.min(now + FAREWELL);
+                location.is_taken_back = true;
             } else if !rests {
                 location.expires = location.expires.min(now + DOUBT);
                 is_doubted = true;
@@ -189,19 +193,23 @@ impl Row {
 
     /// Forgets what is over; returns whether there was any.
     pub(super) fn expire(&mut self, now: Instant) -> bool {
-        let mut is_less = false;
+        let mut ended = Vec::new();
         for service in self.services.values_mut() {
-            let before = service.locations.len();
-            service.locations.retain(|location| location.expires > now);
-            if service.locations.len() != before {
-                is_less = true;
+            let before = ended.len();
+            let over = |location: &mut Location| location.expires <= now;
+            let over = service.locations.extract_if(.., over);
+            ended.extend(over.map(|location| location.is_taken_back));
+            if ended.len() != before {
                 let locations = &service.locations;
                 service
                     .descriptions
                     .retain(|(by, _)| locations.iter().any(|one| one.source == *by));
             }
         }
-        is_less || self.is_over(now)
+        if !ended.is_empty() {
+            self.is_silent = ended.contains(&false);
+        }
+        !ended.is_empty() || self.is_over(now)
     }
 
     /// Returns whether nothing is left of it.
@@ -347,6 +355,11 @@ impl Row {
     /// Returns what is to be said when it is gone.
     pub(super) fn farewell(&self) -> Option<Event> {
         self.is_told().then(|| gone(&self.instance))
+    }
+
+    /// Returns whether it is known and has ended without a goodbye of its owner.
+    pub(super) fn is_lost(&self) -> bool {
+        self.is_known && self.is_told() && self.is_silent
     }
 
     pub(super) fn next_timer(&self) -> Option<Instant> {

@@ -30,6 +30,8 @@ pub(super) struct Location {
     pub(super) target: Name,
     pub(super) ttl: Duration,
     pub(super) expires: Instant,
+    /// Whether its source has taken it back.
+    pub(super) is_taken_back: bool,
     pub(super) refresh: Refresh,
 }
 

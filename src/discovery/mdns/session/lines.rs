@@ -8,7 +8,7 @@ use super::{ANNOUNCEMENT_PAUSE, BROWSE, Session, responder};
 use crate::discovery::{
     DiscoveryError, Health,
     interfaces::{Links, without_multicast},
-    mdns::wire::Question,
+    mdns::{fraction, wire::Question},
 };
 
 /// For how long link events are collected: an address change comes as several.
@@ -22,6 +22,9 @@ const TRY: (Duration, Duration) = (Duration::from_secs(5), Duration::from_mins(1
 /// The waits between two times that we speak as if we had just come double from one to the other while
 /// links come and go all the time, as those of pods do.
 const ANEW: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+
+/// For each neighbour, how long a question for everybody may wait after somebody was lost.
+const LOST: Duration = Duration::from_millis(20);
 
 /// When we last spoke as if we had just come, and when we do so again.
 #[derive(Debug, Default)]
@@ -187,6 +190,22 @@ impl Session<'_> {
         }
         if self.browse_at.is_some() {
             self.browse_at = Some(now);
+            self.browse_wait = BROWSE.0;
+        }
+    }
+
+    /// Asks for everybody as if we had just come, since somebody was lost, or does so later when that
+    /// was lately. All others have lost it at the same time, so that we wait the longer the more they
+    /// are.
+    pub(super) fn look_anew(&mut self, now: Instant) {
+        let Some(browse_at) = self.browse_at else {
+            self.search.due = None;
+            return;
+        };
+        if self.search.may_be(now) {
+            let crowd = f64::from(u32::try_from(self.neighbours.len()).unwrap_or(u32::MAX));
+            let chance = LOST.mul_f64((crowd + 1.0) * fraction());
+            self.browse_at = Some(browse_at.min(now + chance));
             self.browse_wait = BROWSE.0;
         }
     }

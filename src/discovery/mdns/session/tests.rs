@@ -1,11 +1,14 @@
 //! A session without sockets: what it waits for, and when it means to speak.
 
 use super::*;
-use crate::discovery::{
-    interfaces::Link,
-    mdns::{
-        socket::Datagram,
-        wire::{Name, Packet, Question, kind},
+use crate::{
+    api::ClusterId,
+    discovery::{
+        interfaces::Link,
+        mdns::{
+            socket::Datagram,
+            wire::{Name, Packet, Question, kind},
+        },
     },
 };
 
@@ -33,6 +36,7 @@ fn session(events: &EventSink) -> Session<'_> {
         lines: BTreeMap::from([(LINK, Line::default())]),
         links_due: None,
         anew: Anew::default(),
+        search: Anew::default(),
         check_due: now + CHECK,
     }
 }
@@ -255,4 +259,89 @@ async fn what_somebody_else_asks_is_not_asked_and_not_left_twice_without_an_answ
         session.carry_out();
         assert_eq!(!session.asked.is_empty(), asks, "{rounds}");
     }
+}
+
+/// What a cluster at an address says, or takes back.
+fn said(session: &mut Session<'_>, number: u8, goodbye: bool) {
+    let announcement = Announcement {
+        cluster_id: id(number),
+        ..Announcement::of_rome()
+    };
+    let responder = Responder::new(&announcement).expect("an id is a label");
+    let address = [10, 0, 0, 100 + number].into();
+    let packet = if goodbye {
+        responder.goodbye([address].into_iter())
+    } else {
+        responder.announcement([address].into_iter(), false)
+    };
+    let data = packet.encode();
+    session.take(
+        Some(&datagram(&format!("{address}:5353"), data.len())),
+        &data,
+    );
+}
+
+fn id(number: u8) -> ClusterId {
+    format!("cluster-{number}").parse().expect("an id")
+}
+
+/// Lets time pass, as the loop does, and returns in how many seconds we asked for everybody.
+async fn asked_for_everybody(session: &mut Session<'_>, seconds: u64) -> Vec<u64> {
+    let mut asked = Vec::new();
+    for second in 0..seconds {
+        tokio::time::advance(Duration::from_secs(1)).await;
+        let browse_at = session.browse_at;
+        session.handle_timers().expect("nothing is read");
+        session.carry_out();
+        asked.extend(
+            (session.browse_at > browse_at && session.browse_wait < BROWSE.1).then_some(second),
+        );
+    }
+    asked
+}
+
+/// A session that heard of clusters that there are objects for, and asks for others once an hour.
+fn session_with_known(events: &EventSink, clusters: u8) -> Session<'_> {
+    let mut session = session(events);
+    session.links = eth0();
+    session.check_due += Duration::from_hours(2);
+    session
+        .neighbours
+        .set_known((0..clusters).map(id).collect());
+    for number in 0..clusters {
+        said(&mut session, number, false);
+    }
+    session
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_is_lost_without_a_goodbye_is_looked_for_and_who_says_goodbye_is_not() {
+    let (events, _kept) = EventSink::channel();
+    for goodbye in [false, true] {
+        let mut session = session_with_known(&events, 1);
+        if goodbye {
+            said(&mut session, 0, true);
+        }
+        let asked = asked_for_everybody(&mut session, 400).await;
+        assert_eq!(session.neighbours.len(), 0);
+        assert_eq!(!asked.is_empty(), !goodbye, "{asked:?}");
+        let pauses: Vec<u64> = asked.windows(2).map(|pair| pair[1] - pair[0]).collect();
+        assert!(pauses.is_sorted(), "ever more rarely: {asked:?}");
+        assert!(goodbye || (6..10).contains(&asked.len()), "{asked:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_that_are_lost_one_after_the_other_make_no_storm() {
+    let (events, _kept) = EventSink::channel();
+    let mut session = session_with_known(&events, 0);
+    session.neighbours.set_known((0..60).map(id).collect());
+    let mut asked = Vec::new();
+    for number in 0..60 {
+        said(&mut session, number, false);
+        asked.extend(asked_for_everybody(&mut session, 5).await);
+    }
+    asked.extend(asked_for_everybody(&mut session, 300).await);
+    assert_eq!(session.neighbours.len(), 0);
+    assert!((10..120).contains(&asked.len()), "{}", asked.len());
 }
