@@ -192,10 +192,10 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Announces us as soon as that is polite.
-    fn announce_soon(&mut self, pause: Duration, now: Instant) {
+    /// Announces us as soon as that is polite, and a moment later.
+    fn announce_soon(&mut self, pause: Duration, now: Instant, moment: Duration) {
         let polite = self.announced.map_or(now, |announced| announced + pause);
-        self.announce_at.insert(polite.max(now));
+        self.announce_at.insert(polite.max(now) + moment);
     }
 
     /// Says what is to be said by now.

@@ -3,10 +3,11 @@
 use std::{
     collections::BTreeMap,
     io::{self, IoSlice, IoSliceMut},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6},
     os::fd::AsRawFd,
 };
 
+use ipnet::IpNet;
 use nix::{
     cmsg_space,
     libc::{in_addr, in_pktinfo, in6_pktinfo},
@@ -133,10 +134,8 @@ impl Sockets {
     pub(super) fn multicast(&self, name: &str, link: &Link, data: &[u8]) -> bool {
         let mut sent = false;
         if let Some(socket) = &self.v4 {
-            for address in link.addresses() {
-                if let IpAddr::V4(source) = address {
-                    sent |= noted(name, &self.send_v4(socket, link.index, source, data));
-                }
+            for source in sources(link) {
+                sent |= noted(name, &self.send_v4(socket, link.index, source, data));
             }
         }
         if let Some(socket) = self.v6.as_ref().filter(|_| has_v6(link)) {
@@ -181,6 +180,17 @@ impl Sockets {
         )?;
         Ok(())
     }
+}
+
+/// Our first address in each subnet of a link.
+fn sources(link: &Link) -> Vec<Ipv4Addr> {
+    let mut sources = BTreeMap::new();
+    for subnet in &link.subnets {
+        if let IpNet::V4(own) = subnet {
+            sources.entry(own.trunc()).or_insert(own.addr());
+        }
+    }
+    sources.into_values().collect()
 }
 
 fn has_v4(link: &Link) -> bool {
@@ -275,7 +285,26 @@ fn shared(domain: Domain) -> io::Result<Socket> {
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(true)?;
     socket.set_nonblocking(true)?;
-    // The system may give less, which is as good on a quiet LAN.
-    let _ = socket.set_recv_buffer_size(BUFFER);
+    // Without CAP_NET_ADMIN the system may give less, which is as good on a quiet LAN.
+    if setsockopt(&socket, sockopt::RcvBufForce, &BUFFER).is_err() {
+        let _ = socket.set_recv_buffer_size(BUFFER);
+    }
     Ok(socket)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_subnet_hears_us_once() {
+        let nets = ["10.0.0.6/24", "10.0.0.5/24", "10.1.0.5/24", "fe80::5/64"];
+        let link = Link {
+            index: 2,
+            subnets: nets.map(|net| net.parse().expect("nets")).into(),
+        };
+        let wanted: [Ipv4Addr; 2] =
+            ["10.0.0.6", "10.1.0.5"].map(|text| text.parse().expect("an address"));
+        assert_eq!(sources(&link), wanted);
+    }
 }

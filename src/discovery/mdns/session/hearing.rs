@@ -26,6 +26,8 @@ const REST_OF_QUERY: (Duration, Duration) =
 const UNFINISHED: usize = 64;
 /// How long an answer waits that others may give too (RFC 6762, section 6).
 const SHARED_ANSWER: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(100));
+/// So many neighbours may tell a newcomer of themselves in the same moment.
+const FEW: usize = 8;
 
 impl Session<'_> {
     pub(super) async fn receive(
@@ -101,7 +103,7 @@ impl Session<'_> {
         let is_from_us = is_own && self.links.holds(datagram.source.ip());
         let responder = self.responder.as_ref().filter(|_| !is_from_us);
         if responder.is_some_and(|responder| responder.is_denied(packet)) {
-            self.announce_soon(OBJECTION_PAUSE, now);
+            self.announce_soon(OBJECTION_PAUSE, now, Duration::ZERO);
         }
         if is_own || !self.announcement.discover {
             return;
@@ -112,7 +114,8 @@ impl Session<'_> {
         };
         let is_new = self.neighbours.hear(packet, origin, &self.links, now);
         if is_new {
-            self.announce_soon(ANNOUNCEMENT_PAUSE, now);
+            let moment = moment(self.neighbours.len() > FEW);
+            self.announce_soon(ANNOUNCEMENT_PAUSE, now, moment);
         }
     }
 
@@ -149,12 +152,7 @@ impl Session<'_> {
             sockets.unicast(datagram.source, &reply.encode());
             return;
         }
-        let wait = if wish.shared {
-            SHARED_ANSWER.0 + SHARED_ANSWER.1.mul_f64(fraction())
-        } else {
-            Duration::ZERO
-        };
-        line.answer_by(now + wait, wish.list);
+        line.answer_after(moment(wish.shared), wish.list, now);
     }
 
     /// Answers what is still open of the queries whose rest was waited for.
@@ -167,9 +165,18 @@ impl Session<'_> {
             let finished: Vec<Unfinished> = finished.map(|(_, query)| query).collect();
             for query in finished {
                 if let Some(wish) = responder.wish_of(&query.questions, &Packet::default()) {
-                    line.answer_by(now, wish.list);
+                    line.answer_after(moment(wish.shared), wish.list, now);
                 }
             }
         }
+    }
+}
+
+/// How long to wait with what others may say at the same time too.
+fn moment(is_shared: bool) -> Duration {
+    if is_shared {
+        SHARED_ANSWER.0 + SHARED_ANSWER.1.mul_f64(fraction())
+    } else {
+        Duration::ZERO
     }
 }

@@ -80,10 +80,10 @@ pub(super) struct Unfinished {
 }
 
 impl Line {
-    /// Sees to it that somebody there is answered by then.
-    pub(super) fn answer_by(&mut self, due: Instant, list: bool) {
+    /// Sees to it that somebody there is answered as soon as that is polite, and a moment later.
+    pub(super) fn answer_after(&mut self, moment: Duration, list: bool, now: Instant) {
         let polite = self.announced.map(|last| last + ANNOUNCEMENT_PAUSE);
-        let due = polite.map_or(due, |polite| polite.max(due));
+        let due = polite.map_or(now, |polite| polite.max(now)) + moment;
         self.answer = Some(match self.answer {
             Some((earlier, listed)) => (earlier.min(due), listed || list),
             None => (due, list),

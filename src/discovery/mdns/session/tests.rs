@@ -345,3 +345,28 @@ async fn many_that_are_lost_one_after_the_other_make_no_storm() {
     assert_eq!(session.neighbours.len(), 0);
     assert!((10..120).contains(&asked.len()), "{}", asked.len());
 }
+
+#[tokio::test(start_paused = true)]
+async fn those_who_hear_the_same_do_not_speak_in_the_same_moment() {
+    let (events, _kept) = EventSink::channel();
+    let due = |crowd, newcomer| {
+        let mut session = session_with_known(&events, crowd);
+        session.sockets = Some(Sockets::open(0).expect("any port"));
+        let now = Instant::now();
+        line(&mut session).announced = Some(now);
+        session.announce_at.clear();
+        if newcomer {
+            said(&mut session, 100, false);
+            return *session.announce_at.first().expect("it is told") - now;
+        }
+        let data = responder::browse(std::iter::empty())[0].encode();
+        session.take(Some(&datagram("10.0.0.9:5353", data.len())), &data);
+        line(&mut session).answer.expect("it is answered").0 - now
+    };
+    for (crowd, newcomer, least) in [(0, false, ANNOUNCEMENT_PAUSE), (20, true, Duration::ZERO)] {
+        let (one, other) = (due(crowd, newcomer), due(crowd, newcomer));
+        assert_ne!(one, other);
+        assert!(one >= least && one <= least + Duration::from_millis(120));
+    }
+    assert_eq!(due(1, true), Duration::ZERO, "two machines are quick");
+}
