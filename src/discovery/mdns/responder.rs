@@ -84,6 +84,13 @@ impl Responder {
         self.packet(addresses, 0, false)
     }
 
+    /// Takes addresses back, and nothing else.
+    pub(super) fn withdrawal(&self, addresses: impl Iterator<Item = IpAddr>) -> Packet {
+        let mut packet = self.goodbye(addresses);
+        packet.answers.retain(|record| record.name == self.host);
+        packet
+    }
+
     /// The answer for whoever asks from another port, as ordinary resolvers do.
     pub(super) fn legacy(
         &self,

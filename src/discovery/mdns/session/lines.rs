@@ -8,7 +8,10 @@ use super::{ANNOUNCEMENT_PAUSE, BROWSE, Session, responder};
 use crate::discovery::{
     DiscoveryError, Health,
     interfaces::{Links, without_multicast},
-    mdns::{fraction, wire::Question},
+    mdns::{
+        fraction,
+        wire::{Packet, Question},
+    },
 };
 
 /// For how long link events are collected: an address change comes as several.
@@ -163,16 +166,36 @@ impl Session<'_> {
             return Ok(());
         }
         tracing::debug!(interfaces = ?links.names(), "Network addresses changed");
+        let taken_back = self.taken_back(&links);
         self.links = links;
         let links = &self.links;
         self.lines
             .retain(|index, _| links.numbered(*index).is_some());
         if let Some(sockets) = &mut self.sockets {
             sockets.follow(links);
+            for (index, packet) in taken_back {
+                if let Some((name, link)) = links.numbered(index) {
+                    sockets.multicast(name, link, &packet.encode());
+                }
+            }
         }
         self.neighbours.links_changed(links, now);
         self.speak_anew(now);
         Ok(())
+    }
+
+    /// Takes back the addresses that links have no more which are still there.
+    pub(super) fn taken_back(&self, links: &Links) -> Vec<(u32, Packet)> {
+        let Some(responder) = &self.responder else {
+            return Vec::new();
+        };
+        let left = links.iter().filter_map(|(_, link)| {
+            let (_, before) = self.links.numbered(link.index)?;
+            let is_left = |address: &IpAddr| link.addresses().all(|own| own != *address);
+            let left: Vec<IpAddr> = before.addresses().filter(is_left).collect();
+            (!left.is_empty()).then(|| (link.index, responder.withdrawal(left.into_iter())))
+        });
+        left.collect()
     }
 
     /// Announces us and asks for everybody as if we had just come, or does so later when that was

@@ -370,3 +370,30 @@ async fn those_who_hear_the_same_do_not_speak_in_the_same_moment() {
     }
     assert_eq!(due(1, true), Duration::ZERO, "two machines are quick");
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_address_that_leaves_a_link_is_taken_back_there() {
+    let (events, _kept) = EventSink::channel();
+    let mut session = session(&events);
+    let with = |nets: &[&str]| -> Links {
+        let link = Link {
+            index: LINK,
+            subnets: nets.iter().map(|net| net.parse().expect("nets")).collect(),
+        };
+        [("eth0".to_owned(), link)].into_iter().collect()
+    };
+    session.links = with(&["10.0.0.5/24", "fe80::5/64"]);
+    let left = session.taken_back(&with(&["fe80::5/64"]));
+    let [(LINK, packet)] = left.as_slice() else {
+        panic!("one link: {left:?}");
+    };
+    let responder = session.responder.as_ref().expect("it advertises");
+    let all = responder.goodbye(["10.0.0.5".parse().expect("an address")].into_iter());
+    let last = all.answers.last().cloned();
+    assert_eq!(packet.answers, Vec::from_iter(last), "nothing else ends");
+    assert_eq!(
+        session.taken_back(&with(&["10.0.0.5/24", "fe80::5/64"])),
+        []
+    );
+    assert_eq!(session.taken_back(&Links::default()), [], "nobody hears it");
+}
