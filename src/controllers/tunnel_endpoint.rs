@@ -4,7 +4,13 @@
 //! gather objects and what is there, let the engine plan, carry out, report. Between two passes the
 //! peers are probed.
 
-use std::{collections::BTreeMap, net::Ipv4Addr, pin::pin, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::{Ipv4Addr, SocketAddr},
+    pin::pin,
+    sync::Arc,
+    time::Duration,
+};
 
 use futures::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use ipnet::Ipv4Net;
@@ -338,14 +344,20 @@ impl Tunnels {
         };
         let mut admission = admit(&local, self.objects.values());
         if self.settings.mtu == 0 {
-            let endpoints = admission.overlay.peers.values().map(Peer::endpoint);
-            let paths = endpoints
-                .flatten()
-                .filter_map(|it| self.driver.path_mtu(it));
+            let peers = admission.overlay.peers.values();
+            let endpoints = peers.filter_map(|peer| self.endpoint_in_use(peer));
+            let paths = endpoints.filter_map(|it| self.driver.path_mtu(it));
             let narrowest = paths.map(tunnel_mtu).min().unwrap_or(LARGEST_MTU);
             admission.overlay.mtu = admission.overlay.mtu.min(narrowest);
         }
         admission
+    }
+
+    /// Where a peer is spoken to, or will be first. Endpoints that take turns must not change the MTU.
+    fn endpoint_in_use(&self, peer: &Peer) -> Option<SocketAddr> {
+        let seen = self.observed.peers.get(&peer.public_key);
+        let seen = seen.filter(|it| it.is_fresh());
+        seen.and_then(|it| it.endpoint).or_else(|| peer.endpoint())
     }
 
     /// Tells each peer's machine what was seen, and the overlay whose turn it is.

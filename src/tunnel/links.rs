@@ -6,13 +6,13 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
-    net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
     time::Duration,
 };
 
 use futures::TryStreamExt as _;
 use ipnet::Ipv4Net;
-use nix::{errno::Errno, sys::socket::sockopt};
+use nix::errno::Errno;
 use rtnetlink::{
     Handle, LinkMessageBuilder, LinkUnspec, RouteMessageBuilder,
     packet_route::{
@@ -21,6 +21,7 @@ use rtnetlink::{
         route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol},
     },
 };
+use rustix::net::sockopt;
 use tokio::time::timeout;
 
 use super::driver::Error;
@@ -179,17 +180,17 @@ impl Links {
 }
 
 /// Returns the largest packet that the path to an endpoint carries, as far as the kernel knows.
-///
-/// Paths of IPv6 are not looked up: the usual MTU leaves room for them.
 pub(crate) fn path_mtu(endpoint: SocketAddr) -> Option<u32> {
-    let IpAddr::V4(address) = endpoint.ip().to_canonical() else {
-        return None;
-    };
-    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
     // Connecting a UDP socket sends nothing; it only looks the route up.
-    socket.connect((address, endpoint.port())).ok()?;
-    let mtu = nix::sys::socket::getsockopt(&socket, sockopt::IpMtu).ok()?;
-    u32::try_from(mtu).ok()
+    if let IpAddr::V4(address) = endpoint.ip().to_canonical() {
+        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
+        socket.connect((address, endpoint.port())).ok()?;
+        sockopt::ip_mtu(&socket).ok()
+    } else {
+        let socket = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).ok()?;
+        socket.connect(endpoint).ok()?;
+        sockopt::ipv6_mtu(&socket).ok()
+    }
 }
 
 fn facts(link: &LinkMessage) -> LinkFacts {
@@ -265,4 +266,21 @@ fn tolerate(result: Result<(), Error>, errno: Errno) -> Result<(), Error> {
 
 fn is(error: &io::Error, errno: Errno) -> bool {
     error.raw_os_error() == Some(errno as i32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_path_to_ourselves_is_known_in_both_families() {
+        for text in ["127.0.0.1:9", "[::ffff:127.0.0.1]:9", "[::1]:9"] {
+            let endpoint: SocketAddr = text.parse().unwrap();
+            // A machine may have no IPv6.
+            if UdpSocket::bind((endpoint.ip(), 0)).is_ok() || endpoint.is_ipv4() {
+                let mtu = path_mtu(endpoint);
+                assert!(mtu.is_some_and(|mtu| mtu > 60_000), "{text}: {mtu:?}");
+            }
+        }
+    }
 }

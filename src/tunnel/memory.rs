@@ -32,6 +32,7 @@ struct State {
     handshakes: BTreeMap<(PublicKey, PublicKey), Instant>,
     cut: BTreeSet<(PublicKey, PublicKey)>,
     latency: Duration,
+    paths: BTreeMap<SocketAddr, u32>,
 }
 
 impl Fabric {
@@ -51,6 +52,11 @@ impl Fabric {
     /// Sets how long an echo takes.
     pub fn set_latency(&self, latency: Duration) {
         self.state().latency = latency;
+    }
+
+    /// Sets the largest packet that the path to an endpoint carries.
+    pub fn set_path(&self, endpoint: SocketAddr, mtu: u32) {
+        self.state().paths.insert(endpoint, mtu);
     }
 
     /// Lets no packet pass between two drivers.
@@ -205,8 +211,15 @@ impl Driver for MemoryDriver {
         5871
     }
 
-    fn path_mtu(&self, _endpoint: SocketAddr) -> Option<u32> {
-        Some(1500)
+    fn path_mtu(&self, endpoint: SocketAddr) -> Option<u32> {
+        Some(
+            self.fabric
+                .state()
+                .paths
+                .get(&endpoint)
+                .copied()
+                .unwrap_or(1500),
+        )
     }
 
     fn observe(&self) -> BoxFuture<'_, Result<Observed, Error>> {

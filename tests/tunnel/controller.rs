@@ -264,6 +264,23 @@ async fn an_api_that_says_nothing_holds_up_no_tunnel() {
     assert_eq!(shown.round_trip, Some(Duration::from_micros(400)));
 }
 
+#[tokio::test(start_paused = true)]
+async fn packets_fit_the_path_that_is_in_use() {
+    let (fabric, home, _foreign) = two_clusters().await;
+    home.wait_for("connected").await;
+    let mtu = || fabric.look(&key(1)).interface.map(|it| it.mtu);
+    assert_eq!(mtu(), Some(1420));
+    let roamed = "[2001:db8::9]:5871".parse().unwrap();
+    fabric.set_path(roamed, 1400);
+    fabric.meddle(&key(1), |observed| {
+        for peer in observed.peers.values_mut() {
+            peer.endpoint = Some(roamed);
+        }
+    });
+    sleep(Duration::from_secs(15)).await;
+    assert_eq!(mtu(), Some(1320));
+}
+
 /// A client whose patches are never answered.
 fn deaf_to_patches(client: Client) -> Client {
     let service = tower::service_fn(move |request: Request<Body>| {
