@@ -47,8 +47,9 @@ mod report;
 /// How often what is there is compared with what is wanted, so that what somebody deleted is
 /// restored.
 const PASS_INTERVAL: Duration = Duration::from_secs(5);
-/// The same while endpoints take turns.
+/// The same while endpoints take turns, until each had so many.
 const TURNING_INTERVAL: Duration = Duration::from_secs(2);
+const TURNS: usize = 3;
 /// How long the driver may take to clean up when the daemon stops: less than the daemon waits.
 const CLOSE_LIMIT: Duration = Duration::from_secs(5);
 /// How long a write of ours may keep the loop, which has tunnels to look after. After one that took
@@ -304,9 +305,13 @@ impl Tunnels {
         if faults.common.is_none() {
             let operations = plan(&admission.overlay, &self.observed);
             if !operations.is_empty() {
+                // What a turn changes is seen soon enough: a look starts a program.
+                let is_turn = operations
+                    .iter()
+                    .all(|it| matches!(it, Operation::SetEndpoint(..)));
                 self.carry_out(&admission.overlay, operations, &mut faults)
                     .await;
-                if let Ok(observed) = self.driver.observe().await {
+                if !is_turn && let Ok(observed) = self.driver.observe().await {
                     self.observed = observed;
                 }
             }
@@ -328,7 +333,7 @@ impl Tunnels {
                 .peers
                 .get(cluster)
                 .map_or(0, |it| it.endpoints.len());
-            choices > 1 && state.health.is_turning()
+            choices > 1 && state.health.is_turning() && state.health.turns() < TURNS * choices
         })
     }
 

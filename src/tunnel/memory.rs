@@ -33,6 +33,7 @@ struct State {
     cut: BTreeSet<(PublicKey, PublicKey)>,
     latency: Duration,
     paths: BTreeMap<SocketAddr, u32>,
+    looks: BTreeMap<PublicKey, usize>,
 }
 
 impl Fabric {
@@ -83,6 +84,11 @@ impl Fabric {
             .get(driver)
             .cloned()
             .unwrap_or_default()
+    }
+
+    /// Returns how often a driver was asked what it has.
+    pub fn looks(&self, driver: &PublicKey) -> usize {
+        self.state().looks.get(driver).copied().unwrap_or_default()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -174,6 +180,7 @@ impl MemoryDriver {
     fn observe_now(&self) -> Observed {
         let mut state = self.fabric.state();
         let now = Instant::now();
+        *state.looks.entry(self.public_key.clone()).or_default() += 1;
         let mut observed = state
             .drivers
             .get(&self.public_key)

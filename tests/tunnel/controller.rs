@@ -265,6 +265,25 @@ async fn an_api_that_says_nothing_holds_up_no_tunnel() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_peer_of_many_endpoints_that_is_gone_is_not_looked_at_all_day_long() {
+    let fabric = Fabric::default();
+    let home = Cluster::start(Arc::new(fabric.driver(key(1)))).await;
+    let endpoints = "192.168.1.2:5871,192.168.2.2:5871";
+    let gone = spec_of("foreign", &key(2), endpoints);
+    home.create(gone, ready("10.72.0.0/16", "10.71.0.0/16"))
+        .await;
+    sleep(Duration::from_mins(1)).await;
+    let before = fabric.looks(&key(1));
+    assert!(
+        before > 15,
+        "{before}: at first all endpoints are tried soon"
+    );
+    sleep(Duration::from_mins(10)).await;
+    let looks = fabric.looks(&key(1)) - before;
+    assert!((100..=125).contains(&looks), "{looks} looks in ten minutes");
+}
+
+#[tokio::test(start_paused = true)]
 async fn packets_fit_the_path_that_is_in_use() {
     let (fabric, home, _foreign) = two_clusters().await;
     home.wait_for("connected").await;

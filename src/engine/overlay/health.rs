@@ -137,6 +137,11 @@ impl Health {
         self.is_silent || !self.is_fresh
     }
 
+    /// Returns how often it was the turn of another endpoint.
+    pub fn turns(&self) -> usize {
+        self.turn
+    }
+
     /// Tells the wanted peer which endpoint's turn it is; one that worked once is tried first.
     pub fn advise(&self, peer: &mut Peer) {
         if let Some(roamed) = self.roamed
