@@ -26,7 +26,7 @@ use crate::{
     },
     discovery::{
         dns::Servers,
-        interfaces::InterfaceRules,
+        interfaces::{InterfaceRules, Said},
         publish::{self, Destination},
     },
     engine::{
@@ -164,7 +164,7 @@ pub(super) fn networks(
         allow: config.lan.interfaces.allow.clone(),
         deny: config.lan.interfaces.deny.clone(),
         excluded: vec![IpNet::V4(pod_cidr), IpNet::V4(service_cidr)],
-        only: Some(listen).filter(|listen| !listen.is_unspecified() && !listen.is_loopback()),
+        said: Said::by(listen),
     };
     let base = OwnNetworks {
         pod_cidr: Some(IpNet::V4(pod_cidr)),

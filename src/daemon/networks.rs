@@ -9,12 +9,12 @@ use std::{
 };
 
 use ipnet::{IpNet, Ipv4Net};
-use nix::net::if_::InterfaceFlags;
+use nix::{ifaddrs::InterfaceAddress, net::if_::InterfaceFlags};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    discovery::interfaces::{InterfaceRules, addresses, subnet_of},
+    discovery::interfaces::{InterfaceRules, addresses, on_lan, subnet_of},
     engine::{addresses::OwnNetworks, addressing::Surroundings, overlay::INTERFACE},
 };
 
@@ -81,33 +81,53 @@ impl Follower {
     }
 
     fn look(&self) {
-        let mut own = self.base.clone();
-        let mut ranges = BTreeSet::new();
         let Ok(rows) = addresses() else {
             return;
         };
-        for row in rows.filter(|row| row.interface_name != INTERFACE) {
-            let Some(subnet) = subnet_of(row.address.as_ref(), row.netmask.as_ref()) else {
-                continue;
-            };
-            own.addresses.push(subnet.addr());
-            if row.flags.contains(InterfaceFlags::IFF_LOOPBACK) {
-                continue;
-            }
-            if let IpNet::V4(range) = subnet {
-                ranges.insert(range.trunc());
-            }
-            if self.rules.allows(&row.interface_name, subnet.addr()) {
-                own.on_link.push(subnet.trunc());
-            }
-        }
-        replace(&self.own, own);
+        let is_others = |row: &InterfaceAddress| row.interface_name != INTERFACE;
+        let rows: Vec<InterfaceAddress> = rows.filter(is_others).collect();
+        replace(
+            &self.own,
+            own_networks(self.base.clone(), &rows, &self.rules),
+        );
+        let subnets = beyond_loopback(rows.iter()).filter_map(|subnet| match subnet {
+            IpNet::V4(range) => Some(range.trunc()),
+            IpNet::V6(_) => None,
+        });
         let around = Surroundings {
-            networks: ranges,
+            networks: subnets.collect(),
             avoided: avoided(),
         };
         replace(&self.around, around);
     }
+}
+
+/// Adds to a base what interfaces say.
+fn own_networks(
+    base: OwnNetworks,
+    rows: &[InterfaceAddress],
+    rules: &InterfaceRules,
+) -> OwnNetworks {
+    let mut own = base;
+    own.addresses
+        .extend(rows.iter().filter_map(subnet).map(|it| it.addr()));
+    for subnet in beyond_loopback(on_lan(rows, rules)) {
+        own.on_link.push(subnet.trunc());
+        own.said
+            .extend(Some(subnet.addr()).filter(|own| rules.said.holds(*own)));
+    }
+    own
+}
+
+fn beyond_loopback<'a>(
+    rows: impl Iterator<Item = &'a InterfaceAddress>,
+) -> impl Iterator<Item = IpNet> {
+    rows.filter(|row| !row.flags.contains(InterfaceFlags::IFF_LOOPBACK))
+        .filter_map(subnet)
+}
+
+fn subnet(row: &InterfaceAddress) -> Option<IpNet> {
+    subnet_of(row.address.as_ref(), row.netmask.as_ref())
 }
 
 fn avoided() -> BTreeSet<Ipv4Net> {
@@ -166,7 +186,10 @@ fn replace<T: PartialEq>(sender: &watch::Sender<T>, value: T) {
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
     use super::*;
+    use crate::discovery::interfaces::Said;
 
     #[test]
     fn routes_are_read_as_the_kernel_prints_them() {
@@ -192,6 +215,38 @@ mod tests {
         let heading = "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU";
         assert_eq!(route(heading), []);
         assert_eq!(route("eth0 cut off"), []);
+    }
+
+    #[test]
+    fn only_what_is_on_a_lan_and_heard_is_named() {
+        let up = InterfaceFlags::IFF_UP | InterfaceFlags::IFF_RUNNING;
+        let place = |text: &str| Some(SocketAddr::new(text.parse().unwrap(), 0).into());
+        let rows = [
+            ("eth0", "10.0.0.5", "255.255.255.0", up),
+            ("eth0", "2001:db8::5", "ffff:ffff:ffff:ffff::", up),
+            ("eth1", "10.1.0.5", "255.255.255.0", InterfaceFlags::empty()),
+        ];
+        let rows = rows.map(|(name, address, netmask, flags)| InterfaceAddress {
+            interface_name: name.to_owned(),
+            flags,
+            address: place(address),
+            netmask: place(netmask),
+            broadcast: None,
+            destination: None,
+        });
+        let rules = InterfaceRules {
+            said: Said::V4,
+            ..InterfaceRules::default()
+        };
+        let own = own_networks(OwnNetworks::default(), &rows, &rules);
+        let [on_link, said] = [
+            own.on_link.iter().map(ToString::to_string).collect(),
+            own.said.iter().map(ToString::to_string).collect(),
+        ]
+        .map(|texts: Vec<String>| texts.join(" "));
+        assert_eq!(on_link, "10.0.0.0/24 2001:db8::/64");
+        assert_eq!(said, "10.0.0.5");
+        assert_eq!(own.addresses.len(), 3);
     }
 
     #[test]

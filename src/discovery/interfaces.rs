@@ -32,6 +32,12 @@ const SKIPPED: &[&str] = &[
     "tun*",
     "liqo*",
     "landbridge*",
+    "podman*",
+    "lxdbr*",
+    "tailscale*",
+    "zt*",
+    "vmnet*",
+    "vboxnet*",
 ];
 
 /// Where clouds answer with the credentials of the machine: nobody's peer endpoint.
@@ -49,15 +55,50 @@ pub struct InterfaceRules {
     pub deny: Vec<String>,
     /// Our pod and service ranges: an address in them is on no LAN.
     pub excluded: Vec<IpNet>,
-    /// The one address of ours that others reach us at, where it is one: nothing is said of the others.
-    pub only: Option<IpAddr>,
+    /// Which of our addresses others reach us at: nothing is said of the others.
+    pub said: Said,
+}
+
+/// Which of our addresses others reach us at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Said {
+    /// All of them.
+    #[default]
+    Any,
+    /// Those of IPv4.
+    V4,
+    /// This one.
+    One(IpAddr),
+}
+
+impl Said {
+    /// Returns where whoever listens at an address is reached. Who listens on loopback only tries
+    /// things out on one machine.
+    pub fn by(listen: IpAddr) -> Self {
+        let listen = listen.to_canonical();
+        if listen == IpAddr::V4(Ipv4Addr::UNSPECIFIED) {
+            Self::V4
+        } else if listen.is_unspecified() || listen.is_loopback() {
+            Self::Any
+        } else {
+            Self::One(listen)
+        }
+    }
+
+    /// Returns whether others reach us at an address of ours.
+    pub fn holds(self, address: IpAddr) -> bool {
+        match self {
+            Self::Any => true,
+            Self::V4 => address.is_ipv4(),
+            Self::One(one) => address == one,
+        }
+    }
 }
 
 impl InterfaceRules {
     /// Returns whether an interface may be used with this address of its own.
     pub fn allows(&self, name: &str, address: IpAddr) -> bool {
-        let is_said = self.only.is_none_or(|only| only == address);
-        is_said && self.allows_name(name) && self.allows_address(address)
+        self.allows_name(name) && self.allows_address(address)
     }
 
     /// Returns whether an interface may be used at all.
@@ -109,6 +150,8 @@ pub struct Link {
     pub index: u32,
     /// Its addresses, with the subnets that are on link there.
     pub subnets: Vec<IpNet>,
+    /// Those of its addresses that others are told.
+    pub said: Vec<IpAddr>,
 }
 
 impl Link {
@@ -132,19 +175,25 @@ impl Link {
 pub struct Links(BTreeMap<String, Link>);
 
 impl Links {
-    /// Reads the interfaces of this machine: those that are up, multicast and allowed.
+    /// Reads the interfaces of this machine: those that are up, multicast and allowed, and where others
+    /// reach us.
     pub fn read(rules: &InterfaceRules) -> io::Result<Self> {
         let mut links: BTreeMap<String, Link> = BTreeMap::new();
-        for row in usable(rules)?.filter(|row| row.flags.contains(InterfaceFlags::IFF_MULTICAST)) {
+        let rows: Vec<InterfaceAddress> = addresses()?.collect();
+        let rows = on_lan(&rows, rules);
+        for row in rows.filter(|row| row.flags.contains(InterfaceFlags::IFF_MULTICAST)) {
             let subnet = subnet_of(row.address.as_ref(), row.netmask.as_ref());
             // An interface that goes away meanwhile has no number any more.
             let index = if_nametoindex(row.interface_name.as_str());
             if let (Some(subnet), Ok(index)) = (subnet, index) {
-                let link = links.entry(row.interface_name).or_default();
+                let link = links.entry(row.interface_name.clone()).or_default();
                 link.index = index;
                 link.subnets.push(subnet);
+                link.said
+                    .extend(Some(subnet.addr()).filter(|own| rules.said.holds(*own)));
             }
         }
+        links.retain(|_, link| !link.said.is_empty());
         Ok(Self(links))
     }
 
@@ -191,12 +240,17 @@ impl FromIterator<(String, Link)> for Links {
 
 /// Returns the names of the interfaces that could be used if they knew multicast.
 pub fn without_multicast(rules: &InterfaceRules) -> Vec<String> {
-    let Ok(rows) = usable(rules) else {
+    let Ok(rows) = addresses() else {
         return Vec::new();
     };
-    let names: BTreeSet<String> = rows
-        .filter(|row| !row.flags.contains(InterfaceFlags::IFF_MULTICAST))
-        .map(|row| row.interface_name)
+    let rows: Vec<InterfaceAddress> = rows.collect();
+    let is_said = |row: &InterfaceAddress| {
+        let address = row.address.as_ref().and_then(ip_of);
+        address.is_some_and(|address| rules.said.holds(address))
+    };
+    let names: BTreeSet<String> = on_lan(&rows, rules)
+        .filter(|row| !row.flags.contains(InterfaceFlags::IFF_MULTICAST) && is_said(row))
+        .map(|row| row.interface_name.clone())
         .collect();
     names.into_iter().collect()
 }
@@ -212,18 +266,38 @@ pub(crate) fn addresses() -> io::Result<impl Iterator<Item = InterfaceAddress>> 
     }))
 }
 
-/// The addresses of interfaces that are up and allowed.
-fn usable(rules: &InterfaceRules) -> io::Result<impl Iterator<Item = InterfaceAddress>> {
-    let up = InterfaceFlags::IFF_UP | InterfaceFlags::IFF_RUNNING;
-    let rows: Vec<InterfaceAddress> = addresses()?.collect();
-    let inside = bridges_of_pods(&rows, rules);
-    let allowed = move |row: &InterfaceAddress| {
+/// Returns those of our addresses that are on a LAN.
+pub(crate) fn on_lan<'a>(
+    rows: &'a [InterfaceAddress],
+    rules: &'a InterfaceRules,
+) -> impl Iterator<Item = &'a InterfaceAddress> {
+    let of_pods = bridges_of_pods(rows, rules);
+    rows.iter().filter(move |row| {
         let address = row.address.as_ref().and_then(ip_of);
-        address.is_some_and(|address| rules.allows(&row.interface_name, address))
-            && !inside.contains(&row.interface_name)
-    };
-    let rows = rows.into_iter();
-    Ok(rows.filter(move |row| row.flags.contains(up) && allowed(row)))
+        address.is_some_and(|address| rules.allows_address(address))
+            && why_unused(row, rules, &of_pods).is_none()
+    })
+}
+
+/// Returns why an interface is no LAN of ours, if it is none.
+pub(super) fn why_unused(
+    row: &InterfaceAddress,
+    rules: &InterfaceRules,
+    of_pods: &BTreeSet<String>,
+) -> Option<&'static str> {
+    let name = row.interface_name.as_str();
+    let up = InterfaceFlags::IFF_UP | InterfaceFlags::IFF_RUNNING;
+    if rules.skips(name) {
+        Some("no LAN is behind its kind (lan.interfaces.allow takes it all the same)")
+    } else if !rules.allows_name(name) {
+        Some("lan.interfaces leaves it out")
+    } else if of_pods.contains(name) {
+        Some("our own pods are behind it (lan.interfaces.allow takes it all the same)")
+    } else if !row.flags.contains(up) {
+        Some("it is down")
+    } else {
+        None
+    }
 }
 
 /// The bridges behind which our own pods are and nobody else, unless interfaces are named.
@@ -341,6 +415,12 @@ mod tests {
             "tun0",
             "liqo.host",
             "landbridge0",
+            "podman0",
+            "lxdbr0",
+            "tailscale0",
+            "ztly5abcde",
+            "vmnet8",
+            "vboxnet0",
         ] {
             assert!(!rules.allows_name(name), "{name}");
         }
@@ -359,17 +439,46 @@ mod tests {
 
     #[test]
     fn who_is_reached_at_one_address_says_no_other() {
-        let rules = InterfaceRules {
-            only: Some(ip("192.168.1.5")),
-            ..InterfaceRules::default()
-        };
-        assert!(rules.allows("eth0", ip("192.168.1.5")));
-        for address in ["192.168.1.6", "10.0.0.5", "2001:db8::5"] {
-            assert!(!rules.allows("eth0", ip(address)), "{address}");
+        for (listen, told) in [
+            ("192.168.1.5", "192.168.1.5"),
+            ("2001:db8::5", "2001:db8::5"),
+            ("::ffff:10.0.0.5", "10.0.0.5"),
+            ("0.0.0.0", "192.168.1.5 10.0.0.5"),
+            ("::", "192.168.1.5 10.0.0.5 2001:db8::5 fe80::5"),
+            ("127.0.0.1", "192.168.1.5 10.0.0.5 2001:db8::5 fe80::5"),
+        ] {
+            let said = Said::by(ip(listen));
+            let own = ["192.168.1.5", "10.0.0.5", "2001:db8::5", "fe80::5"];
+            let told_now: Vec<&str> = own.into_iter().filter(|it| said.holds(ip(it))).collect();
+            assert_eq!(told_now.join(" "), told, "{listen}");
         }
-        assert!(rules.allows_address(ip("192.168.1.6")), "a peer's");
     }
 
+    #[test]
+    fn what_is_down_or_behind_pods_is_no_lan() {
+        let rules = InterfaceRules {
+            excluded: vec!["10.244.0.0/16".parse().expect("the test names a range")],
+            ..InterfaceRules::default()
+        };
+        let up = InterfaceFlags::IFF_UP | InterfaceFlags::IFF_RUNNING;
+        let rows = [
+            ("eth0", "10.0.0.5", up),
+            ("eth0", "10.244.1.5", up),
+            ("eth1", "10.1.0.5", InterfaceFlags::empty()),
+            ("eth2", "10.2.0.5", InterfaceFlags::IFF_UP),
+            ("docker0", "172.17.0.1", up),
+        ];
+        let rows = rows.map(|(name, address, flags)| InterfaceAddress {
+            interface_name: name.to_owned(),
+            flags,
+            address: Some(SocketAddr::new(ip(address), 0).into()),
+            netmask: None,
+            broadcast: None,
+            destination: None,
+        });
+        let found = on_lan(&rows, &rules).filter_map(|row| row.address.as_ref().and_then(ip_of));
+        assert_eq!(found.collect::<Vec<_>>(), [ip("10.0.0.5")]);
+    }
     #[test]
     fn addresses_that_can_be_nobodys_peer_endpoint_are_refused() {
         let rules = InterfaceRules {
@@ -427,6 +536,7 @@ mod tests {
         let link = |index, nets: &[&str]| Link {
             index,
             subnets: nets.iter().map(|net| net.parse().expect("nets")).collect(),
+            said: Vec::new(),
         };
         let links: Links = [
             (

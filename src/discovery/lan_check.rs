@@ -23,7 +23,7 @@ use tokio::{
 };
 
 use super::{
-    interfaces::{InterfaceRules, addresses, bridges_of_pods, ip_of},
+    interfaces::{InterfaceRules, addresses, bridges_of_pods, ip_of, why_unused},
     mdns::{GROUP_V4, GROUP_V6, PORT},
 };
 use crate::engine::domain::SERVICE_TYPES;
@@ -173,22 +173,9 @@ fn rows(rules: &InterfaceRules) -> io::Result<Vec<Interface>> {
         if address.is_some_and(|address| rules.excludes(address)) {
             excluded.insert(row.interface_name.clone());
         }
-        interface.skipped = if rules.skips(&row.interface_name) {
-            Some("no LAN is behind its kind (lan.interfaces.allow takes it all the same)")
-        } else if !rules.allows_name(&row.interface_name) {
-            Some("lan.interfaces leaves it out")
-        } else if of_pods.contains(&row.interface_name) {
-            Some("our own pods are behind it (lan.interfaces.allow takes it all the same)")
-        } else if !row
-            .flags
-            .contains(InterfaceFlags::IFF_UP | InterfaceFlags::IFF_RUNNING)
-        {
-            Some("it is down")
-        } else if row.flags.contains(InterfaceFlags::IFF_MULTICAST) {
-            None
-        } else {
-            Some("it cannot multicast")
-        };
+        let can_multicast = row.flags.contains(InterfaceFlags::IFF_MULTICAST);
+        let unused = why_unused(&row, rules, &of_pods);
+        interface.skipped = unused.or_else(|| (!can_multicast).then_some("it cannot multicast"));
     }
     let mut rows: Vec<Interface> = rows.into_values().collect();
     for row in rows.iter_mut().filter(|row| row.addresses.is_empty()) {

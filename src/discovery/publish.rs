@@ -198,15 +198,14 @@ impl Sources {
     }
 }
 
-/// The addresses of this machine on its LANs, each family in order.
+/// The addresses of this machine on its LANs that others reach it at, each family in order.
 pub fn addresses(own: &OwnNetworks) -> Vec<IpAddr> {
     let usable = |address: &IpAddr| match address {
         IpAddr::V4(v4) => !v4.is_loopback() && !v4.is_link_local(),
         IpAddr::V6(v6) => !v6.is_loopback() && !v6.is_unicast_link_local(),
     };
-    let on_lan = |address: &IpAddr| own.on_link.iter().any(|subnet| subnet.contains(address));
-    let mut addresses: Vec<IpAddr> = own.addresses.clone();
-    addresses.retain(|address| usable(address) && on_lan(address));
+    let mut addresses: Vec<IpAddr> = own.said.clone();
+    addresses.retain(usable);
     addresses.sort_unstable();
     addresses.dedup();
     addresses.truncate(ADDRESSES);

@@ -32,6 +32,8 @@ pub struct OwnNetworks {
     pub service_cidr: Option<IpNet>,
     /// The subnets of the interfaces that discovery uses.
     pub on_link: Vec<IpNet>,
+    /// The addresses of this machine on its LANs that others reach it at.
+    pub said: Vec<IpAddr>,
     /// The addresses of this machine and its nodes.
     pub addresses: Vec<IpAddr>,
     /// The ports of API servers on [`OwnNetworks::addresses`], refused whatever else is allowed.

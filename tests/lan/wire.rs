@@ -12,7 +12,7 @@ use hickory_proto::{
     rr::{RData, Record, RecordType},
 };
 use landbridge::discovery::mdns::wire::{Data, Packet};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{
     PATIENCE,
@@ -102,7 +102,7 @@ fn an_old_liqo_finds_all_that_it_needs_in_one_packet() {
     let url = format!("https://{place}/ids");
     let ids = lab.output("ear", &["curl", "--silent", "--insecure", &url]);
     if lab::installed(&["curl"]) {
-        let ids: serde_json::Value = serde_json::from_str(&ids).expect("JSON");
+        let ids: Value = serde_json::from_str(&ids).expect("JSON");
         let id = ids["clusterId"].as_str().expect("an id");
         assert!(instance.to_ascii().starts_with(id));
         assert!(ids["clusterName"] == "rome" && ids["guestNamespace"] == "liqo");
@@ -244,6 +244,55 @@ fn who_listens_on_one_address_announces_that_one_alone() {
     assert_eq!(told, [IpAddr::V4(own)].into());
     let heard = ask(&lab, 78, Duration::from_secs(4));
     assert_eq!(heard, Vec::<Vec<u8>>::new(), "nobody listens on eth1");
+}
+
+#[test]
+fn who_listens_in_ipv4_alone_announces_no_address_of_ipv6() {
+    let Some(lab) = Lab::new(&["rome", "ear"]) else {
+        return;
+    };
+    lab.ip(Some("rome"), "address add fd77::1/64 dev eth0 nodad");
+    lab.spawn("rome", &[("LANDBRIDGE_PEER_LISTEN", "0.0.0.0:5870")]);
+    let told = lab.until(PATIENCE, "heard on eth0", || {
+        let told = addresses_in(&responses(&ask(&lab, 77, Duration::from_secs(2))));
+        (!told.is_empty()).then_some(told)
+    });
+    assert_eq!(told, [IpAddr::V4(lab.address("rome"))].into());
+    assert_eq!(lab.status("rome")["lanEndpoints"], "10.77.0.1:5870");
+}
+
+#[test]
+fn who_listens_on_one_address_of_ipv6_finds_others_and_is_found_there() {
+    let Some(lab) = Lab::new(&["rome", "milan"]) else {
+        return;
+    };
+    for (machine, host) in [("rome", 1), ("milan", 2)] {
+        let address = lab.address(machine);
+        lab.ip(Some(machine), &format!("address del {address}/24 dev eth0"));
+        lab.ip(
+            Some(machine),
+            &format!("address add fd77::{host}/64 dev eth0 nodad"),
+        );
+    }
+    let place = "[fd77::1]:5870";
+    lab.spawn("rome", &[("LANDBRIDGE_PEER_LISTEN", place)]);
+    lab.until(PATIENCE, "rome is ready", || {
+        lab.try_request("rome", "GET", "/readyz", &Value::Null).ok()
+    });
+    lab.start("milan");
+    for (here, there) in lab.pairs() {
+        lab.until(PATIENCE, &format!("{here} has found {there}"), || {
+            lab.peer(here, there)
+        });
+    }
+    let url = format!("https://{place}");
+    lab.until(PATIENCE, "milan reaches rome there", || {
+        let found = lab.peer("milan", "rome")?;
+        (found["spec"]["authUrl"] == url.as_str()).then_some(())
+    });
+    std::thread::sleep(Duration::from_secs(8));
+    let told = lab.landbridge("rome", &["status"]);
+    assert!(!told.contains("LanDiscovery is"), "{told}");
 }
 
 /// Asks rome who is there on one of its LANs, and returns what it says.

@@ -236,7 +236,9 @@ impl<'a> Session<'a> {
         let Some((name, link)) = self.links.numbered(index) else {
             return;
         };
-        let data = responder.announcement(link.addresses(), list).encode();
+        let data = responder
+            .announcement(link.said.iter().copied(), list)
+            .encode();
         sockets.multicast(name, link, &data);
         let line = self.lines.entry(index).or_default();
         line.silent.get_or_insert(now);
@@ -313,7 +315,7 @@ impl<'a> Session<'a> {
                 tokio::time::sleep(SECOND_GOODBYE).await;
             }
             for (name, link) in self.links.iter() {
-                let data = responder.goodbye(link.addresses()).encode();
+                let data = responder.goodbye(link.said.iter().copied()).encode();
                 sockets.multicast(name, link, &data);
             }
         }

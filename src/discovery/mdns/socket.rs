@@ -187,7 +187,7 @@ fn sources(link: &Link) -> Vec<Ipv4Addr> {
     let mut sources = BTreeMap::new();
     for subnet in &link.subnets {
         if let IpNet::V4(own) = subnet {
-            sources.entry(own.trunc()).or_insert(own.addr());
+            sources.entry(own.trunc()).or_insert_with(|| own.addr());
         }
     }
     sources.into_values().collect()
@@ -302,6 +302,7 @@ mod tests {
         let link = Link {
             index: 2,
             subnets: nets.map(|net| net.parse().expect("nets")).into(),
+            said: Vec::new(),
         };
         let wanted: [Ipv4Addr; 2] =
             ["10.0.0.6", "10.1.0.5"].map(|text| text.parse().expect("an address"));

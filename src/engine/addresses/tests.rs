@@ -10,6 +10,7 @@ fn own() -> OwnNetworks {
             "192.168.7.0/24".parse().unwrap(),
             "fd12:3456::/64".parse().unwrap(),
         ],
+        said: Vec::new(),
         addresses: vec!["192.168.7.1".parse().unwrap()],
         api_ports: vec![6443],
         loopback_allowed: false,

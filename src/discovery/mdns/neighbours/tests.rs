@@ -25,6 +25,7 @@ fn links() -> Links {
     let link = |index, nets: &[&str]| Link {
         index,
         subnets: nets.iter().map(|net| net.parse().expect("nets")).collect(),
+        said: Vec::new(),
     };
     [
         ("eth0".to_owned(), link(2, &["10.0.0.5/24", "fe80::5/64"])),
@@ -134,6 +135,7 @@ fn addresses_that_are_not_next_to_us_are_left_out_until_they_are() {
     let wider = Link {
         index: 2,
         subnets: vec!["203.0.113.1/24".parse().expect("a net")],
+        said: Vec::new(),
     };
     let wider: Links = [("eth0".to_owned(), wider)].into_iter().collect();
     table.links_changed(&wider, now);

@@ -135,7 +135,7 @@ impl Session<'_> {
             return;
         };
         if datagram.source.port() != self.port {
-            let reply = responder.legacy(query, link.addresses(), wish.list);
+            let reply = responder.legacy(query, link.said.iter().copied(), wish.list);
             sockets.unicast(datagram.source, &reply.encode());
             return;
         }
@@ -148,7 +148,7 @@ impl Session<'_> {
         }
         let recent = |within| line.announced.is_some_and(|last| now < last + within);
         if wish.unicast && recent(self.announcement.ttl / 4) {
-            let reply = responder.announcement(link.addresses(), wish.list);
+            let reply = responder.announcement(link.said.iter().copied(), wish.list);
             sockets.unicast(datagram.source, &reply.encode());
             return;
         }

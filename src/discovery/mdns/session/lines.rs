@@ -191,8 +191,8 @@ impl Session<'_> {
         };
         let left = links.iter().filter_map(|(_, link)| {
             let (_, before) = self.links.numbered(link.index)?;
-            let is_left = |address: &IpAddr| link.addresses().all(|own| own != *address);
-            let left: Vec<IpAddr> = before.addresses().filter(is_left).collect();
+            let is_left = |address: &&IpAddr| !link.said.contains(*address);
+            let left: Vec<IpAddr> = before.said.iter().filter(is_left).copied().collect();
             (!left.is_empty()).then(|| (link.index, responder.withdrawal(left.into_iter())))
         });
         left.collect()

@@ -1,5 +1,7 @@
 //! A session without sockets: what it waits for, and when it means to speak.
 
+use ipnet::IpNet;
+
 use super::*;
 use crate::{
     api::ClusterId,
@@ -104,6 +106,7 @@ fn eth0() -> Links {
     let link = Link {
         index: LINK,
         subnets: vec!["10.0.0.5/24".parse().expect("a net")],
+        said: vec!["10.0.0.5".parse().expect("an address")],
     };
     [("eth0".to_owned(), link)].into_iter().collect()
 }
@@ -376,9 +379,11 @@ async fn an_address_that_leaves_a_link_is_taken_back_there() {
     let (events, _kept) = EventSink::channel();
     let mut session = session(&events);
     let with = |nets: &[&str]| -> Links {
+        let subnets: Vec<IpNet> = nets.iter().map(|net| net.parse().expect("nets")).collect();
         let link = Link {
             index: LINK,
-            subnets: nets.iter().map(|net| net.parse().expect("nets")).collect(),
+            said: subnets.iter().map(IpNet::addr).collect(),
+            subnets,
         };
         [("eth0".to_owned(), link)].into_iter().collect()
     };
