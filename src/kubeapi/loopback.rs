@@ -5,7 +5,7 @@ mod host;
 
 pub use credentials::Credentials;
 
-use super::{Error, KubeApi, access::User, layout, refusal::Refusal};
+use super::{Error, KubeApi, access::User, layout, refusal::Refusal, store::may_wait_here};
 use axum::{
     body::Body,
     http::{Request, Response, header},
@@ -74,6 +74,7 @@ pub async fn serve(
     std::thread::Builder::new()
         .name("kubeapi".to_owned())
         .spawn(move || {
+            may_wait_here();
             let served = runtime.block_on(async move {
                 let listener = TcpListener::from_std(listener).map_err(wrong)?;
                 accept(listener, api, acceptor, end).await;

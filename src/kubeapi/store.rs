@@ -12,6 +12,7 @@ mod sqlite;
 mod stored;
 #[cfg(test)]
 mod tests;
+mod writer;
 
 pub use memory::Memory;
 pub use sqlite::Sqlite;
@@ -21,6 +22,7 @@ pub(super) use committer::{Expectation, Rejected, Write};
 pub(super) use feed::Events;
 pub(super) use live::{Event, Start};
 pub(super) use stored::Stored;
+pub(super) use writer::may_wait_here;
 
 use super::Error;
 use axum::body::Bytes;
@@ -48,7 +50,8 @@ pub trait Backend: Send {
 /// Says where commits happen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Commit {
-    /// One thread collects the writes of all requests into one transaction.
+    /// One thread collects the writes of all requests into one transaction; on the thread that serves the
+    /// API's clients a request that is alone commits itself.
     Threaded,
     /// The request itself commits: no threads, so that a simulation is deterministic.
     Inline,

@@ -6,40 +6,24 @@ use super::{
     feed::Bell,
     live::{Live, Start, Subscription},
     stored::Stored,
+    writer::Writer,
 };
 use crate::kubeapi::{Clock, Error};
-use std::{
-    sync::{Arc, Mutex, PoisonError},
-    thread::JoinHandle,
-};
-use tokio::sync::{mpsc, oneshot};
-
-/// How many wishes one transaction takes at most, so that the first does not wait too long.
-const BATCH_LENGTH: usize = 256;
-/// How many wishes wait for the writer, two transactions' worth: whoever brings one more waits,
-/// none is dropped.
-const QUEUE_LENGTH: usize = 2 * BATCH_LENGTH;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Objects with their keys, in the order of these.
 type Found = Vec<(String, Arc<Stored>)>;
 
-struct Job {
-    write: Write,
-    answer: oneshot::Sender<Outcome>,
-}
-
-enum Writer {
+/// Where commits are made.
+enum Commits {
     Inline(Box<Mutex<Committer>>),
-    Threaded {
-        jobs: Option<mpsc::Sender<Job>>,
-        thread: Option<JoinHandle<()>>,
-    },
+    Threaded(Writer),
 }
 
 /// The store as the rest of the room uses it.
 pub(in crate::kubeapi) struct Store {
+    commits: Commits,
     live: Arc<Live>,
-    writer: Writer,
 }
 
 impl Store {
@@ -50,40 +34,23 @@ impl Store {
     ) -> Result<Self, Error> {
         let live = Arc::new(Live::new(backend.load()?, clock));
         let committer = Committer::new(backend, Arc::clone(&live));
-        let writer = match commit {
-            Commit::Inline => Writer::Inline(Box::new(Mutex::new(committer))),
-            Commit::Threaded => {
-                let (jobs, queue) = mpsc::channel(QUEUE_LENGTH);
-                let thread = std::thread::Builder::new()
-                    .name("kubeapi-store".to_owned())
-                    .spawn(move || work(committer, queue))
-                    .map_err(Error::Thread)?;
-                Writer::Threaded {
-                    jobs: Some(jobs),
-                    thread: Some(thread),
-                }
-            }
+        let commits = match commit {
+            Commit::Inline => Commits::Inline(Box::new(Mutex::new(committer))),
+            Commit::Threaded => Commits::Threaded(Writer::start(committer)?),
         };
-        Ok(Self { live, writer })
+        Ok(Self { commits, live })
     }
 
     /// Carries out one wish and returns when it is durable and visible.
     pub(in crate::kubeapi) async fn write(&self, write: Write) -> Outcome {
-        match &self.writer {
-            Writer::Inline(committer) => {
+        match &self.commits {
+            Commits::Inline(committer) => {
                 let mut committer = committer.lock().unwrap_or_else(PoisonError::into_inner);
                 let (mut outcomes, bells) = committer.run(vec![write]);
                 bells.iter().for_each(Bell::ring);
                 outcomes.pop().unwrap_or(Err(Rejected::Stale))
             }
-            Writer::Threaded { jobs, .. } => {
-                let stopped = || Rejected::NotStored("the store is closed".to_owned());
-                let (answer, outcome) = oneshot::channel();
-                let jobs = jobs.as_ref().ok_or_else(stopped)?;
-                let sent = jobs.send(Job { write, answer }).await;
-                sent.map_err(|_| stopped())?;
-                outcome.await.unwrap_or_else(|_| Err(stopped()))
-            }
+            Commits::Threaded(writer) => writer.write(write).await,
         }
     }
 
@@ -171,32 +138,7 @@ impl Store {
 
 impl Drop for Store {
     fn drop(&mut self) {
-        if let Writer::Threaded { jobs, thread } = &mut self.writer {
-            jobs.take();
-            if let Some(thread) = thread.take() {
-                // The file must be free again when the last handle is gone.
-                drop(thread.join());
-            }
-        }
         // Watches end with the store, so that their readers notice.
         self.live.lock().watchers.clear();
-    }
-}
-
-fn work(mut committer: Committer, mut queue: mpsc::Receiver<Job>) {
-    while let Some(first) = queue.blocking_recv() {
-        let mut writes = vec![first.write];
-        let mut answers = vec![first.answer];
-        while writes.len() < BATCH_LENGTH
-            && let Ok(job) = queue.try_recv()
-        {
-            writes.push(job.write);
-            answers.push(job.answer);
-        }
-        let (outcomes, bells) = committer.run(writes);
-        for (answer, outcome) in answers.into_iter().zip(outcomes) {
-            drop(answer.send(outcome));
-        }
-        bells.iter().for_each(Bell::ring);
     }
 }
