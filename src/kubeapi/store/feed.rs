@@ -62,10 +62,9 @@ impl Feed {
         fits
     }
 
-    /// Wakes the watcher, if there is something for it.
-    pub(super) fn bell(&self) -> Option<Bell> {
-        let has_news = !self.0.lock().events.is_empty();
-        has_news.then(|| Bell(Arc::clone(&self.0)))
+    /// Wakes the watcher.
+    pub(super) fn bell(&self) -> Bell {
+        Bell(Arc::clone(&self.0))
     }
 
     /// Whether nobody reads any more.

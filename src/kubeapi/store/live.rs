@@ -10,6 +10,7 @@ use crate::kubeapi::Clock;
 use jiff::Timestamp;
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
+    mem,
     ops::Bound,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -62,6 +63,8 @@ pub(in crate::kubeapi) struct Subscription {
 pub(super) struct Watcher {
     prefix: String,
     feed: Feed,
+    /// Whether it is to be woken.
+    has_news: bool,
 }
 
 #[derive(Default)]
@@ -152,12 +155,12 @@ impl Live {
                 previous,
                 at: now,
             });
-            state.watchers.retain(|watcher| watcher.offer(&event));
+            state.watchers.retain_mut(|watcher| watcher.offer(&event));
             state.remember(event);
         }
         state.trim(now);
-        let watchers = state.watchers.iter();
-        let bells = watchers.filter_map(|watcher| watcher.feed.bell()).collect();
+        let watchers = state.watchers.iter_mut();
+        let bells = watchers.filter_map(Watcher::bell).collect();
         drop(state);
         drop(idle);
         bells
@@ -166,12 +169,18 @@ impl Live {
 
 impl Watcher {
     /// Hands over a change; false when the watcher is gone or too slow.
-    fn offer(&self, event: &Arc<Event>) -> bool {
+    fn offer(&mut self, event: &Arc<Event>) -> bool {
         if event.key.starts_with(&self.prefix) {
+            self.has_news = true;
             self.feed.offer(event)
         } else {
             !self.feed.is_closed()
         }
+    }
+
+    /// Wakes it, if there is something new for it.
+    fn bell(&mut self) -> Option<Bell> {
+        mem::take(&mut self.has_news).then(|| self.feed.bell())
     }
 }
 
@@ -303,6 +312,7 @@ impl State {
         self.watchers.push(Watcher {
             prefix: prefix.to_owned(),
             feed,
+            has_news: false,
         });
         Some(Subscription {
             objects,
