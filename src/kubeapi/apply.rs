@@ -120,12 +120,12 @@ impl Application {
 
     /// The live object after this, with its managers.
     pub(super) fn apply(&self, setting: Setting<'_>, old: &Value) -> Result<Value, Refusal> {
-        let mut live = old.clone();
-        let mut managers = Managers::decode(take(&mut live)).unwrap_or_default();
-        if managers.0.is_empty() && !live.field("metadata").text("uid").is_empty() {
-            managers.begin(setting, &live);
+        let mut merged = old.clone();
+        let mut managers = Managers::decode(take(&mut merged)).unwrap_or_default();
+        if managers.0.is_empty() && !merged.field("metadata").text("uid").is_empty() {
+            managers.begin(setting, &merged);
         }
-        let merged = merge(setting.schema, &live, &self.object);
+        merge(setting.schema, &mut merged, &self.object);
         let wanted = fields_of(setting.schema, &self.object).filtered(|step| setting.writes(step));
         let last = managers.0.remove(&self.manager).map(|owned| owned.fields);
         let dropped = last.filter(|last| !last.is_part_of(&wanted));
@@ -134,8 +134,8 @@ impl Application {
             Some(last) => prune(setting, &merged, &managers, last),
             None => merged,
         };
-        self.take_over(setting, &live, &object, &mut managers)?;
-        self.keep_last_applied(&live, &mut object);
+        self.take_over(setting, old, &object, &mut managers)?;
+        self.keep_last_applied(old, &mut object);
         write(&mut object, managers);
         Ok(object)
     }
@@ -188,7 +188,9 @@ impl Application {
         let Some(last) = last else {
             return FieldSet::default();
         };
-        let drifted = setting.compare(live, &merge(setting.schema, live, &last));
+        let mut merged = live.clone();
+        merge(setting.schema, &mut merged, &last);
+        let drifted = setting.compare(live, &merged);
         fields_of(setting.schema, &last)
             .difference(&drifted.modified)
             .difference(&drifted.added)

@@ -8,24 +8,25 @@ use crate::kubeapi::{
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// The live object with everything that the applied one names.
-pub(in crate::kubeapi) fn merge(schema: Schema<'_>, live: &Value, applied: &Value) -> Value {
-    both(Some(schema), Some(live), applied)
+/// Puts everything that the applied object names into the live one.
+pub(in crate::kubeapi) fn merge(schema: Schema<'_>, live: &mut Value, applied: &Value) {
+    let standing = live.take();
+    *live = both(Some(schema), Some(standing), applied);
 }
 
-fn both(schema: Described<'_>, live: Option<&Value>, applied: &Value) -> Value {
+fn both(schema: Described<'_>, live: Option<Value>, applied: &Value) -> Value {
     let shape = shape(schema, applied);
     match (&shape, live, applied) {
-        (Shape::Map, Some(Value::Object(live)), Value::Object(applied)) => {
-            let mut merged = live.clone();
+        (Shape::Map, Some(Value::Object(mut live)), Value::Object(applied)) => {
             for (name, value) in applied {
-                let value = both(field(schema, name), live.get(name), value);
-                merged.insert(name.clone(), value);
+                let standing = live.remove(name);
+                let value = both(field(schema, name), standing, value);
+                live.insert(name.clone(), value);
             }
-            Value::Object(merged)
+            Value::Object(live)
         }
         (Shape::Set | Shape::Keyed(_), Some(Value::Array(live)), Value::Array(applied)) => {
-            lists(schema, &shape, live, applied)
+            lists(schema, &shape, &live, applied)
         }
         _ => applied.clone(),
     }
@@ -55,7 +56,7 @@ fn lists(schema: Described<'_>, shape: &Shape<'_>, live: &[Value], applied: &[Va
             }
         }
         standing.next_if(|(step, _)| *step == wanted);
-        let before = shared.and_then(|place| live.get(place));
+        let before = shared.and_then(|place| live.get(place)).cloned();
         merged.push(both(items(schema), before, item));
     }
     let rest = standing.filter(|(step, _)| !known.contains(step));
