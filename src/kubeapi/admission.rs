@@ -314,6 +314,8 @@ fn metadata_of(object: &mut Value) -> Result<&mut Map<String, Value>, Refusal> {
 
 fn copy(from: &Value, to: &mut Map<String, Value>, field: &str) {
     match from.get(field) {
+        // Most writes change nothing here.
+        value if value == to.get(field) => None,
         Some(value) => to.insert(field.to_owned(), value.clone()),
         None => to.remove(field),
     };

@@ -213,16 +213,14 @@ impl Managers {
 
     /// Makes one of the oldest updaters when there are too many.
     fn limit(&mut self) {
-        let mut updaters: Vec<(String, Manager)> = self
-            .0
-            .iter()
-            .filter(|(manager, _)| manager.operation == Operation::Update)
-            .map(|(manager, owned)| (owned.time.clone(), manager.clone()))
-            .collect();
-        let mut count = updaters.len();
+        let updaters = self.0.iter();
+        let updaters = updaters.filter(|(manager, _)| manager.operation == Operation::Update);
+        let mut count = updaters.clone().count();
         if count <= MOST_UPDATERS {
             return;
         }
+        let updaters = updaters.map(|(manager, owned)| (owned.time.clone(), manager.clone()));
+        let mut updaters: Vec<(String, Manager)> = updaters.collect();
         updaters.sort();
         for (_, old) in updaters {
             if count <= MOST_UPDATERS {
