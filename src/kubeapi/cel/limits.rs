@@ -3,7 +3,10 @@
 use crate::kubeapi::tree::Tree;
 use kube::core::cel::{
     CompiledSchema,
-    cel::common::ast::{EntryExpr, Expr, IdedExpr},
+    cel::{
+        Program,
+        common::ast::{EntryExpr, Expr, IdedExpr},
+    },
     compile_schema,
 };
 use regex::{Captures, Regex};
@@ -55,13 +58,8 @@ pub(super) fn read(schema: &Value) -> Result<CompiledSchema, String> {
     }
     let read = || {
         let own = compile_schema(schema);
-        let rules = own.validations.iter().flatten();
-        let programs = rules.flat_map(|rule| rule.message_program.iter().chain([&rule.program]));
-        let levels = programs.map(|program| levels(program.expression())).max();
-        if levels.is_some_and(|levels| levels > LEVELS) {
-            return Err(format!("it has more than {LEVELS} levels"));
-        }
-        Ok(own)
+        let why = expressions(&own).find_map(unfit);
+        why.map_or(Ok(own), Err)
     };
     thread::scope(|scope| {
         let reader = thread::Builder::new().stack_size(STACK);
@@ -101,6 +99,27 @@ fn bare(expression: &str) -> String {
     TOKENS.replace_all(expression, replace).into_owned()
 }
 
+/// The rules of a schema, and what makes the messages for them.
+fn expressions(own: &CompiledSchema) -> impl Iterator<Item = &IdedExpr> {
+    let rules = own.validations.iter().flatten();
+    let programs = rules.flat_map(|rule| rule.message_program.iter().chain([&rule.program]));
+    programs.map(Program::expression)
+}
+
+/// What keeps an expression that was read from being carried out.
+fn unfit(expression: &IdedExpr) -> Option<String> {
+    if levels(expression) > LEVELS {
+        return Some(format!("it has more than {LEVELS} levels"));
+    }
+    makes_message(expression).then(|| "it makes a message, of which there are none".to_owned())
+}
+
+/// Whether a message (`Name{field: value}`) is in it, at which the program gives up.
+fn makes_message(expression: &IdedExpr) -> bool {
+    let is_one = matches!(expression.expr, Expr::Struct(_));
+    is_one || below(&expression.expr).into_iter().any(makes_message)
+}
+
 /// How many levels an expression has.
 fn levels(expression: &IdedExpr) -> usize {
     1 + below(&expression.expr)
@@ -112,10 +131,7 @@ fn levels(expression: &IdedExpr) -> usize {
 
 /// How deep the loops of these rules are in each other.
 pub(super) fn loops(own: &CompiledSchema) -> u32 {
-    let rules = own.validations.iter().flatten();
-    let programs = rules.flat_map(|rule| rule.message_program.iter().chain([&rule.program]));
-    let loops = programs.map(|program| loops_in(program.expression()));
-    loops.max().unwrap_or(0)
+    expressions(own).map(loops_in).max().unwrap_or(0)
 }
 
 fn loops_in(expression: &IdedExpr) -> u32 {
@@ -310,6 +326,15 @@ mod tests {
             assert_eq!(check(rule, long), 1, "{rule}");
         }
         assert_eq!(check("self.l.size() < 20000", 10_001), 0);
+    }
+
+    #[test]
+    fn a_rule_that_makes_a_message_is_a_mistake() {
+        let mistake = |rule: &str| CelRules::of(&schema(rule)).unwrap().mistake();
+        for rule in ["Foo{} == self", "[1].all(x, Foo{a: x} == self)"] {
+            assert!(mistake(rule).is_some(), "{rule}");
+        }
+        assert_eq!(mistake("{'a': 1} != self"), None);
     }
 
     #[test]
