@@ -205,6 +205,8 @@ impl Context {
 pub struct Neighbours {
     known: Mutex<BTreeMap<ClusterId, Neighbour>>,
     visits: Mutex<BTreeMap<ClusterId, Timestamp>>,
+    /// When each peer that may come in was at our door last.
+    presences: Mutex<BTreeMap<ClusterId, Timestamp>>,
     forgotten: Mutex<BTreeSet<ClusterId>>,
     forgetting: Notify,
 }
@@ -234,6 +236,16 @@ impl Neighbours {
         self.lock_visits().insert(id, now);
     }
 
+    /// Notes that a peer that may come in is at our door. There is an object for each.
+    pub(crate) fn note_presence(&self, id: ClusterId, now: Timestamp) {
+        self.lock_presences().insert(id, now);
+    }
+
+    /// Returns when a peer was at our door last.
+    pub(crate) fn present(&self, id: &ClusterId) -> Option<Timestamp> {
+        self.lock_presences().get(id).copied()
+    }
+
     /// Returns when a peer came to us.
     pub(crate) fn visited(&self, id: &ClusterId) -> Option<Timestamp> {
         self.lock_visits().get(id).copied()
@@ -242,6 +254,7 @@ impl Neighbours {
     /// Forgets that a peer came to us whose object is gone, and where it was when it is not there.
     pub(crate) fn forget_absent(&self, id: &ClusterId) {
         self.lock_visits().remove(id);
+        self.lock_presences().remove(id);
         let mut known = self.lock();
         if known.get(id).is_some_and(|it| it.expired.is_some()) {
             known.remove(id);
@@ -252,6 +265,7 @@ impl Neighbours {
     pub fn forget(&self, id: &ClusterId) {
         self.lock().remove(id);
         self.lock_visits().remove(id);
+        self.lock_presences().remove(id);
     }
 
     /// Asks for a peer whose object is gone to be found anew, if it is still there.
@@ -272,6 +286,12 @@ impl Neighbours {
 
     fn lock_visits(&self) -> MutexGuard<'_, BTreeMap<ClusterId, Timestamp>> {
         self.visits.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock_presences(&self) -> MutexGuard<'_, BTreeMap<ClusterId, Timestamp>> {
+        self.presences
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock_forgotten(&self) -> MutexGuard<'_, BTreeSet<ClusterId>> {

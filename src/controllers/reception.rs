@@ -102,6 +102,9 @@ impl FrontDesk {
         };
         let nonce = self.agree_on_code(session, peer, &request, &admitted);
         context.neighbours.note_visit(id.clone(), context.now());
+        if admitted.is_accepted() {
+            context.neighbours.note_presence(id.clone(), context.now());
+        }
         // The peer is there, so a try that was put off may happen now.
         context.links.try_now(&object.name_any());
         context.links.ask_soon(&object.name_any(), context.now());
@@ -339,14 +342,18 @@ impl Reception for FrontDesk {
 
     fn accepted<'a>(&'a self, id: &'a ClusterId) -> BoxFuture<'a, Result<bool, Undecided>> {
         Box::pin(async move {
-            if self.is_known_accepted(id) {
-                return Ok(true);
+            let context = &self.context;
+            let is_let_in = self.is_known_accepted(id) || {
+                let objects = enrolment::list(context).await.map_err(|error| {
+                    tracing::debug!(peer = %id, %error, "A peer's right could not be looked up");
+                    Undecided
+                })?;
+                is_let_in(context, &objects, id)
+            };
+            if is_let_in {
+                context.neighbours.note_presence(id.clone(), context.now());
             }
-            let objects = enrolment::list(&self.context).await.map_err(|error| {
-                tracing::debug!(peer = %id, %error, "A peer's right could not be looked up");
-                Undecided
-            })?;
-            Ok(is_let_in(&self.context, &objects, id))
+            Ok(is_let_in)
         })
     }
 }

@@ -84,6 +84,8 @@ pub struct Facts {
     pub link: Link,
     /// When the peer came to us, if it did since the start.
     pub visited: Option<Timestamp>,
+    /// When it was at our door last, if it was since the start: it came, or watched its request there.
+    pub present: Option<Timestamp>,
     /// The approval code of the session in which the peer came to us.
     pub visitor_code: Option<String>,
     /// Whether codes were exchanged with the peer so often that there is no new one now.
@@ -372,6 +374,7 @@ fn check_again(view: &View<'_>) -> Timestamp {
         moments.insert(*until);
     }
     moments.extend(view.end_of_visit());
+    moments.extend(view.silent_from());
     if let Some(deadline) = view.withdrawal_deadline() {
         moments.insert(deadline);
     }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use kube::ResourceExt as _;
 use landbridge::api::foreign_cluster::Phase;
+use serde_json::json;
 
 use crate::{
     invariants,
@@ -54,6 +55,37 @@ fn tunnels_that_are_switched_off_after_a_peering_hold_nothing_back() {
                 world.view(0, 1).is_none_or(|object| object.uid() != old)
             })
             .await;
+    });
+}
+
+#[test]
+fn a_cluster_that_only_serves_notices_the_death_of_its_peer() {
+    let without = Setup {
+        tunnels: false,
+        ..Setup::fleet()
+    };
+    history(73, vec![without; 2], async |world: &mut World| {
+        world
+            .until("each says so", MINUTE, |world| {
+                world.phase(0, 1) == Some(Phase::Peered)
+            })
+            .await;
+        world.say(0, 1, json!({"join": false})).await;
+        world.sleep(MINUTE).await;
+        assert_eq!(world.phase(0, 1), Some(Phase::Peered));
+        world.crash(1).await;
+        world
+            .until("it is missed", MINUTE, |world| {
+                world.phase(0, 1) == Some(Phase::Degraded)
+            })
+            .await;
+        world.start(1).await;
+        world
+            .until("it is back", MINUTE, |world| {
+                world.phase(0, 1) == Some(Phase::Peered)
+            })
+            .await;
+        invariants::hold(world).await;
     });
 }
 

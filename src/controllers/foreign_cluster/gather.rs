@@ -49,6 +49,7 @@ pub(super) async fn facts(context: &Context, object: &ForeignCluster) -> Result<
         scopes: scopes(object),
         link: context.links.facts(&object.name_any()),
         visited: id.as_ref().and_then(|id| context.neighbours.visited(id)),
+        present: id.as_ref().and_then(|id| context.neighbours.present(id)),
         visitor_code: id.as_ref().and_then(|id| context.approvals.code(id)),
         codes_withheld: id
             .as_ref()

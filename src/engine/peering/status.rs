@@ -82,6 +82,9 @@ fn phase(view: &View<'_>, verdicts: &[Verdict]) -> Phase {
         let peered = holds(condition::OUTGOING_PEERED);
         return joined_phase(view, network, peered, tunnel_cannot);
     }
+    if view.is_silent_visitor() {
+        return Phase::Degraded;
+    }
     if view.serves() {
         let was_peered = view.status.timeline.contains_key(STAGE_PEERED);
         return match (network, was_peered || tunnel_cannot) {

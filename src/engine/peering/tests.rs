@@ -549,6 +549,35 @@ fn a_visit_that_nothing_followed_from_is_forgotten_when_it_is_idle() {
 }
 
 #[test]
+fn a_peer_that_only_its_watch_tells_of_is_degraded_when_that_is_gone() {
+    let mut model = Model::peered();
+    model.facts.own.tunnel = None;
+    model.object.spec.join = false;
+    run(&mut model);
+    let told = |model: &Model| {
+        let plan = model.plan();
+        let mut all = plan.status.conditions.into_iter();
+        let ready = all.find(|one| one.type_ == condition::READY);
+        let reason = ready.map(|one| one.reason).unwrap_or_default();
+        (plan.status.phase, reason, plan.check_again)
+    };
+    model.facts.present = Some(model.now);
+    let silent = model.now + SILENCE;
+    let (phase, _, check_again) = told(&model);
+    assert_eq!(phase, Some(Phase::Peered));
+    assert!(check_again <= silent);
+    model.now = silent;
+    let (phase, why, _) = told(&model);
+    assert_eq!((phase, &*why), (Some(Phase::Degraded), reason::PEER_SILENT));
+    // After our start it takes its time to come back.
+    model.facts.present = None;
+    model.facts.started = model.now;
+    assert_eq!(told(&model).0, Some(Phase::Peered));
+    model.now += LONGEST_RETRY + SILENCE;
+    assert_eq!(told(&model).0, Some(Phase::Degraded));
+}
+
+#[test]
 fn a_peer_that_has_no_outer_address_any_more_is_written_once() {
     let mut model = Model::peered();
     let connected = model.facts.link.connected.as_mut().expect("it answers");

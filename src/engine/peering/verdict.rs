@@ -358,6 +358,10 @@ fn incoming_peered(view: &View<'_>) -> Verdict {
         return no(reason::LEAVING, DELETED);
     }
     match &view.admitted {
+        Trust::Accepted(_) if view.is_silent_visitor() => no(
+            reason::PEER_SILENT,
+            "the peer looks after its request no more",
+        ),
         Trust::Accepted(_) => {
             let message = "the peer may consume what we offer";
             verdict(kind, true, reason::PEERED, message)
@@ -421,8 +425,13 @@ pub(super) fn ready(view: &View<'_>, phase: Phase, verdicts: &[Verdict]) -> Verd
             "everything that was asked for works",
         );
     }
+    // Whom we only serve need not be reached, nor joined.
+    let is_only_served = view.serves() && !view.wants_join() && !view.owes_withdrawal();
     let matters = |one: &&Verdict| match one.kind {
         condition::DISCOVERED => view.connected.is_none() && !view.wants_join(),
+        condition::ENDPOINT_REACHABLE
+        | condition::IDENTITY_VERIFIED
+        | condition::OUTGOING_PEERED => !is_only_served,
         condition::INCOMING_PEERED => view.facts.request.is_some(),
         condition::NETWORK_READY => view.wants_network(),
         _ => true,

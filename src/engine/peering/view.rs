@@ -4,8 +4,8 @@ use jiff::{SignedDuration, Timestamp};
 use kube::Resource as _;
 
 use super::{
-    Answer, Connected, Facts, GRACE, IDLE_VISIT, LONGEST_REFUSAL, REAPPEARANCE, SILENCE,
-    SILENCE_OF_THE_LOST, WITHDRAWAL_DEADLINE, after,
+    Answer, Connected, Facts, GRACE, IDLE_VISIT, LONGEST_REFUSAL, LONGEST_RETRY, REAPPEARANCE,
+    SILENCE, SILENCE_OF_THE_LOST, WITHDRAWAL_DEADLINE, after,
     status::{STAGE_JOIN_REQUESTED, STAGE_PEERED},
 };
 use crate::{
@@ -160,6 +160,22 @@ impl<'a> View<'a> {
     /// Whether the peer may consume what we offer, and asked for it.
     pub(crate) fn serves(&self) -> bool {
         self.facts.request.is_some() && self.admitted.is_accepted()
+    }
+
+    /// When a peer counts as silent of which nothing but its watch of its request at our door tells whether
+    /// it is there: we join it not, and make no tunnels. After our start it takes its time to come back.
+    pub(crate) fn silent_from(&self) -> Option<Timestamp> {
+        let only_visits = !self.wants_join() && self.facts.own.tunnel.is_none();
+        let silent_from = match self.facts.present {
+            Some(last) => after(last, SILENCE),
+            None => after(self.facts.started, LONGEST_RETRY + SILENCE),
+        };
+        (self.serves() && only_visits).then_some(silent_from)
+    }
+
+    /// Whether such a peer is silent.
+    pub(crate) fn is_silent_visitor(&self) -> bool {
+        self.silent_from().is_some_and(|from| self.now >= from)
     }
 
     /// Whether our PeeringRequest may still stand in the peer's cluster though it should not.

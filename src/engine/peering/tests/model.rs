@@ -308,6 +308,7 @@ fn facts(start: Timestamp, neighbour: Neighbour) -> Facts {
     let pod_cidr = "10.244.0.0/16".parse().unwrap();
     Facts {
         visited: None,
+        present: None,
         visitor_code: None,
         codes_withheld: false,
         twin: None,
