@@ -91,7 +91,7 @@ pub(super) async fn assemble(settings: &Loaded, target: Target) -> Result<Assemb
     let spec = cluster_config::load(&platform.client, &first).await?;
     let (pod_cidr, service_cidr) = ranges(config, &spec);
     let (rules, follower, networks) = networks(config, pod_cidr, service_cidr);
-    warn_of_policy(settings, &spec, pod_cidr, &rules, &platform.client).await;
+    warn_of_policy(settings, &spec, pod_cidr, &platform.client).await;
     let listener = listen(config.peer.listen).await?;
     let bound = listener.local_addr().unwrap_or(config.peer.listen);
     let driver = tunnel(config, platform.identity.cluster_id()).await?;

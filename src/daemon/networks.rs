@@ -13,6 +13,7 @@ use nix::{ifaddrs::InterfaceAddress, net::if_::InterfaceFlags};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::ranges::Overlap;
 use crate::{
     discovery::interfaces::{InterfaceRules, addresses, on_lan, subnet_of},
     engine::{addresses::OwnNetworks, addressing::Surroundings, overlay::INTERFACE},
@@ -45,6 +46,8 @@ pub(super) struct Follower {
     rules: InterfaceRules,
     own: watch::Sender<OwnNetworks>,
     around: watch::Sender<Surroundings>,
+    /// What was warned of and is still so.
+    overlaps: BTreeSet<Overlap>,
 }
 
 impl Follower {
@@ -52,11 +55,12 @@ impl Follower {
     pub(super) fn new(base: OwnNetworks, rules: InterfaceRules) -> (Self, Networks) {
         let (own, own_receiver) = watch::channel(base.clone());
         let (around, around_receiver) = watch::channel(Surroundings::default());
-        let follower = Self {
+        let mut follower = Self {
             base,
             rules,
             own,
             around,
+            overlaps: BTreeSet::new(),
         };
         follower.look();
         (
@@ -69,7 +73,7 @@ impl Follower {
     }
 
     /// Follows the interfaces until the shutdown.
-    pub(super) async fn run(self, shutdown: CancellationToken) {
+    pub(super) async fn run(mut self, shutdown: CancellationToken) {
         let mut ticks = tokio::time::interval(INTERVAL);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -80,7 +84,7 @@ impl Follower {
         }
     }
 
-    fn look(&self) {
+    fn look(&mut self) {
         let Ok(rows) = addresses() else {
             return;
         };
@@ -99,6 +103,9 @@ impl Follower {
             avoided: avoided(),
         };
         replace(&self.around, around);
+        let overlaps = Overlap::find(&rows, &self.rules);
+        overlaps.difference(&self.overlaps).for_each(Overlap::tell);
+        self.overlaps = overlaps;
     }
 }
 

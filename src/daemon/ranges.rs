@@ -1,13 +1,16 @@
 //! The ranges of our pods and services: which ones rule, and whether they are the true ones.
 
+use std::collections::BTreeSet;
+
 use ipnet::{IpNet, Ipv4Net};
 use k8s_openapi::api::core::v1::Node;
 use kube::{Api, Client, ResourceExt as _, api::ListParams};
+use nix::ifaddrs::InterfaceAddress;
 
 use crate::{
     api::{ClusterConfigSpec, labels},
     config::{Config, Loaded, Overruled},
-    discovery::interfaces::{InterfaceRules, addresses, is_bridge, subnet_of},
+    discovery::interfaces::{InterfaceRules, is_bridge, subnet_of},
     engine::addressing::check_range,
 };
 
@@ -31,12 +34,11 @@ pub(super) fn ranges(config: &Config, spec: &ClusterConfigSpec) -> (Ipv4Net, Ipv
 }
 
 /// Warns of settings that were for the first start, and that the ClusterConfig has otherwise now,
-/// of what no peer accepts, of a range that a LAN is in, and of one that is not that of the nodes.
+/// of what no peer accepts, and of a range that is not that of the nodes.
 pub(super) async fn warn_of_policy(
     settings: &Loaded,
     spec: &ClusterConfigSpec,
     pod_cidr: Ipv4Net,
-    rules: &InterfaceRules,
     client: &Client,
 ) {
     if let Err(refusal) = check_range(pod_cidr) {
@@ -45,7 +47,6 @@ pub(super) async fn warn_of_policy(
     for Overruled { key, origin, mend } in settings.overruled(spec) {
         tracing::warn!(%origin, %mend, "{key} has no effect: the ClusterConfig says otherwise");
     }
-    warn_of_networks(rules);
     warn_of_nodes(client, pod_cidr).await;
 }
 
@@ -75,27 +76,47 @@ fn mend(field: &str) -> String {
     )
 }
 
-/// Warns of networks of this machine whose hosts would count as pods or services of ours.
-fn warn_of_networks(rules: &InterfaceRules) {
-    let Ok(rows) = addresses() else {
-        return;
-    };
-    for row in rows {
-        let interface = row.interface_name;
-        let Some(network) = subnet_of(row.address.as_ref(), row.netmask.as_ref()) else {
-            continue;
-        };
-        // The pods of a node are behind a bridge.
-        let range = overlapped(rules, &interface, network).filter(|_| !is_bridge(&interface));
-        if let Some(range) = range {
+/// A network of this machine whose hosts would count as pods or services of ours.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Overlap {
+    interface: String,
+    network: IpNet,
+    range: IpNet,
+    field: &'static str,
+}
+
+impl Overlap {
+    /// Finds all that there are.
+    pub(super) fn find(rows: &[InterfaceAddress], rules: &InterfaceRules) -> BTreeSet<Self> {
+        let found = rows.iter().filter_map(|row| {
+            let interface = row.interface_name.as_str();
+            let network = subnet_of(row.address.as_ref(), row.netmask.as_ref())?;
+            let range = overlapped(rules, interface, network)?;
             let is_pods = rules.excluded.first() == Some(&range);
-            let field = if is_pods { "podCIDR" } else { "serviceCIDR" };
-            let mend = mend(field);
-            tracing::warn!(
-                %interface, %network, %range, %mend,
-                "A network of this machine overlaps the {field}: who has an address in both is not found there, and counts as a pod or service of ours"
-            );
-        }
+            // The pods of a node are behind a bridge.
+            (!is_bridge(interface)).then(|| Self {
+                interface: interface.to_owned(),
+                network,
+                range,
+                field: if is_pods { "podCIDR" } else { "serviceCIDR" },
+            })
+        });
+        found.collect()
+    }
+
+    /// Warns of it.
+    pub(super) fn tell(&self) {
+        let Self {
+            interface,
+            network,
+            range,
+            field,
+        } = self;
+        let mend = mend(field);
+        tracing::warn!(
+            %interface, %network, %range, %mend,
+            "A network of this machine overlaps the {field}: who has an address in both is not found there, and counts as a pod or service of ours"
+        );
     }
 }
 
