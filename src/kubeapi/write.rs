@@ -94,6 +94,7 @@ impl Server {
         Ok(warn(answer, &warnings))
     }
 
+    /// Creates an object, which must have the name that the path names if it names one.
     async fn create_one(
         &self,
         case: &Case<'_>,
@@ -108,8 +109,8 @@ impl Server {
             return Err(Refusal::misnamed(&name, wanted));
         }
         self.check_namespace(target, &name)?;
-        let warnings = admitted.warnings.clone();
-        let written = self.insert(resource, target, intent, admitted).await?;
+        let Admitted { object, warnings } = admitted;
+        let written = self.insert(resource, target, intent, object).await?;
         Ok((written, warnings))
     }
 
@@ -118,24 +119,24 @@ impl Server {
         resource: &Arc<Resource>,
         target: &Target,
         intent: &Intent,
-        admitted: Admitted,
+        object: Value,
     ) -> Result<Written, Refusal> {
-        let name = name_of(&admitted.object);
+        let name = name_of(&object);
         self.check_kind_stays(resource)?;
-        self.check_grant(&intent.user, resource, &target.namespace, &admitted.object)?;
+        self.check_grant(&intent.user, resource, &target.namespace, &object)?;
         let exists = || Refusal::already_exists(resource.subject(&name));
         let key = resource.key(&target.namespace, &name);
         if intent.dry_run {
             return match self.store.get(&key) {
                 Some(_) => Err(exists()),
-                None => Ok(Written::Unstored(as_shown(resource, admitted.object))),
+                None => Ok(Written::Unstored(as_shown(resource, object))),
             };
         }
-        let owned = !owners_of(&admitted.object).is_null();
+        let owned = !owners_of(&object).is_null();
         let write = Write {
             key: key.clone(),
             expected: Expectation::Absent,
-            object: admitted.object,
+            object,
             deletes: false,
         };
         let stored = match self.commit(resource, write).await {
@@ -266,11 +267,7 @@ impl Server {
             name,
         };
         self.authorize(&intent.user, deed)?;
-        let admitted = case.admit_new(object)?;
-        self.check_namespace(target, name)?;
-        let warnings = admitted.warnings.clone();
-        let written = self.insert(resource, target, intent, admitted).await?;
-        Ok((written, warnings))
+        self.create_one(case, target, intent, object).await
     }
 
     /// Changes an object, again if another write came between; returns warnings, too.
